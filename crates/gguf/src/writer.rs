@@ -1,0 +1,131 @@
+//! Writing files: version 3, alignment 32, tensors in the order they are given.
+
+use std::io::{self, Write};
+
+use crate::{Array, Metadata, TensorType, Value};
+
+/// The alignment that is written.
+const ALIGNMENT: usize = 32;
+
+/// Collects metadata and tensors, then writes a file in one pass.
+#[derive(Debug, Default)]
+pub struct GgufWriter {
+    metadata: Metadata,
+    tensors: Vec<(String, TensorType, Vec<u64>, Vec<u8>)>,
+}
+
+impl GgufWriter {
+    /// An empty file.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A file that starts with another one's metadata.
+    pub fn with_metadata(metadata: Metadata) -> Self {
+        Self { metadata, tensors: Vec::new() }
+    }
+
+    /// Sets a key, replacing what it had.
+    pub fn set(&mut self, key: &str, value: Value) -> &mut Self {
+        self.metadata.set(key, value);
+        self
+    }
+
+    /// Adds a tensor. `dims` has the fastest-varying dimension first.
+    ///
+    /// # Panics
+    /// If `data` is not exactly the size that type and dimensions give, or the name is there already.
+    pub fn tensor(&mut self, name: &str, ty: TensorType, dims: &[u64], data: Vec<u8>) -> &mut Self {
+        let rows: u64 = dims[1..].iter().product();
+        let expected = ty.row_bytes(dims[0]).map(|row| row * rows);
+        assert_eq!(Some(data.len() as u64), expected, "data of tensor `{name}` ({ty}, {dims:?})");
+        assert!(self.tensors.iter().all(|t| t.0 != name), "tensor `{name}` is there twice");
+        self.tensors.push((name.to_owned(), ty, dims.to_vec(), data));
+        self
+    }
+
+    /// Adds a tensor of 32-bit floats.
+    pub fn tensor_f32(&mut self, name: &str, dims: &[u64], data: &[f32]) -> &mut Self {
+        self.tensor(name, TensorType::F32, dims, data.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut head = Vec::new();
+        head.extend(b"GGUF");
+        head.extend(3u32.to_le_bytes());
+        head.extend((self.tensors.len() as u64).to_le_bytes());
+        head.extend((self.metadata.iter().len() as u64).to_le_bytes());
+        for (key, value) in self.metadata.iter() {
+            string(&mut head, key.as_bytes());
+            head.extend((value.value_type() as u32).to_le_bytes());
+            put_value(&mut head, value);
+        }
+        let mut offset = 0u64;
+        for (name, ty, dims, data) in &self.tensors {
+            string(&mut head, name.as_bytes());
+            head.extend((dims.len() as u32).to_le_bytes());
+            dims.iter().for_each(|d| head.extend(d.to_le_bytes()));
+            head.extend((*ty as u32).to_le_bytes());
+            head.extend(offset.to_le_bytes());
+            offset += data.len().next_multiple_of(ALIGNMENT) as u64;
+        }
+        head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
+        out.write_all(&head)?;
+        for (.., data) in &self.tensors {
+            out.write_all(data)?;
+            out.write_all(&[0; ALIGNMENT][..data.len().next_multiple_of(ALIGNMENT) - data.len()])?;
+        }
+        out.flush()
+    }
+
+    /// The file as bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes).expect("writing to a Vec cannot fail");
+        bytes
+    }
+}
+
+fn string(out: &mut Vec<u8>, s: &[u8]) {
+    out.extend((s.len() as u64).to_le_bytes());
+    out.extend(s);
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::U8(v) => out.extend(v.to_le_bytes()),
+        Value::I8(v) => out.extend(v.to_le_bytes()),
+        Value::U16(v) => out.extend(v.to_le_bytes()),
+        Value::I16(v) => out.extend(v.to_le_bytes()),
+        Value::U32(v) => out.extend(v.to_le_bytes()),
+        Value::I32(v) => out.extend(v.to_le_bytes()),
+        Value::F32(v) => out.extend(v.to_le_bytes()),
+        Value::Bool(v) => out.push(u8::from(*v)),
+        Value::String(v) => string(out, v),
+        Value::U64(v) => out.extend(v.to_le_bytes()),
+        Value::I64(v) => out.extend(v.to_le_bytes()),
+        Value::F64(v) => out.extend(v.to_le_bytes()),
+        Value::Array(a) => {
+            out.extend((a.element_type() as u32).to_le_bytes());
+            out.extend((a.len() as u64).to_le_bytes());
+            match a {
+                Array::U8(v) => out.extend(v),
+                Array::I8(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::U16(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::I16(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::U32(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::I32(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::F32(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::Bool(v) => v.iter().for_each(|&x| out.push(u8::from(x))),
+                Array::String(v) => v.iter().for_each(|s| string(out, s)),
+                Array::U64(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::I64(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+                Array::F64(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+            }
+        }
+    }
+}
