@@ -1,0 +1,19 @@
+//! The neutral vocabulary of requests and answers. Every dialect is translated to it, every provider speaks it.
+//!
+//! A [`Request`] says what is wanted and for whom; a [`Provider`] (the local engine, a peer node, a cloud client)
+//! answers with a stream of [`Delta`]s. Nothing here knows HTTP, JSON wire formats, or how tokens are computed.
+
+mod message;
+mod principal;
+mod provider;
+mod request;
+mod segment;
+
+pub use message::{Content, Message, Part, Role, ToolCall};
+pub use principal::{DataClass, Principal};
+pub use provider::{
+    Delta, DeltaStream, Event, FinishReason, ModelInfo, Provider, ProviderError, ProviderStatus, StartFuture,
+    TokenLogprob, Usage,
+};
+pub use request::{ChatInput, Defaulted, Echo, Prompt, Request, Sampling, Task};
+pub use segment::{Segment, Segments};

@@ -203,7 +203,11 @@ impl<'a> Parser<'a> {
         let version = self.u32("version")?;
         match version {
             2 | 3 => {}
-            1 => return Err(GgufError::Header("version 1 is no longer in use: convert the model again".into())),
+            1 => {
+                return Err(GgufError::Header(
+                    "version 1 is no longer in use: convert the model again".into(),
+                ));
+            }
             v if v.swap_bytes() <= 3 => {
                 return Err(GgufError::Header("the file is big-endian: convert it for this machine".into()));
             }
@@ -253,7 +257,9 @@ impl<'a> Parser<'a> {
             }
             let n_dims = self.u32("tensor dimensions")?;
             if !(1..=4).contains(&n_dims) {
-                return Err(self.malformed(at, format!("tensor `{name}` has {n_dims} dimensions, not 1 to 4")));
+                return Err(
+                    self.malformed(at, format!("tensor `{name}` has {n_dims} dimensions, not 1 to 4"))
+                );
             }
             let mut dims = Vec::with_capacity(n_dims as usize);
             for _ in 0..n_dims {
@@ -272,7 +278,11 @@ impl<'a> Parser<'a> {
             let row = ty.row_bytes(dims[0]).ok_or_else(|| {
                 self.malformed(
                     at,
-                    format!("tensor `{name}`: rows of {} are no multiple of {ty}'s {}", dims[0], ty.block_len()),
+                    format!(
+                        "tensor `{name}`: rows of {} are no multiple of {ty}'s {}",
+                        dims[0],
+                        ty.block_len()
+                    ),
                 )
             })?;
             let rows = dims[1..].iter().try_fold(1u64, |n, &d| n.checked_mul(d));
@@ -285,7 +295,9 @@ impl<'a> Parser<'a> {
             if offset != expected {
                 return Err(self.malformed(
                     at,
-                    format!("tensor `{name}` claims data offset {offset}, the tensors before it end at {expected}"),
+                    format!(
+                        "tensor `{name}` claims data offset {offset}, the tensors before it end at {expected}"
+                    ),
                 ));
             }
             expected = n_bytes

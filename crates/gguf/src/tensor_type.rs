@@ -114,7 +114,7 @@ impl TensorType {
     /// Bytes of a row of `n` elements, or `None` if `n` is no whole number of blocks or the product overflows.
     pub fn row_bytes(self, n: u64) -> Option<u64> {
         let len = self.block_len() as u64;
-        if n % len != 0 {
+        if !n.is_multiple_of(len) {
             return None;
         }
         (n / len).checked_mul(self.block_bytes() as u64)

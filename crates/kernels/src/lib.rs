@@ -1,0 +1,31 @@
+//! Compute on the CPU: matrices in the repacked, lane = row form, attention over paged KV, norms, rope, and the
+//! process-wide thread pool.
+//!
+//! **Bits.** Every output is one chain of operations in a fixed order, written once in the scalar twin; AVX2 and
+//! AVX-512 compute the same chain in their lanes. So one row or many, any division of work over threads, and any
+//! instruction set give the same bits. Tests compare for equality, never with a tolerance.
+
+mod activations;
+mod attention;
+mod isa;
+mod kv;
+mod matmul;
+mod matrix;
+mod norm;
+mod numerics;
+mod pool;
+mod rope;
+
+pub use activations::{ActKinds, Activations, RmsNorm};
+pub use attention::{AttentionJob, AttentionParams, attention};
+pub use isa::Isa;
+pub use kv::{KvLayer, KvLayout};
+pub use matmul::{Product, matmul, matmul_swiglu};
+pub use matrix::{KernelError, Matrix};
+pub use norm::{add_rows, rms_norm_heads, rms_norm_rows};
+pub use numerics::{exp, ln, powf, sin_cos};
+pub use pool::{ClaimOrder, Pool};
+pub use rope::{RopeRow, RopeStyle, RopeTable, rope_rows};
+
+/// Goes up whenever any kernel's bits change: part of the numeric path.
+pub const NUMERICS_VERSION: u32 = 1;

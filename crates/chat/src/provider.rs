@@ -1,0 +1,217 @@
+//! Who answers, and the stream of an answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_core::Stream;
+use ingle_step::TokenId;
+
+use crate::Request;
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it, or a stop string or token did (then named).
+    Stop {
+        /// The stop string that matched.
+        matched: Option<String>,
+    },
+    /// The token limit or the context's end.
+    Length,
+    /// The caller went away.
+    Abort,
+}
+
+/// A token with its log-probability.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: TokenId,
+    /// Its bytes, which need not be whole characters.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before any sampler changed it. `None` for the first prompt token.
+    pub logprob: Option<f32>,
+    /// Its rank among all tokens, from 1; 0 where there is no log-probability.
+    pub rank: u32,
+    /// The most likely tokens instead, best first: token, bytes, log-probability.
+    pub top: Vec<(TokenId, Vec<u8>, f32)>,
+}
+
+/// What a request cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Those of them that came out of the prefix cache.
+    pub cached_tokens: u64,
+    /// New tokens over all choices.
+    pub completion_tokens: u64,
+    /// Time from arrival to the first step that had this request.
+    pub queued: Duration,
+    /// Time from then to the first token.
+    pub prefill: Duration,
+    /// Time from the first token to the last.
+    pub decode: Duration,
+}
+
+/// One thing that happened to one choice.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The request was admitted; comes first, once, for choice 0.
+    Started {
+        /// Tokens of the prompt.
+        prompt_tokens: u64,
+        /// The seed in use.
+        seed: u64,
+    },
+    /// Log-probabilities of the prompt, if wanted; before any text, once, for choice 0.
+    PromptLogprobs(Vec<TokenLogprob>),
+    /// New text; always whole characters. The text may lag behind the tokens (a stop string may be starting), so
+    /// one of the two can be empty.
+    Text {
+        /// The new text.
+        text: String,
+        /// The new tokens, with log-probabilities if wanted (empty otherwise).
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// The choice is complete; its last event.
+    Finished(FinishReason),
+    /// The request is complete; the stream's last event, for choice 0.
+    Done(Usage),
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delta {
+    /// Which of the `n` answers.
+    pub choice: u32,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Why there is no answer. The variant says whose fault it is, so that each dialect can map it to its own shape.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ProviderError {
+    /// The request cannot be served as it is: the caller's fault.
+    #[error("{message}")]
+    InvalidRequest {
+        /// What is wrong and what to do.
+        message: String,
+        /// The field at fault, by its neutral name.
+        param: Option<String>,
+    },
+    /// Prompt and answer do not fit the context: the caller's fault.
+    #[error(
+        "the prompt has {prompt_tokens} tokens{}, the context holds {n_ctx}",
+        .max_tokens.map(|n| format!(" and {n} are to be generated")).unwrap_or_default()
+    )]
+    ContextLength {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// What was asked for on top, if anything.
+        max_tokens: Option<u32>,
+        /// What fits.
+        n_ctx: usize,
+    },
+    /// No such model here.
+    #[error("model `{model}` is not here; available: {}", .available.join(", "))]
+    UnknownModel {
+        /// What was asked for.
+        model: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// Too much is waiting already: come back later.
+    #[error("{waiting} requests are waiting already; try again in {} s", .retry_after.as_secs())]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The model is loading or going away.
+    #[error("the model is not ready: {0}")]
+    Unavailable(String),
+    /// Our fault.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// A model that a provider offers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// The name that requests use.
+    pub id: String,
+    /// Seconds since the epoch when it was loaded.
+    pub created: u64,
+    /// The longest context.
+    pub n_ctx: usize,
+    /// The longest context it was trained for.
+    pub n_ctx_train: usize,
+    /// Size of the vocabulary.
+    pub n_vocab: usize,
+    /// Size of a hidden state.
+    pub n_embd: usize,
+    /// Parameters.
+    pub n_params: u64,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+    /// Model digest and numeric path, short: equal fingerprints promise equal bytes.
+    pub fingerprint: String,
+}
+
+/// A provider's condition now, for health pages and routing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProviderStatus {
+    /// Whether requests are answered now.
+    pub ready: bool,
+    /// Sequences that run.
+    pub running: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// Blocks of the KV cache that sequences hold.
+    pub kv_blocks_used: usize,
+    /// Blocks that only the prefix cache holds.
+    pub kv_blocks_cached: usize,
+    /// Blocks in all.
+    pub kv_blocks_total: usize,
+    /// Bytes of weights and KV cache.
+    pub memory_bytes: u64,
+    /// Tokens per second computed over the last seconds: prompt.
+    pub prefill_tokens_per_s: f64,
+    /// Tokens per second computed over the last seconds: generated.
+    pub decode_tokens_per_s: f64,
+    /// Since start: prompt tokens computed.
+    pub prompt_tokens_total: u64,
+    /// Since start: prompt tokens taken from the prefix cache.
+    pub cached_tokens_total: u64,
+    /// Since start: tokens generated.
+    pub generated_tokens_total: u64,
+    /// Since start: requests finished.
+    pub requests_finished_total: u64,
+    /// Since start: requests aborted.
+    pub requests_aborted_total: u64,
+    /// Since start: sequences preempted.
+    pub preemptions_total: u64,
+    /// Since start: steps run.
+    pub steps_total: u64,
+}
+
+/// The pieces of an answer. Dropping it aborts the request. After an `Err` nothing follows.
+pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, ProviderError>> + Send>>;
+
+/// What [`Provider::start`] returns.
+pub type StartFuture<'a> = Pin<Box<dyn Future<Output = Result<DeltaStream, ProviderError>> + Send + 'a>>;
+
+/// Whoever answers requests: the local engine, a peer node, a cloud client.
+pub trait Provider: Send + Sync {
+    /// Admits a request. Errors that can be known at once come from the future; later ones end the stream.
+    fn start(&self, request: Request) -> StartFuture<'_>;
+
+    /// The models it offers; the first is the default.
+    fn models(&self) -> Vec<ModelInfo>;
+
+    /// Its condition now.
+    fn status(&self) -> ProviderStatus;
+}

@@ -1,0 +1,145 @@
+//! What is wanted.
+
+use ingle_step::{SamplerKind, TokenId};
+use serde_json::{Map, Value};
+
+use crate::{Message, Principal};
+
+/// A parameter that the caller may leave to the model's own recommendation.
+pub type Defaulted<T> = Option<T>;
+
+/// Sampling wishes. What is `None` comes from the model's recommended settings, then from the program's defaults
+/// ([`ingle_step::SamplingParams::default`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "each field is documented in SamplingParams under the same name")]
+pub struct Sampling {
+    pub temperature: Defaulted<f32>,
+    pub dynatemp_range: Defaulted<f32>,
+    pub dynatemp_exponent: Defaulted<f32>,
+    pub top_k: Defaulted<i32>,
+    pub top_p: Defaulted<f32>,
+    pub min_p: Defaulted<f32>,
+    pub typical_p: Defaulted<f32>,
+    pub top_n_sigma: Defaulted<f32>,
+    pub xtc_probability: Defaulted<f32>,
+    pub xtc_threshold: Defaulted<f32>,
+    pub repeat_penalty: Defaulted<f32>,
+    pub repeat_last_n: Defaulted<i32>,
+    pub frequency_penalty: Defaulted<f32>,
+    pub presence_penalty: Defaulted<f32>,
+    pub dry_multiplier: Defaulted<f32>,
+    pub dry_base: Defaulted<f32>,
+    pub dry_allowed_length: Defaulted<i32>,
+    pub dry_penalty_last_n: Defaulted<i32>,
+    pub dry_sequence_breakers: Defaulted<Vec<String>>,
+    pub mirostat: Defaulted<u8>,
+    pub mirostat_tau: Defaulted<f32>,
+    pub mirostat_eta: Defaulted<f32>,
+    pub min_keep: Defaulted<usize>,
+    pub order: Defaulted<Vec<SamplerKind>>,
+    /// `None`: a fresh one is drawn and reported.
+    pub seed: Defaulted<u64>,
+    /// Added to logits; `-inf` forbids.
+    pub logit_bias: Vec<(TokenId, f32)>,
+}
+
+/// A raw prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// Text, taken as content: it cannot spell control tokens.
+    Text(String),
+    /// Tokens, taken as they are.
+    Tokens(Vec<TokenId>),
+}
+
+/// Whether a completion repeats its prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Echo {
+    /// Only what is new.
+    #[default]
+    No,
+    /// The prompt first.
+    Yes,
+}
+
+/// A conversation to continue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatInput {
+    /// The conversation.
+    pub messages: Vec<Message>,
+    /// Tool definitions, as the template will see them.
+    pub tools: Vec<Value>,
+    /// Further template variables (`chat_template_kwargs`): data for the template, never options of the engine.
+    pub template_vars: Map<String, Value>,
+    /// Continue the last assistant message instead of starting a new one.
+    pub continue_final_message: bool,
+}
+
+/// What kind of answer is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Continue a conversation.
+    Chat(ChatInput),
+    /// Continue a raw prompt.
+    Completion {
+        /// The prompt.
+        prompt: Prompt,
+        /// Whether the prompt comes back first.
+        echo: Echo,
+    },
+}
+
+/// One API call, in no dialect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// For logs and replies; unique.
+    pub id: String,
+    /// Who asks.
+    pub principal: Principal,
+    /// The model's name; `None` is the default model.
+    pub model: Option<String>,
+    /// What is wanted.
+    pub task: Task,
+    /// How tokens are picked.
+    pub sampling: Sampling,
+    /// At most this many new tokens; `None` is as many as the context holds.
+    pub max_tokens: Option<u32>,
+    /// At least this many new tokens before an end is accepted.
+    pub min_tokens: u32,
+    /// Text that ends the answer and is not part of it.
+    pub stop: Vec<String>,
+    /// Tokens that end the answer.
+    pub stop_token_ids: Vec<TokenId>,
+    /// Go on past the model's own end.
+    pub ignore_eos: bool,
+    /// How many answers.
+    pub n: u32,
+    /// Report each token's log-probability and this many alternatives.
+    pub logprobs: Option<u32>,
+    /// The same for the prompt's tokens.
+    pub prompt_logprobs: Option<u32>,
+    /// Whether control tokens appear in the text (they are skipped otherwise).
+    pub include_special: bool,
+}
+
+impl Request {
+    /// A request with everything at its default.
+    pub fn new(id: impl Into<String>, principal: Principal, task: Task) -> Self {
+        Self {
+            id: id.into(),
+            principal,
+            model: None,
+            task,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            min_tokens: 0,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            n: 1,
+            logprobs: None,
+            prompt_logprobs: None,
+            include_special: false,
+        }
+    }
+}

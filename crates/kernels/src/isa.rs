@@ -1,0 +1,62 @@
+//! Which instruction set runs, decided once at run time.
+
+/// An instruction-set level that has kernels of its own. Ordered: later ones include earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// The portable twins, which the compiler vectorizes as it can.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ and VNNI (BF16 used where there is one).
+    Avx512,
+}
+
+impl Isa {
+    /// The best level of this machine, or what `INGLE_KERNELS_ISA` (`scalar`, `avx2`, `avx512`) names if the
+    /// machine has it.
+    pub fn detect() -> Self {
+        let best = Self::best();
+        match std::env::var("INGLE_KERNELS_ISA").as_deref() {
+            Ok("scalar") => Self::Scalar,
+            Ok("avx2") => best.min(Self::Avx2),
+            _ => best,
+        }
+    }
+
+    /// All levels that this machine has, scalar first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let best = Self::best();
+        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(move |&isa| isa <= best)
+    }
+
+    /// The name in reports and in the environment variable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn best() -> Self {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni");
+        match (avx2, avx512) {
+            (true, true) => Self::Avx512,
+            (true, false) => Self::Avx2,
+            _ => Self::Scalar,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn best() -> Self {
+        Self::Scalar
+    }
+}
