@@ -1,0 +1,6 @@
+//! What tests are made of: tiny seeded models, and an executor whose tokens are a pure function of its input.
+//! Used only as a dev-dependency.
+
+pub mod rng;
+pub mod scripted;
+pub mod tiny;

@@ -1,0 +1,1 @@
+//! Tiny models with seeded weights, as GGUF bytes.
