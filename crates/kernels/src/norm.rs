@@ -17,3 +17,8 @@ pub fn rms_norm_heads(_pool: &Pool, _x: &mut [f32], _norm: RmsNorm<'_>) {
 pub fn add_rows(_x: &mut [f32], _y: &[f32]) {
     todo!()
 }
+pub(crate) fn rms_norm_row(_isa: crate::Isa, x: &[f32], norm: RmsNorm<'_>, out: &mut [f32]) {
+    let ss: f32 = x.iter().map(|v| v * v).sum();
+    let s = 1.0 / (ss / x.len() as f32 + norm.eps).sqrt();
+    for ((o, x), w) in out.iter_mut().zip(x).zip(norm.weight) { *o = x * s * w; }
+}
