@@ -9,6 +9,7 @@ mod activations;
 mod attention;
 mod isa;
 mod kv;
+mod lanes;
 mod matmul;
 mod matrix;
 mod norm;
