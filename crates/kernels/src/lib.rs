@@ -11,6 +11,7 @@ mod attention;
 mod isa;
 mod kv;
 mod layout;
+mod lanes;
 mod matmul;
 mod matrix;
 mod memory;

@@ -112,7 +112,11 @@ impl Pool {
     }
 
     /// A pool with everything chosen: for tests and benchmarks. If the system refuses a thread, there are fewer.
+    ///
+    /// # Panics
+    /// If the machine does not have `isa`: every kernel relies on this check.
     pub fn with(n_threads: usize, isa: Isa, order: ClaimOrder) -> Self {
+        assert!(Isa::available().any(|i| i == isa), "this machine has no {}", isa.name());
         let shared = Arc::new(Shared {
             gate: Alone(AtomicU32::new(0)),
             next: Alone(AtomicUsize::new(0)),
@@ -164,6 +168,34 @@ impl Pool {
                 self.run_ordered(n, &|i| task(order[i]));
             }
         }
+    }
+
+    /// Runs `task(i, chunk i)` for all chunks of `chunk_len` elements of `data`; the last may be shorter.
+    pub(crate) fn run_chunks<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk_len: usize,
+        task: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
+        /// The start of `data`.
+        struct Start<T>(*mut T);
+        // SAFETY: the loop below hands disjoint parts of a mutable slice of Send elements to threads.
+        unsafe impl<T: Send> Sync for Start<T> {}
+        impl<T> Start<T> {
+            fn get(&self) -> *mut T {
+                self.0
+            }
+        }
+        let len = data.len();
+        let start = Start(data.as_mut_ptr());
+        self.run(len.div_ceil(chunk_len.max(1)), &|i| {
+            let first = i * chunk_len;
+            // SAFETY: `i` is below the number of chunks, so `first < len`; every `i` comes once and chunks are
+            // disjoint; `data` is borrowed until `run` returns.
+            let chunk =
+                unsafe { std::slice::from_raw_parts_mut(start.get().add(first), chunk_len.min(len - first)) };
+            task(i, chunk);
+        });
     }
 
     fn run_ordered(&self, n: usize, task: &Task<'_>) {

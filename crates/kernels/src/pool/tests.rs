@@ -119,3 +119,19 @@ fn shuffling_is_a_permutation_that_follows_from_its_seed() {
     order.sort_unstable();
     assert!(order.into_iter().eq(0..100));
 }
+
+#[test]
+fn chunks_are_disjoint_and_cover_everything() {
+    for order in ORDERS {
+        let pool = Pool::with(3, Isa::Scalar, order);
+        for (n, chunk) in [(0, 3), (1, 3), (9, 3), (10, 3), (5, 9)] {
+            let mut data = vec![0usize; n];
+            pool.run_chunks(&mut data, chunk, &|i, part| {
+                for (j, x) in part.iter_mut().enumerate() {
+                    *x += i * chunk + j + 1;
+                }
+            });
+            assert!(data.iter().copied().eq(1..=n), "{n} {chunk}");
+        }
+    }
+}
