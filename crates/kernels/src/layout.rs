@@ -244,7 +244,9 @@ pub(crate) fn unpack_row(ty: TensorType, group: &[u8], lane: usize, out: &mut [f
             }
         }
         TensorType::Q4_K => {
-            for (block, out) in bytemuck::cast_slice::<u8, Q4KGroup>(group).iter().zip(out.chunks_exact_mut(256)) {
+            for (block, out) in
+                bytemuck::cast_slice::<u8, Q4KGroup>(group).iter().zip(out.chunks_exact_mut(256))
+            {
                 let (d, dmin) = (half_to_f32(block.d[lane]), half_to_f32(block.dmin[lane]));
                 for (sub, out) in out.chunks_exact_mut(32).enumerate() {
                     let scale = d * f32::from(block.scales[sub][lane]);
@@ -330,9 +332,6 @@ fn six_bit_pair(bytes: &[u8], sub: usize) -> (u8, u8) {
     if sub < 4 {
         (bytes[sub] & 63, bytes[sub + 4] & 63)
     } else {
-        (
-            bytes[sub + 4] & 15 | bytes[sub - 4] >> 6 << 4,
-            bytes[sub + 4] >> 4 | bytes[sub] >> 6 << 4,
-        )
+        (bytes[sub + 4] & 15 | bytes[sub - 4] >> 6 << 4, bytes[sub + 4] >> 4 | bytes[sub] >> 6 << 4)
     }
 }

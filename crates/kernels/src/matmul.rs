@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "claims write disjoint parts of one output")]
 
 use crate::activations::TILE;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{self, Lanes};
 use crate::layout::ROWS;
 use crate::memory::Disjoint;
 use crate::tile::{TileInput, TileKernel, TileOut};
@@ -204,33 +206,47 @@ fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, boo
     });
 }
 
-/// `gate = silu(gate) * up`, where `silu(g) = g / (1 + exp(-g))`. One plain source for all instruction sets.
-#[inline(always)]
-fn swiglu_any(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    for (g, u) in gate.iter_mut().zip(up) {
-        *g = *g / (1.0 + crate::exp(-*g)) * u;
+/// `gate = silu(gate) * up`, where `silu(g) = g / (1 + exp(-g))`.
+fn swiglu(isa: Isa, gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: callers pass what `Isa::usable` found on this machine.
+        Isa::Avx512 => unsafe { swiglu_avx512(gate, up) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { swiglu_avx2(gate, up) },
+        _ => {
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = *g / (1.0 + crate::exp(-*g)) * u;
+            }
+        }
     }
 }
 
-fn swiglu(isa: Isa, gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-            swiglu_any(gate, up);
-        }
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-        fn avx512(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-            swiglu_any(gate, up);
-        }
-        match isa {
-            // SAFETY: callers pass what `Isa::usable` found on this machine.
-            Isa::Avx512 => return unsafe { avx512(gate, up) },
-            // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2(gate, up) },
-            Isa::Scalar => {}
-        }
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn swiglu_avx512(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the features are enabled here.
+    unsafe { swiglu_lanes::<lanes::Avx512>(gate, up) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn swiglu_avx2(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the features are enabled here.
+    unsafe { swiglu_lanes::<lanes::Avx2>(gate, up) }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn swiglu_lanes<V: Lanes>(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the caller has the instruction set; both arrays have 16 floats.
+    unsafe {
+        let (g, u) = (V::load(gate.as_ptr()), V::load(up.as_ptr()));
+        // Minus zero, so that minus g is exact for zeros too.
+        let exp = lanes::exp(V::splat(-0.0).sub(g));
+        g.div(V::splat(1.0).add(exp)).mul(u).store(gate.as_mut_ptr());
     }
-    let _ = isa;
-    swiglu_any(gate, up);
 }

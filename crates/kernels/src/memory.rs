@@ -1,6 +1,9 @@
 //! Memory for weights and activations: aligned to cache lines, on huge pages where they are large, and shared
 //! between the tasks of a parallel loop by disjoint ranges.
-#![expect(unsafe_code, reason = "aligned allocation, and slices that several threads write disjoint parts of")]
+#![expect(
+    unsafe_code,
+    reason = "aligned allocation, and slices that several threads write disjoint parts of"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;

@@ -116,7 +116,10 @@ mod tests {
         let out = first.expect("scalar is always there");
         let amax = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
         for (k, (&x, &q)) in x.iter().zip(&out.q).enumerate() {
-            assert!((f64::from(x) - f64::from(q) * f64::from(out.d)).abs() <= f64::from(amax) * 0.00395, "{k}");
+            assert!(
+                (f64::from(x) - f64::from(q) * f64::from(out.d)).abs() <= f64::from(amax) * 0.00395,
+                "{k}"
+            );
         }
         for (i, &sum) in out.sums.iter().enumerate() {
             assert_eq!(sum, out.q[i * 32..][..32].iter().map(|&q| i16::from(q)).sum::<i16>());

@@ -1,6 +1,9 @@
 //! The inner product: one group of 16 rows times one tile of up to 8 tokens, in the kernel that a type and an
 //! instruction set have for it.
-#![expect(unsafe_code, reason = "kernels are compiled for instruction sets and called after these were detected")]
+#![expect(
+    unsafe_code,
+    reason = "kernels are compiled for instruction sets and called after these were detected"
+)]
 
 use ingle_gguf::TensorType;
 

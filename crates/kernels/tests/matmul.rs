@@ -6,7 +6,8 @@ use common::{Rng, TYPES, random_rows};
 use half::bf16;
 use ingle_gguf::TensorType;
 use ingle_kernels::{
-    ActKinds, Activations, ClaimOrder, Isa, KernelError, Matrix, Pool, Product, RmsNorm, matmul, matmul_swiglu,
+    ActKinds, Activations, ClaimOrder, Isa, KernelError, Matrix, Pool, Product, RmsNorm, matmul,
+    matmul_swiglu,
 };
 
 /// Rounding errors of F32 chains, as a share of the sum of magnitudes.
@@ -56,7 +57,12 @@ fn every_isa_gives_the_twins_bits() {
                     for isa in Isa::available() {
                         let pool = Pool::with(1, isa, ClaimOrder::Forward);
                         let got = bits(&multiply(&pool, &matrix, &x));
-                        assert_eq!(got, expected, "{ty} {n_rows}x{n_cols}, {n_tokens} tokens, {}", isa.name());
+                        assert_eq!(
+                            got,
+                            expected,
+                            "{ty} {n_rows}x{n_cols}, {n_tokens} tokens, {}",
+                            isa.name()
+                        );
                     }
                 }
             }
@@ -103,7 +109,12 @@ fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
             let expected = bits(&multiply(&scalar, &matrix, &x));
             for isa in Isa::available() {
                 let pool = Pool::with(1, isa, ClaimOrder::Forward);
-                assert_eq!(bits(&multiply(&pool, &matrix, &x)), expected, "{ty}, {}, round {round}", isa.name());
+                assert_eq!(
+                    bits(&multiply(&pool, &matrix, &x)),
+                    expected,
+                    "{ty}, {}, round {round}",
+                    isa.name()
+                );
             }
         }
     }
@@ -136,7 +147,10 @@ fn the_twin_is_close_to_the_true_product() {
                     let tolerance = F32_TOLERANCE * terms().map(f64::abs).sum::<f64>()
                         + N_SIGMAS * step / 12f64.sqrt() * squares.sqrt();
                     let error = (f64::from(got[token * n_rows + row]) - terms().sum::<f64>()).abs();
-                    assert!(error <= tolerance, "{ty} row {row} of {n_cols}: off by {error}, allowed {tolerance}");
+                    assert!(
+                        error <= tolerance,
+                        "{ty} row {row} of {n_cols}: off by {error}, allowed {tolerance}"
+                    );
                 }
             }
         }
@@ -161,7 +175,10 @@ fn integers_multiply_exactly() {
             for (token, x) in x.chunks_exact(n_cols).enumerate() {
                 let terms = || w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
                 let error = (f64::from(got[token * 16 + row]) - terms().sum::<f64>()).abs();
-                assert!(error <= F32_TOLERANCE * terms().map(f64::abs).sum::<f64>(), "{ty} row {row}: {error}");
+                assert!(
+                    error <= F32_TOLERANCE * terms().map(f64::abs).sum::<f64>(),
+                    "{ty} row {row}: {error}"
+                );
             }
         }
     }
@@ -184,7 +201,11 @@ fn tokens_threads_and_claims_do_not_meet() {
             (2, ClaimOrder::Shuffled(2)),
         ] {
             let pool = Pool::with(n_threads, Isa::detect(), order);
-            assert_eq!(bits(&multiply(&pool, &matrix, &x)), bits(&alone), "{ty}, {n_threads} threads, {order:?}");
+            assert_eq!(
+                bits(&multiply(&pool, &matrix, &x)),
+                bits(&alone),
+                "{ty}, {n_threads} threads, {order:?}"
+            );
         }
     }
 }
@@ -216,8 +237,11 @@ fn several_products_with_bias_and_residual() {
             .iter()
             .zip(&biases)
             .zip(&mut outs)
-            .map(|((weights, bias), out)| {
-                Product { weights, bias: with_bias.then_some(bias.as_slice()), accumulate, out }
+            .map(|((weights, bias), out)| Product {
+                weights,
+                bias: with_bias.then_some(bias.as_slice()),
+                accumulate,
+                out,
             })
             .collect();
         matmul(&pool, &acts, &mut products);
@@ -368,7 +392,10 @@ fn plain_rows_come_back() {
                 TensorType::F32 => {
                     expected.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
                 }
-                _ => expected.chunks_exact(2).map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+                _ => expected
+                    .chunks_exact(2)
+                    .map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
+                    .collect(),
             };
             assert_eq!(bits(&row), bits(&expected));
         }

@@ -11,7 +11,8 @@ pub(crate) fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut)
         x.iter().enumerate().fold(0.0, |acc, (b, x)| {
             let (block, scales) = Q80Group::read(input.w, b);
             let x = &x[token];
-            let sum = (0..32).map(|k| block.weight(k, lane) * i32::from(x.q[k])).sum::<i32>() + x.times_neg128;
+            let sum =
+                (0..32).map(|k| block.weight(k, lane) * i32::from(x.q[k])).sum::<i32>() + x.times_neg128;
             (half_to_f32(scales[lane]) * x.d).mul_add(sum as f32, acc)
         })
     });

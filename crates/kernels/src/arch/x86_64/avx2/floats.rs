@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes};
+use super::{
+    TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes,
+};
 
 tile_in_passes!(
     /// Twin: `reference::floats::f32_tile`.

@@ -119,7 +119,8 @@ unsafe fn q6_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
             for i in part * 4..part * 4 + 4 {
                 for h in 0..2 {
                     // SAFETY: inside this super-block's low and high bits.
-                    let (low, high) = unsafe { (load(low.add(i * 64 + h * 32)), load(high.add(i * 64 + h * 32))) };
+                    let (low, high) =
+                        unsafe { (load(low.add(i * 64 + h * 32)), load(high.add(i * 64 + h * 32))) };
                     let low = if run >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
                     let high = match run {
                         0 => _mm256_slli_epi16::<4>(high),
@@ -127,10 +128,8 @@ unsafe fn q6_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
                         2 => high,
                         _ => _mm256_srli_epi16::<2>(high),
                     };
-                    let weights = _mm256_or_si256(
-                        _mm256_and_si256(low, low_bits),
-                        _mm256_and_si256(high, high_bits),
-                    );
+                    let weights =
+                        _mm256_or_si256(_mm256_and_si256(low, low_bits), _mm256_and_si256(high, high_bits));
                     let signed = _mm256_sub_epi8(weights, offset);
                     let magnitude = _mm256_abs_epi8(signed);
                     for (g, dots) in dots.iter_mut().enumerate() {

@@ -4,7 +4,9 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes};
+use super::{
+    TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes,
+};
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
 

@@ -105,7 +105,8 @@ pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                     });
                     for i in part * 4..part * 4 + 4 {
                         // SAFETY: inside this super-block's low and high bits.
-                        let (low, high) = unsafe { (load(low.add((run % 2 * 8 + i) * 64)), load(high.add(i * 64))) };
+                        let (low, high) =
+                            unsafe { (load(low.add((run % 2 * 8 + i) * 64)), load(high.add(i * 64))) };
                         let low = if run >= 2 { _mm512_srli_epi16::<4>(low) } else { low };
                         let high = match run {
                             0 => _mm512_slli_epi16::<4>(high),
