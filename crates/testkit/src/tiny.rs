@@ -131,6 +131,9 @@ pub struct TinySpec {
     pub weight_type: TensorType,
     pub rope: Rope,
     pub rope_base: f32,
+    pub rms_eps: f32,
+    /// Whether Q, K and V have biases; in Llama, the attention's output too.
+    pub biases: bool,
     pub sliding_window: Option<u32>,
     pub seed: u64,
 }
@@ -153,6 +156,8 @@ impl TinySpec {
             weight_type: TensorType::F32,
             rope: Rope::Plain,
             rope_base: 10_000.0,
+            rms_eps: 1e-5,
+            biases: arch == Arch::Qwen2,
             sliding_window: None,
             seed: 1,
         }
@@ -204,7 +209,7 @@ impl TinySpec {
             ("attention.head_count_kv", int(self.n_kv_heads)),
             ("attention.key_length", int(self.head_dim)),
             ("attention.value_length", int(self.head_dim)),
-            ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("attention.layer_norm_rms_epsilon", Value::F32(self.rms_eps)),
             ("rope.dimension_count", int(self.head_dim)),
             ("rope.freq_base", Value::F32(self.rope_base)),
             ("vocab_size", int(self.n_vocab)),
@@ -285,7 +290,7 @@ impl TinySpec {
                 ("attn_output", n_q, self.n_embd),
             ] {
                 tensors.matrix(&name(&format!("{kind}.weight")), n_in, n_out);
-                if self.arch == Arch::Qwen2 && kind != "attn_output" {
+                if self.biases && (kind != "attn_output" || self.arch == Arch::Llama) {
                     tensors.bias(&name(&format!("{kind}.bias")), n_out);
                 }
             }
