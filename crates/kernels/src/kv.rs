@@ -367,4 +367,4 @@ fn copy_slots(layout: &KvLayout, source: &[u8], target: &mut [u8], n_slots: usiz
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
