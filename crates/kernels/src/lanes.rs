@@ -2,6 +2,7 @@
 //!
 //! Every operation is one IEEE operation per lane, so a chain written over [`Lanes`] gives the bits of the same chain
 //! in scalar code with `f32::mul_add`. AVX2 uses two registers of 8, AVX-512 one of 16.
+//! [`Portable`] leaves it to the compiler.
 //!
 //! The functions are `unsafe` for one reason: they must be inlined into a function that enables the instruction set
 //! (`#[target_feature]`), and the caller must have checked that the machine has it ([`crate::Isa::available`]).
@@ -14,7 +15,9 @@ use crate::numerics::constants::*;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod portable;
 
+pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};
 
@@ -28,6 +31,9 @@ pub(crate) const N_LANES: usize = 16;
 /// elements behind it; no alignment.
 #[expect(clippy::missing_safety_doc, reason = "stated once for all, above")]
 pub(crate) trait Lanes: Copy {
+    /// How many registers the sixteen take: what tiles are sized by.
+    const REGISTERS: usize;
+
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const half::f16) -> Self;

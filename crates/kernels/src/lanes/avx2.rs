@@ -25,6 +25,8 @@ unsafe fn two(x: __m256) -> Avx2 {
 // SAFETY comments: every function here is a few intrinsics of AVX2, FMA or F16C, which the caller's machine has by the
 // contract of `Lanes`; pointers have 16 elements by the same contract.
 impl Lanes for Avx2 {
+    const REGISTERS: usize = 2;
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see above.

@@ -12,6 +12,8 @@ pub(crate) struct Avx512(__m512);
 // SAFETY comments: every function here is one or a few intrinsics of AVX-512 F, BW, VL or DQ, which the caller's
 // machine has by the contract of `Lanes`; pointers have 16 elements by the same contract.
 impl Lanes for Avx512 {
+    const REGISTERS: usize = 1;
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see above.
