@@ -14,7 +14,8 @@ const LOGITS_TOLERANCE: f32 = 1e-4;
 fn data() -> Option<(Vec<u8>, Value)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models/stories260K");
     let read = |name: &str| std::fs::read(folder.join(name)).ok();
-    let file = stories::convert(&read("stories260K.bin")?, &read("tok512.bin")?).expect("the checkpoint is whole");
+    let file =
+        stories::convert(&read("stories260K.bin")?, &read("tok512.bin")?).expect("the checkpoint is whole");
     let expected = serde_json::from_slice(&read("expected.json")?).expect("expected.json is JSON");
     Some((file.to_bytes(), expected))
 }

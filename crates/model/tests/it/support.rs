@@ -20,7 +20,13 @@ pub fn load_exact(bytes: Vec<u8>, n_ctx: Option<usize>) -> CpuExecutor {
 }
 
 /// One step of one sequence: `tokens` from `start` on, logits for the rows that `wants` picks.
-pub fn seq_step(id: u64, tokens: &[u32], start: usize, blocks: &[u32], wants: impl Fn(usize) -> bool) -> SeqStep {
+pub fn seq_step(
+    id: u64,
+    tokens: &[u32],
+    start: usize,
+    blocks: &[u32],
+    wants: impl Fn(usize) -> bool,
+) -> SeqStep {
     SeqStep {
         seq: SeqId(id),
         inputs: tokens.iter().map(|&t| Input::Token(TokenId(t))).collect(),
