@@ -1,6 +1,7 @@
 //! Writing files: version 3, alignment 32, tensors in the order they are given.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::{Array, Metadata, TensorType, Value};
 
@@ -11,7 +12,45 @@ const ALIGNMENT: usize = 32;
 #[derive(Debug, Default)]
 pub struct GgufWriter {
     metadata: Metadata,
-    tensors: Vec<(String, TensorType, Vec<u64>, Vec<u8>)>,
+    tensors: Vec<(String, TensorType, Vec<u64>, Data)>,
+}
+
+/// Where a tensor's bytes come from.
+#[derive(Debug)]
+enum Data {
+    Bytes(Vec<u8>),
+    /// `n_bytes` of the pattern, over and over, from byte `start` on.
+    Repeated {
+        pattern: Arc<[u8]>,
+        start: usize,
+        n_bytes: u64,
+    },
+}
+
+impl Data {
+    fn n_bytes(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Repeated { n_bytes, .. } => *n_bytes,
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => out.write_all(bytes),
+            Self::Repeated { pattern, start, n_bytes } => {
+                let (mut start, mut left) = (*start, *n_bytes);
+                while left > 0 {
+                    let run = &pattern[start..];
+                    let run = &run[..run.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+                    out.write_all(run)?;
+                    left -= run.len() as u64;
+                    start = 0;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl GgufWriter {
@@ -36,9 +75,30 @@ impl GgufWriter {
     /// # Panics
     /// If `data` is not exactly the size that type and dimensions give, or the name is there already.
     pub fn tensor(&mut self, name: &str, ty: TensorType, dims: &[u64], data: Vec<u8>) -> &mut Self {
-        let rows: u64 = dims[1..].iter().product();
-        let expected = ty.row_bytes(dims[0]).map(|row| row * rows);
+        let expected = n_bytes(ty, dims);
         assert_eq!(Some(data.len() as u64), expected, "data of tensor `{name}` ({ty}, {dims:?})");
+        self.push(name, ty, dims, Data::Bytes(data))
+    }
+
+    /// Adds a tensor whose data is `pattern`, over and over, from its byte `start` on: files of many gigabytes for
+    /// benchmarks, without their bytes in memory. `start` must be below the pattern's length.
+    ///
+    /// # Panics
+    /// If type and dimensions don't fit, the pattern is empty, or the name is there already.
+    pub fn tensor_repeated(
+        &mut self,
+        name: &str,
+        ty: TensorType,
+        dims: &[u64],
+        pattern: Arc<[u8]>,
+        start: usize,
+    ) -> &mut Self {
+        let n_bytes = n_bytes(ty, dims).expect("rows are whole blocks");
+        assert!(start < pattern.len(), "start {start} is not in a pattern of {} bytes", pattern.len());
+        self.push(name, ty, dims, Data::Repeated { pattern, start, n_bytes })
+    }
+
+    fn push(&mut self, name: &str, ty: TensorType, dims: &[u64], data: Data) -> &mut Self {
         assert!(self.tensors.iter().all(|t| t.0 != name), "tensor `{name}` is there twice");
         self.tensors.push((name.to_owned(), ty, dims.to_vec(), data));
         self
@@ -71,13 +131,14 @@ impl GgufWriter {
             dims.iter().for_each(|d| head.extend(d.to_le_bytes()));
             head.extend((*ty as u32).to_le_bytes());
             head.extend(offset.to_le_bytes());
-            offset += data.len().next_multiple_of(ALIGNMENT) as u64;
+            offset += data.n_bytes().next_multiple_of(ALIGNMENT as u64);
         }
         head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
         out.write_all(&head)?;
         for (.., data) in &self.tensors {
-            out.write_all(data)?;
-            out.write_all(&[0; ALIGNMENT][..data.len().next_multiple_of(ALIGNMENT) - data.len()])?;
+            data.write(out)?;
+            let padding = data.n_bytes().next_multiple_of(ALIGNMENT as u64) - data.n_bytes();
+            out.write_all(&[0; ALIGNMENT][..padding as usize])?;
         }
         out.flush()
     }
@@ -88,6 +149,12 @@ impl GgufWriter {
         self.write(&mut bytes).expect("writing to a Vec cannot fail");
         bytes
     }
+}
+
+/// Bytes of a tensor, if its rows are whole blocks.
+fn n_bytes(ty: TensorType, dims: &[u64]) -> Option<u64> {
+    let rows: u64 = dims[1..].iter().product();
+    ty.row_bytes(dims[0]).map(|row| row * rows)
 }
 
 fn string(out: &mut Vec<u8>, s: &[u8]) {

@@ -29,6 +29,20 @@ impl Isa {
         [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(move |&isa| isa <= best)
     }
 
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        self <= Self::best()
+    }
+
+    /// `wanted` if this machine has it.
+    ///
+    /// # Panics
+    /// If it has not: the code that follows would be executed by a processor that does not know it.
+    pub(crate) fn usable(wanted: Self) -> Self {
+        assert!(wanted.is_available(), "this machine has no {} instructions", wanted.name());
+        wanted
+    }
+
     /// The name in reports and in the environment variable.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,32 @@
 //! K/V memory of one layer, in blocks.
+//!
+//! Each block holds, K/V head after K/V head, first the keys and then the values of its slots:
+//! ```text
+//! keys    [block_size / 16] groups of [k_dim][16 slots]    lane = slot: a score is one chain over k_dim
+//! values  [block_size][v_dim, padded to 16]                 lane = element: an output is one chain over slots
+//! ```
+//! Q8_0 has int8 codes in these places, and behind each group of keys and behind all values one f16 scale per 32
+//! elements: `[k_dim / 32][16 slots]` and `[block_size][v_dim / 32]`, both rounded up.
 
+#![expect(unsafe_code, reason = "threads write their own heads of a block")]
+
+use bytemuck::{cast_slice, cast_slice_mut};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use ingle_step::KvType;
 
 use crate::Pool;
+use crate::lanes::N_LANES;
+use memory::Memory;
+
+mod memory;
+
+/// Elements that share a scale in Q8_0.
+pub(crate) const Q8_BLOCK: usize = 32;
+/// A store of fewer elements than this is not worth waking anyone.
+const PARALLEL_ELEMENTS_MIN: usize = 16_384;
+/// Work is divided by head, and by block modulo this if there are few heads.
+const BLOCK_CLASSES: usize = 4;
 
 /// The shape of a layer's K/V memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,34 +43,328 @@ pub struct KvLayout {
     pub block_size: usize,
 }
 
+impl KvLayout {
+    /// Bytes of a block, all heads, keys and values: what a cache is sized by.
+    pub fn block_bytes(&self) -> usize {
+        self.n_kv_heads * self.head_bytes()
+    }
+
+    /// Elements of a stored value: whole lanes.
+    pub(crate) fn v_padded(&self) -> usize {
+        self.v_dim.next_multiple_of(N_LANES)
+    }
+
+    fn element_bytes(&self) -> usize {
+        match self.kv_type {
+            KvType::F32 => 4,
+            KvType::F16 | KvType::BF16 => 2,
+            KvType::Q8_0 => 1,
+        }
+    }
+
+    /// Scales of a vector of `dim` elements.
+    fn n_scales(&self, dim: usize) -> usize {
+        if self.kv_type == KvType::Q8_0 { dim.div_ceil(Q8_BLOCK) } else { 0 }
+    }
+
+    fn k_group_codes(&self) -> usize {
+        self.k_dim * N_LANES * self.element_bytes()
+    }
+
+    fn k_group_bytes(&self) -> usize {
+        self.k_group_codes() + self.n_scales(self.k_dim) * N_LANES * 2
+    }
+
+    fn k_bytes(&self) -> usize {
+        self.block_size / N_LANES * self.k_group_bytes()
+    }
+
+    fn v_codes(&self) -> usize {
+        self.block_size * self.v_padded() * self.element_bytes()
+    }
+
+    /// One head's share of a block.
+    fn head_bytes(&self) -> usize {
+        let v_bytes = self.v_codes() + self.block_size * self.n_scales(self.v_padded()) * 2;
+        (self.k_bytes() + v_bytes).next_multiple_of(memory::ALIGN)
+    }
+}
+
 /// The K/V memory of one layer: `n_blocks` blocks of `block_size` slots.
 #[derive(Debug)]
-pub struct KvLayer {}
+pub struct KvLayer {
+    memory: Memory,
+    layout: KvLayout,
+    n_blocks: usize,
+}
+
+/// Sixteen keys as stored.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyGroup<'a> {
+    /// `[k_dim][16]`
+    pub(crate) codes: &'a [u8],
+    /// `[k_dim / 32][16]`, empty unless Q8_0.
+    pub(crate) scales: &'a [f16],
+}
+
+/// One value as stored.
+#[derive(Clone, Copy)]
+pub(crate) struct ValueRow<'a> {
+    /// `(v_padded,)`
+    pub(crate) codes: &'a [u8],
+    /// `(v_padded / 32,)`, empty unless Q8_0.
+    pub(crate) scales: &'a [f16],
+}
 
 impl KvLayer {
     /// Reserves memory; the system commits it as it is written.
-    pub fn new(_layout: KvLayout, _n_blocks: usize) -> Self {
-        todo!()
+    ///
+    /// # Panics
+    /// If the system refuses the memory, or the shape has a zero or a block size that is no multiple of 16.
+    pub fn new(layout: KvLayout, n_blocks: usize) -> Self {
+        Self::try_new(layout, n_blocks)
+            .expect("memory for the K/V cache: reduce the context or the sequences")
+    }
+
+    /// As [`KvLayer::new`], but `None` if the system refuses the memory.
+    ///
+    /// # Panics
+    /// If the shape has a zero or a block size that is no multiple of 16.
+    pub fn try_new(layout: KvLayout, n_blocks: usize) -> Option<Self> {
+        let KvLayout { n_kv_heads, k_dim, v_dim, block_size, .. } = layout;
+        assert!(
+            n_kv_heads > 0 && k_dim > 0 && v_dim > 0 && block_size > 0,
+            "no dimension is zero: {layout:?}"
+        );
+        assert!(block_size.is_multiple_of(N_LANES), "blocks of a multiple of 16 slots: {layout:?}");
+        let memory = Memory::zeroed(layout.block_bytes().checked_mul(n_blocks)?)?;
+        Some(Self { memory, layout, n_blocks })
     }
 
     /// Bytes reserved.
     pub fn n_bytes(&self) -> usize {
-        todo!()
+        self.memory.as_slice().len()
     }
 
     /// The shape.
     pub fn layout(&self) -> KvLayout {
-        todo!()
+        self.layout
+    }
+
+    /// Blocks held.
+    pub fn n_blocks(&self) -> usize {
+        self.n_blocks
     }
 
     /// Stores rows: row `i` of `k` `(n, n_kv_heads * k_dim)` and `v` `(n, n_kv_heads * v_dim)` goes to
     /// `slots[i] = (block, slot)`. Rounds to the layer's type. Slots must be distinct. In parallel.
-    pub fn store(&mut self, _pool: &Pool, _k: &[f32], _v: &[f32], _slots: &[(u32, u32)]) {
-        todo!()
+    ///
+    /// # Panics
+    /// If lengths don't fit, or a slot does not exist.
+    pub fn store(&mut self, pool: &Pool, k: &[f32], v: &[f32], slots: &[(u32, u32)]) {
+        /// The start of the memory.
+        struct Start(*mut u8);
+        // SAFETY: claims write disjoint parts: see below.
+        unsafe impl Sync for Start {}
+        impl Start {
+            fn get(&self) -> *mut u8 {
+                self.0
+            }
+        }
+        let layout = self.layout;
+        let KvLayout { n_kv_heads, k_dim, v_dim, block_size, .. } = layout;
+        assert_eq!(k.len(), slots.len() * n_kv_heads * k_dim, "keys of {} rows", slots.len());
+        assert_eq!(v.len(), slots.len() * n_kv_heads * v_dim, "values of {} rows", slots.len());
+        for &(block, slot) in slots {
+            assert!(
+                (block as usize) < self.n_blocks && (slot as usize) < block_size,
+                "slot {slot} of block {block} exists"
+            );
+        }
+        let (head_bytes, block_bytes) = (layout.head_bytes(), layout.block_bytes());
+        let n_classes = if n_kv_heads < BLOCK_CLASSES { BLOCK_CLASSES } else { 1 };
+        let start = Start(self.memory.as_mut_slice().as_mut_ptr());
+        let store = |claim: usize| {
+            let (head, class) = (claim / n_classes, claim % n_classes);
+            for (i, &(block, slot)) in slots.iter().enumerate() {
+                let (block, slot) = (block as usize, slot as usize);
+                if block % n_classes != class {
+                    continue;
+                }
+                // SAFETY: block and head exist, so the range lies in the memory, which `self` borrows mutably. A claim
+                // touches one head of the blocks of its class, and no other claim has the same head and class.
+                let bytes = unsafe {
+                    let first = start.get().add(block * block_bytes + head * head_bytes);
+                    std::slice::from_raw_parts_mut(first, head_bytes)
+                };
+                let row = i * n_kv_heads + head;
+                store_key(&layout, bytes, slot, &k[row * k_dim..][..k_dim]);
+                store_value(&layout, bytes, slot, &v[row * v_dim..][..v_dim]);
+            }
+        };
+        if k.len() + v.len() < PARALLEL_ELEMENTS_MIN {
+            (0..n_kv_heads * n_classes).for_each(store);
+        } else {
+            pool.run(n_kv_heads * n_classes, &store);
+        }
     }
 
     /// Duplicates the first `n_slots` slots of a block.
-    pub fn copy_block(&mut self, _from: u32, _to: u32, _n_slots: usize) {
-        todo!()
+    ///
+    /// # Panics
+    /// If a block or a slot does not exist.
+    pub fn copy_block(&mut self, from: u32, to: u32, n_slots: usize) {
+        let layout = self.layout;
+        let (from, to) = (from as usize, to as usize);
+        assert!(from < self.n_blocks && to < self.n_blocks, "blocks {from} and {to} exist");
+        assert!(n_slots <= layout.block_size, "a block has {} slots, not {n_slots}", layout.block_size);
+        if from == to {
+            return;
+        }
+        let block_bytes = layout.block_bytes();
+        let memory = self.memory.as_mut_slice();
+        let (source, target) = if from < to {
+            let (head, tail) = memory.split_at_mut(to * block_bytes);
+            (&head[from * block_bytes..][..block_bytes], &mut tail[..block_bytes])
+        } else {
+            let (head, tail) = memory.split_at_mut(from * block_bytes);
+            (&tail[..block_bytes], &mut head[to * block_bytes..][..block_bytes])
+        };
+        let head_bytes = layout.head_bytes();
+        for (source, target) in source.chunks_exact(head_bytes).zip(target.chunks_exact_mut(head_bytes)) {
+            copy_slots(&layout, source, target, n_slots);
+        }
+    }
+
+    /// Group `group` of the keys of a head of a block.
+    pub(crate) fn keys(&self, block: u32, head: usize, group: usize) -> KeyGroup<'_> {
+        let bytes = self.head(block, head);
+        let group_bytes = self.layout.k_group_bytes();
+        let (codes, scales) =
+            bytes[group * group_bytes..][..group_bytes].split_at(self.layout.k_group_codes());
+        KeyGroup { codes, scales: cast_slice(scales) }
+    }
+
+    /// The value of a slot of a head of a block.
+    pub(crate) fn value(&self, block: u32, head: usize, slot: usize) -> ValueRow<'_> {
+        let values = &self.head(block, head)[self.layout.k_bytes()..];
+        let row_bytes = self.layout.v_padded() * self.layout.element_bytes();
+        let n_scales = self.layout.n_scales(self.layout.v_padded());
+        let scales = &values[self.layout.v_codes() + slot * n_scales * 2..][..n_scales * 2];
+        ValueRow { codes: &values[slot * row_bytes..][..row_bytes], scales: cast_slice(scales) }
+    }
+
+    fn head(&self, block: u32, head: usize) -> &[u8] {
+        assert!((block as usize) < self.n_blocks && head < self.layout.n_kv_heads, "block {block} exists");
+        let head_bytes = self.layout.head_bytes();
+        let first = block as usize * self.layout.block_bytes() + head * head_bytes;
+        &self.memory.as_slice()[first..][..head_bytes]
     }
 }
+
+/// Writes a key to its lane, rounded. `bytes` is a head's share of a block.
+fn store_key(layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[f32]) {
+    let lane = slot % N_LANES;
+    let group_bytes = layout.k_group_bytes();
+    let group = &mut bytes[slot / N_LANES * group_bytes..][..group_bytes];
+    let (codes, scales) = group.split_at_mut(layout.k_group_codes());
+    match layout.kv_type {
+        KvType::F32 => {
+            for (lanes, &x) in lanes_of::<f32>(codes).iter_mut().zip(key) {
+                lanes[lane] = x;
+            }
+        }
+        KvType::F16 => {
+            let mut rounded = [f16::ZERO; 64];
+            for (lanes, key) in lanes_of::<f16>(codes).chunks_mut(64).zip(key.chunks(64)) {
+                rounded[..key.len()].convert_from_f32_slice(key);
+                for (lanes, &x) in lanes.iter_mut().zip(&rounded) {
+                    lanes[lane] = x;
+                }
+            }
+        }
+        KvType::BF16 => {
+            for (lanes, &x) in lanes_of::<bf16>(codes).iter_mut().zip(key) {
+                lanes[lane] = bf16::from_f32(x);
+            }
+        }
+        KvType::Q8_0 => {
+            let blocks = lanes_of::<i8>(codes).chunks_mut(Q8_BLOCK).zip(lanes_of::<f16>(scales));
+            for ((lanes, scales), key) in blocks.zip(key.chunks(Q8_BLOCK)) {
+                let (scale, codes) = quantize(key);
+                scales[lane] = scale;
+                for (lanes, &code) in lanes.iter_mut().zip(&codes) {
+                    lanes[lane] = code;
+                }
+            }
+        }
+    }
+}
+
+/// Writes a value to its row, rounded. Padding stays zero.
+fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) {
+    let row_bytes = layout.v_padded() * layout.element_bytes();
+    let (codes, scales) = bytes[layout.k_bytes()..].split_at_mut(layout.v_codes());
+    let row = &mut codes[slot * row_bytes..][..row_bytes];
+    match layout.kv_type {
+        KvType::F32 => cast_slice_mut::<u8, f32>(row)[..value.len()].copy_from_slice(value),
+        KvType::F16 => cast_slice_mut::<u8, f16>(row)[..value.len()].convert_from_f32_slice(value),
+        KvType::BF16 => cast_slice_mut::<u8, bf16>(row)[..value.len()].convert_from_f32_slice(value),
+        KvType::Q8_0 => {
+            let n_scales = layout.n_scales(layout.v_padded());
+            let scales: &mut [f16] = cast_slice_mut(&mut scales[slot * n_scales * 2..][..n_scales * 2]);
+            let blocks = cast_slice_mut::<u8, i8>(row).chunks_mut(Q8_BLOCK).zip(scales);
+            for ((row, scale), value) in blocks.zip(value.chunks(Q8_BLOCK)) {
+                let (s, codes) = quantize(value);
+                *scale = s;
+                row[..value.len()].copy_from_slice(&codes[..value.len()]);
+            }
+        }
+    }
+}
+
+/// Up to 32 numbers as int8 multiples of a scale that takes the largest to 127. The codes belong to the scale as
+/// it is stored, so its rounding adds no error.
+fn quantize(x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
+    let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let scale = f16::from_f32(largest / 127.0);
+    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+    let mut codes = [0; Q8_BLOCK];
+    for (code, x) in codes.iter_mut().zip(x) {
+        // The clamp matters when the scale was rounded down.
+        *code = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+    }
+    (scale, codes)
+}
+
+fn lanes_of<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [[T; N_LANES]] {
+    cast_slice_mut::<u8, T>(bytes).as_chunks_mut().0
+}
+
+/// Copies the first `n_slots` slots of one head's share of a block.
+fn copy_slots(layout: &KvLayout, source: &[u8], target: &mut [u8], n_slots: usize) {
+    let (whole, rest) = (n_slots / N_LANES, n_slots % N_LANES);
+    let group_bytes = layout.k_group_bytes();
+    target[..whole * group_bytes].copy_from_slice(&source[..whole * group_bytes]);
+    if rest > 0 {
+        let range = whole * group_bytes..(whole + 1) * group_bytes;
+        let n_codes = layout.k_group_codes();
+        let (source_codes, source_scales) = source[range.clone()].split_at(n_codes);
+        let (target_codes, target_scales) = target[range].split_at_mut(n_codes);
+        let copy_lanes = |source: &[u8], target: &mut [u8], bytes: usize| {
+            for (s, t) in source.chunks(N_LANES * bytes).zip(target.chunks_mut(N_LANES * bytes)) {
+                t[..rest * bytes].copy_from_slice(&s[..rest * bytes]);
+            }
+        };
+        copy_lanes(source_codes, target_codes, layout.element_bytes());
+        copy_lanes(source_scales, target_scales, 2);
+    }
+    let n_codes = n_slots * layout.v_padded() * layout.element_bytes();
+    let n_scales = n_slots * layout.n_scales(layout.v_padded()) * 2;
+    for (first, n) in [(layout.k_bytes(), n_codes), (layout.k_bytes() + layout.v_codes(), n_scales)] {
+        target[first..][..n].copy_from_slice(&source[first..][..n]);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

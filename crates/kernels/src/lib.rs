@@ -6,15 +6,23 @@
 //! instruction set give the same bits. Tests compare for equality, never with a tolerance.
 
 mod activations;
+mod arch;
 mod attention;
 mod isa;
 mod kv;
+mod lanes;
+mod layout;
+pub mod limits;
 mod matmul;
 mod matrix;
+mod memory;
 mod norm;
 mod numerics;
 mod pool;
+mod quantize;
+mod reference;
 mod rope;
+mod tile;
 
 pub use activations::{ActKinds, Activations, RmsNorm};
 pub use attention::{AttentionJob, AttentionParams, attention};

@@ -1,6 +1,17 @@
 //! The product: rows of activations times repacked weights.
+//!
+//! One parallel loop over claims. A claim is a run of row groups of one matrix times a chunk of tokens whose
+//! activations stay in the second-level cache; in it, each group is read from memory once and multiplied with every
+//! tile of the chunk. A token alone (decode) is a chunk of one tile of one token: the same kernel, the same chain.
+#![expect(unsafe_code, reason = "claims write disjoint parts of one output")]
 
-use crate::{Activations, Matrix, Pool};
+use crate::activations::TILE;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{self, Lanes};
+use crate::layout::ROWS;
+use crate::memory::Disjoint;
+use crate::tile::{TileInput, TileKernel, TileOut};
+use crate::{Activations, Isa, Matrix, Pool};
 
 /// One matrix of a product and where its outputs go.
 #[derive(Debug)]
@@ -15,12 +26,227 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
+/// Activations of a chunk of tokens: half of a common second-level cache, the rest is for weights.
+const CHUNK_BYTES: usize = 384 << 10;
+
+/// A claim reads about this many bytes of weights at most: streams are long, and the last claims short enough.
+const CLAIM_WEIGHT_BYTES: usize = 1 << 20;
+
+/// A claim has at least this many multiplications, some 20 us of work, where there are enough of them.
+const CLAIM_PRODUCTS_MIN: usize = 1 << 23;
+
+/// Claims per thread to aim at, so that a thread that is held up costs little.
+const CLAIMS_PER_THREAD: usize = 8;
+
 /// Multiplies all rows of `x` by each matrix: one parallel loop (one barrier) for all of them.
-pub fn matmul(_pool: &Pool, _x: &Activations, _products: &mut [Product<'_>]) {
-    todo!()
+///
+/// Each output is its chain's sum, plus the bias, and is then stored or added to what is there.
+///
+/// # Panics
+/// If shapes do not fit, or `x` was loaded without the form that a matrix multiplies.
+pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
+    let isa = Isa::usable(pool.isa());
+    let jobs: Vec<_> = products
+        .iter_mut()
+        .map(|product| {
+            let n_out = product.weights.n_rows();
+            assert_eq!(product.out.len(), x.n_rows() * n_out, "an output per row and matrix row");
+            if let Some(bias) = product.bias {
+                assert_eq!(bias.len(), n_out, "a bias per matrix row");
+            }
+            let part = Part::new(product.weights, x, isa);
+            (part, product.bias, product.accumulate, Disjoint::new(product.out))
+        })
+        .collect();
+
+    let plans: Vec<_> = jobs.iter().map(|(part, ..)| Plan::new(part, 1, x, pool)).collect();
+    run_plans(pool, &plans, |job, group, tile, first_of_group| {
+        let (part, bias, accumulate, out) = &jobs[job];
+        let n_out = part.weights.n_rows();
+        let mut sums: TileOut = [[0.0; ROWS]; TILE];
+        let n_tokens = part.multiply(x, group, tile, first_of_group, &mut sums);
+        let rows = group * ROWS..n_out.min((group + 1) * ROWS);
+        for (token, sums) in sums.iter_mut().take(n_tokens).enumerate() {
+            if let Some(bias) = bias {
+                for (sum, bias) in sums.iter_mut().zip(&bias[rows.clone()]) {
+                    *sum += bias;
+                }
+            }
+            let start = (tile * TILE + token) * n_out + rows.start;
+            // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
+            let out = unsafe { out.range(start, rows.len()) };
+            if *accumulate {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out += *sum;
+                }
+            } else {
+                out.copy_from_slice(&sums[..rows.len()]);
+            }
+        }
+    });
 }
 
 /// `out = silu(gate · x) * (up · x)`, `(n_rows of x, n_ff)`: one parallel loop.
-pub fn matmul_swiglu(_pool: &Pool, _x: &Activations, _gate: &Matrix, _up: &Matrix, _out: &mut [f32]) {
-    todo!()
+///
+/// # Panics
+/// If shapes do not fit, or `x` was loaded without the form that a matrix multiplies.
+pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, out: &mut [f32]) {
+    let isa = Isa::usable(pool.isa());
+    let n_ff = gate.n_rows();
+    assert_eq!(up.n_rows(), n_ff, "gate and up have as many rows");
+    assert_eq!(out.len(), x.n_rows() * n_ff, "an output per row and matrix row");
+    let (gate, up) = (Part::new(gate, x, isa), Part::new(up, x, isa));
+    let out = Disjoint::new(out);
+    let plan = Plan::new(&gate, 2, x, pool);
+    run_plans(pool, &[plan], |_, group, tile, first_of_group| {
+        let mut gates: TileOut = [[0.0; ROWS]; TILE];
+        let mut ups: TileOut = [[0.0; ROWS]; TILE];
+        let n_tokens = gate.multiply(x, group, tile, first_of_group, &mut gates);
+        up.multiply(x, group, tile, first_of_group, &mut ups);
+        let rows = group * ROWS..n_ff.min((group + 1) * ROWS);
+        for (token, (gates, ups)) in gates.iter_mut().zip(&ups).take(n_tokens).enumerate() {
+            swiglu(isa, gates, ups);
+            let start = (tile * TILE + token) * n_ff + rows.start;
+            // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
+            let out = unsafe { out.range(start, rows.len()) };
+            out.copy_from_slice(&gates[..rows.len()]);
+        }
+    });
+}
+
+/// A matrix with its kernel.
+struct Part<'a> {
+    weights: &'a Matrix,
+    kernel: TileKernel,
+}
+
+impl<'a> Part<'a> {
+    fn new(weights: &'a Matrix, x: &Activations, isa: Isa) -> Self {
+        assert_eq!(weights.n_cols(), x.n_cols(), "inputs of the matrix");
+        assert!(x.kinds().contains(weights.act_kind()), "x was not loaded in the form for {}", weights.ty());
+        Self { weights, kernel: TileKernel::new(weights.ty(), isa) }
+    }
+
+    /// Multiplies a group by a tile; returns how many tokens the tile has.
+    #[inline]
+    fn multiply(
+        &self,
+        x: &Activations,
+        group: usize,
+        tile: usize,
+        first_of_group: bool,
+        out: &mut TileOut,
+    ) -> usize {
+        let (n_tokens, x) = x.tile(self.weights.act_kind(), tile);
+        let w = self.weights.group(group);
+        let input = TileInput { w, x, n_cols: self.weights.n_cols(), prefetch: first_of_group };
+        self.kernel.run(input, n_tokens, out);
+        n_tokens
+    }
+}
+
+/// How a product is divided into claims: `(chunks of tiles) x (runs of groups)`.
+struct Plan {
+    n_groups: usize,
+    groups_per_claim: usize,
+    n_tiles: usize,
+    tiles_per_chunk: usize,
+}
+
+impl Plan {
+    /// `n_matrices` of the same shape are read together.
+    fn new(part: &Part<'_>, n_matrices: usize, x: &Activations, pool: &Pool) -> Self {
+        let (n_groups, n_tiles) = (part.weights.n_groups(), x.n_tiles());
+        let tile_bytes = TILE * x.row_bytes(part.weights.act_kind());
+        let n_chunks = n_tiles.div_ceil((CHUNK_BYTES / tile_bytes).max(1)).max(1);
+        // Chunks of about the same size.
+        let tiles_per_chunk = n_tiles.div_ceil(n_chunks).max(1);
+        let tokens = (tiles_per_chunk * TILE).min(x.n_rows()).max(1);
+
+        let group_products = ROWS * part.weights.n_cols() * tokens * n_matrices;
+        let for_work = CLAIM_PRODUCTS_MIN.div_ceil(group_products);
+        let for_memory = CLAIM_WEIGHT_BYTES / (part.weights.group_bytes() * n_matrices);
+        let for_balance = n_groups * n_chunks / (pool.n_threads() * CLAIMS_PER_THREAD);
+        let groups_per_claim = for_balance.min(for_memory).max(1).max(for_work.min(for_balance));
+        Self { n_groups, groups_per_claim, n_tiles, tiles_per_chunk }
+    }
+
+    fn n_chunks(&self) -> usize {
+        self.n_tiles.div_ceil(self.tiles_per_chunk)
+    }
+
+    fn claims_per_chunk(&self) -> usize {
+        self.n_groups.div_ceil(self.groups_per_claim)
+    }
+
+    fn n_claims(&self) -> usize {
+        self.n_chunks() * self.claims_per_chunk()
+    }
+}
+
+/// Calls `tile(plan, group, tile, whether it is the first tile of this group's turn)` for all of all plans.
+fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, bool) + Sync) {
+    let n_claims = plans.iter().map(Plan::n_claims).sum();
+    pool.run(n_claims, &|claim| {
+        let mut claim = claim;
+        let mut job = 0;
+        while claim >= plans[job].n_claims() {
+            claim -= plans[job].n_claims();
+            job += 1;
+        }
+        let plan = &plans[job];
+        let chunk = claim / plan.claims_per_chunk();
+        let first_group = claim % plan.claims_per_chunk() * plan.groups_per_claim;
+        let first_tile = chunk * plan.tiles_per_chunk;
+        for group in first_group..plan.n_groups.min(first_group + plan.groups_per_claim) {
+            for t in first_tile..plan.n_tiles.min(first_tile + plan.tiles_per_chunk) {
+                tile(job, group, t, t == first_tile);
+            }
+        }
+    });
+}
+
+/// `gate = silu(gate) * up`, where `silu(g) = g / (1 + exp(-g))`.
+fn swiglu(isa: Isa, gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: callers pass what `Isa::usable` found on this machine.
+        Isa::Avx512 => unsafe { swiglu_avx512(gate, up) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { swiglu_avx2(gate, up) },
+        _ => {
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = *g / (1.0 + crate::exp(-*g)) * u;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn swiglu_avx512(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the features are enabled here.
+    unsafe { swiglu_lanes::<lanes::Avx512>(gate, up) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn swiglu_avx2(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the features are enabled here.
+    unsafe { swiglu_lanes::<lanes::Avx2>(gate, up) }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn swiglu_lanes<V: Lanes>(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
+    // SAFETY: the caller has the instruction set; both arrays have 16 floats.
+    unsafe {
+        let (g, u) = (V::load(gate.as_ptr()), V::load(up.as_ptr()));
+        // Minus zero, so that minus g is exact for zeros too.
+        let exp = lanes::exp(V::splat(-0.0).sub(g));
+        g.div(V::splat(1.0).add(exp)).mul(u).store(gate.as_mut_ptr());
+    }
 }

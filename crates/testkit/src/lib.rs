@@ -1,6 +1,8 @@
 //! What tests are made of: tiny seeded models, and an executor whose tokens are a pure function of its input.
 //! Used only as a dev-dependency.
 
+pub mod quant;
 pub mod rng;
 pub mod scripted;
+pub mod stories;
 pub mod tiny;

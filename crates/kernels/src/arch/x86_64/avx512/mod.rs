@@ -1,0 +1,81 @@
+//! AVX-512 with VNNI: a register holds 16 rows.
+
+mod floats;
+mod k_quants;
+mod q_blocks;
+
+use std::arch::x86_64::*;
+
+use ingle_gguf::TensorType;
+
+use super::prefetch_ahead;
+use crate::layout::ROWS;
+use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
+
+/// The kernels of a type.
+pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
+    match ty {
+        TensorType::F32 => by_tokens!(floats::f32_tile),
+        TensorType::F16 => by_tokens!(floats::f16_tile),
+        TensorType::BF16 if is_x86_feature_detected!("avx512bf16") => by_tokens!(floats::bf16_tile),
+        TensorType::Q8_0 => by_tokens!(q_blocks::q8_0_tile),
+        TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
+        TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
+        TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
+        // BF16 without its instruction.
+        _ => super::avx2::kernels(ty),
+    }
+}
+
+/// A register of weights.
+///
+/// # Safety
+/// `at` is readable for 64 bytes.
+#[inline(always)]
+unsafe fn load(at: *const u8) -> __m512i {
+    // SAFETY: this function's contract.
+    unsafe { at.cast::<__m512i>().read_unaligned() }
+}
+
+/// 16 f16 as f32.
+///
+/// # Safety
+/// `at` is readable for 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_halves(at: *const u8) -> __m512 {
+    // SAFETY: this function's contract.
+    _mm512_cvtph_ps(unsafe { at.cast::<__m256i>().read_unaligned() })
+}
+
+/// Four bytes of activations (or an `i32`) in every lane.
+///
+/// # Safety
+/// `at` is readable for 4 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn broadcast(at: *const u8) -> __m512i {
+    // SAFETY: this function's contract.
+    _mm512_set1_epi32(unsafe { at.cast::<i32>().read_unaligned() })
+}
+
+/// A float of activations in every lane.
+///
+/// # Safety
+/// `at` is readable for 4 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn broadcast_f32(at: *const u8) -> __m512 {
+    // SAFETY: this function's contract.
+    _mm512_set1_ps(unsafe { at.cast::<f32>().read_unaligned() })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<const N: usize>(sums: [__m512; N], out: &mut TileOut) {
+    for (sum, out) in sums.iter().zip(out) {
+        const { assert!(size_of::<__m512>() == size_of::<[f32; ROWS]>()) };
+        // SAFETY: `out` is 64 bytes long.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *sum) };
+    }
+}

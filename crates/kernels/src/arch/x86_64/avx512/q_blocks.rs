@@ -1,0 +1,90 @@
+//! Q8_0 and Q4_0: per block of 32 columns 8 `vpdpbusd`, which start at minus the offset's share, and one fused
+//! multiply-add.
+
+use std::arch::x86_64::*;
+use std::mem::offset_of;
+
+use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store};
+use crate::activations::X32;
+use crate::layout::{Paired, Q40Group, Q80Group};
+
+const X: usize = size_of::<X32>();
+
+/// Twin: `reference::q_blocks::q8_0_tile`.
+///
+/// # Safety
+/// See `TileFn`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+    let mut x = input.x.as_ptr();
+    let mut sums = [_mm512_setzero_ps(); N];
+    for block in 0..input.n_cols / 32 {
+        let w = input.w.as_ptr().wrapping_add(Q80Group::block_at(block));
+        if input.prefetch {
+            // 8 or 9 lines a block.
+            prefetch_ahead::<9>(w);
+        }
+        // SAFETY: the sum of each token of this block.
+        let mut dots = std::array::from_fn::<_, N, _>(|t| unsafe {
+            broadcast(x.add(t * X + offset_of!(X32, times_neg128)))
+        });
+        for i in 0..8 {
+            // SAFETY: inside this block's quads.
+            let weights = unsafe { load(w.add(i * 64)) };
+            for (t, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: inside this block's q of token t.
+                *dot = _mm512_dpbusd_epi32(*dot, weights, unsafe { broadcast(x.add(t * X + i * 4)) });
+            }
+        }
+        // SAFETY: the 16 scales of this block.
+        let d = unsafe { load_halves(input.w.as_ptr().add(Q80Group::scales_at(block))) };
+        for t in 0..N {
+            // SAFETY: the scale of token t.
+            let dx = unsafe { broadcast_f32(x.add(t * X + offset_of!(X32, d))) };
+            sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(dots[t]), sums[t]);
+        }
+        x = x.wrapping_add(N * X);
+    }
+    store(sums, out);
+}
+
+/// Twin: `reference::q_blocks::q4_0_tile`.
+///
+/// # Safety
+/// See `TileFn`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(crate) unsafe fn q4_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+    let nibbles = _mm512_set1_epi8(15);
+    let mut x = input.x.as_ptr();
+    let mut sums = [_mm512_setzero_ps(); N];
+    for block in 0..input.n_cols / 32 {
+        let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
+        if input.prefetch {
+            // 4 or 5 lines a block.
+            prefetch_ahead::<5>(w);
+        }
+        // SAFETY: the sum of each token of this block.
+        let mut dots = std::array::from_fn::<_, N, _>(|t| unsafe {
+            broadcast(x.add(t * X + offset_of!(X32, times_neg8)))
+        });
+        for i in 0..8 {
+            // SAFETY: inside this block's quads.
+            let raw = unsafe { load(w.add(i % 4 * 64)) };
+            let raw = if i >= 4 { _mm512_srli_epi16::<4>(raw) } else { raw };
+            let weights = _mm512_and_si512(raw, nibbles);
+            for (t, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: inside this block's q of token t.
+                *dot = _mm512_dpbusd_epi32(*dot, weights, unsafe { broadcast(x.add(t * X + i * 4)) });
+            }
+        }
+        // SAFETY: the 16 scales of this block.
+        let d = unsafe { load_halves(input.w.as_ptr().add(Q40Group::scales_at(block))) };
+        for t in 0..N {
+            // SAFETY: the scale of token t.
+            let dx = unsafe { broadcast_f32(x.add(t * X + offset_of!(X32, d))) };
+            sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(dots[t]), sums[t]);
+        }
+        x = x.wrapping_add(N * X);
+    }
+    store(sums, out);
+}

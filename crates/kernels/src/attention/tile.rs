@@ -1,0 +1,411 @@
+//! The loops over one part of a claim, written once over [`Lanes`].
+//!
+//! Everything here is inlined into a function that enables an instruction set. How many rows and vectors are computed
+//! together changes registers and speed, never a chain.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+use ingle_step::KvType;
+
+use super::part::Part;
+use super::{AttentionJob, Scratch, TILE, Task};
+use crate::kv::Q8_BLOCK;
+use crate::lanes::{self, Lanes, N_LANES};
+
+const N_GROUPS: usize = TILE / N_LANES;
+
+/// One part of a claim.
+pub(super) struct Tiles<'a> {
+    pub(super) task: &'a Task<'a>,
+    pub(super) job: &'a AttentionJob<'a>,
+    pub(super) kv_head: usize,
+    /// Query rows of the job.
+    pub(super) rows: Range<usize>,
+    /// The part.
+    pub(super) positions: Range<usize>,
+}
+
+/// One tile and the memory that goes with it.
+struct Tile<'a> {
+    k_dim: usize,
+    v_padded: usize,
+    softcap: Option<f32>,
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    scores: &'a mut [f32],
+}
+
+impl Tiles<'_> {
+    /// What a row sees of `positions`, counted from their start.
+    fn visible(&self, row: usize, positions: &Range<usize>) -> Range<usize> {
+        let visible = self.task.visible_to(self.job, row);
+        let start = visible.start.max(positions.start);
+        let end = visible.end.min(positions.end).max(start);
+        start - positions.start..end - positions.start
+    }
+
+    /// Computes the part into `scratch.part`.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn run<V: Lanes>(&self, scratch: &mut Scratch<'_>) {
+        let layout = self.task.layer.layout();
+        let group = self.task.group;
+        let mut part = Part::of(self.task.shape(self.rows.len()), scratch.part);
+        part.clear();
+        let visible = self.task.visible(self.job, &self.rows);
+        let first = visible.start.max(self.positions.start) / TILE * TILE;
+        let end = visible.end.min(self.positions.end);
+        for start in (first..end).step_by(TILE) {
+            let positions = start..start + TILE;
+            let seen = visible.start.max(start) - start..visible.end.min(positions.end) - start;
+            // Rows see ranges that move forward, so those that see something of this tile follow each other.
+            let mut active =
+                self.rows.clone().skip_while(|&row| self.visible(row, &positions).is_empty()).peekable();
+            let Some(&first_row) = active.peek() else { continue };
+            let n_active = active.take_while(|&row| !self.visible(row, &positions).is_empty()).count();
+            // SAFETY: the caller has the instruction set.
+            unsafe {
+                self.load_keys::<V>(start, &seen, scratch.keys);
+                self.load_values::<V>(start, &seen, scratch.values);
+            }
+            let mut tile = Tile {
+                k_dim: layout.k_dim,
+                v_padded: layout.v_padded(),
+                softcap: self.task.params.softcap,
+                q: scratch.q,
+                keys: scratch.keys,
+                values: scratch.values,
+                scores: scratch.scores,
+            };
+            let mut m = (first_row - self.rows.start) * group;
+            let last = m + n_active * group;
+            let range_of = |m: usize| self.visible(self.rows.start + m / group, &positions);
+            while m < last {
+                // SAFETY: the caller has the instruction set.
+                unsafe {
+                    if V::REGISTERS == 1 && m + 4 <= last {
+                        tile.rows::<V, 4>(m, [0, 1, 2, 3].map(|i| range_of(m + i)), &mut part);
+                        m += 4;
+                    } else if m + 2 <= last {
+                        tile.rows::<V, 2>(m, [0, 1].map(|i| range_of(m + i)), &mut part);
+                        m += 2;
+                    } else {
+                        tile.rows::<V, 1>(m, [range_of(m)], &mut part);
+                        m += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Converts the groups of keys that hold something of `seen` (offsets from `start`).
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn load_keys<V: Lanes>(&self, start: usize, seen: &Range<usize>, keys: &mut [f32]) {
+        let layer = self.task.layer;
+        let layout = layer.layout();
+        let groups = keys.chunks_exact_mut(layout.k_dim * N_LANES).enumerate();
+        for (group, out) in groups.take(seen.end.div_ceil(N_LANES)).skip(seen.start / N_LANES) {
+            let position = start + group * N_LANES;
+            let block = self.job.block_table[position / layout.block_size];
+            let stored = layer.keys(block, self.kv_head, position % layout.block_size / N_LANES);
+            let out = out.as_chunks_mut::<N_LANES>().0;
+            // SAFETY: arrays of 16; the caller has the instruction set.
+            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
+            if layout.kv_type == KvType::Q8_0 {
+                let scales = stored.scales.as_chunks::<N_LANES>().0;
+                for (out, scales) in out.chunks_mut(Q8_BLOCK).zip(scales) {
+                    // SAFETY: as above.
+                    unsafe {
+                        let scales = V::load_f16(scales.as_ptr());
+                        for out in out {
+                            V::load(out.as_ptr()).mul(scales).store(out.as_mut_ptr());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Converts the values of `seen` (offsets from `start`).
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn load_values<V: Lanes>(&self, start: usize, seen: &Range<usize>, values: &mut [f32]) {
+        let layer = self.task.layer;
+        let layout = layer.layout();
+        let rows = values.chunks_exact_mut(layout.v_padded()).enumerate();
+        for (i, out) in rows.take(seen.end).skip(seen.start) {
+            let position = start + i;
+            let block = self.job.block_table[position / layout.block_size];
+            let stored = layer.value(block, self.kv_head, position % layout.block_size);
+            let out = out.as_chunks_mut::<N_LANES>().0;
+            // SAFETY: arrays of 16; the caller has the instruction set.
+            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
+            for (out, scale) in out.chunks_mut(Q8_BLOCK / N_LANES).zip(stored.scales) {
+                // SAFETY: as above.
+                unsafe {
+                    let scale = V::splat(scale.to_f32());
+                    for out in out {
+                        V::load(out.as_ptr()).mul(scale).store(out.as_mut_ptr());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Widens stored codes to floats, without scales.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn convert<V: Lanes>(kv_type: KvType, codes: &[u8], out: &mut [[f32; N_LANES]]) {
+    // SAFETY: chunks of 16 elements; the caller has the instruction set.
+    unsafe {
+        match kv_type {
+            KvType::F32 => {
+                let codes = bytemuck::cast_slice::<u8, f32>(codes).as_chunks::<N_LANES>().0;
+                for (out, codes) in out.iter_mut().zip(codes) {
+                    V::load(codes.as_ptr()).store(out.as_mut_ptr());
+                }
+            }
+            KvType::F16 => {
+                let codes = bytemuck::cast_slice::<u8, f16>(codes).as_chunks::<N_LANES>().0;
+                for (out, codes) in out.iter_mut().zip(codes) {
+                    V::load_f16(codes.as_ptr()).store(out.as_mut_ptr());
+                }
+            }
+            KvType::BF16 => {
+                let codes = bytemuck::cast_slice::<u8, bf16>(codes).as_chunks::<N_LANES>().0;
+                for (out, codes) in out.iter_mut().zip(codes) {
+                    V::load_bf16(codes.as_ptr()).store(out.as_mut_ptr());
+                }
+            }
+            KvType::Q8_0 => {
+                let codes = bytemuck::cast_slice::<u8, i8>(codes).as_chunks::<N_LANES>().0;
+                for (out, codes) in out.iter_mut().zip(codes) {
+                    V::load_i8(codes.as_ptr()).store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// Rows `m..m + R`: scores, weights, values. None of `visible` is empty.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn rows<V: Lanes, const R: usize>(
+        &mut self,
+        m: usize,
+        visible: [Range<usize>; R],
+        part: &mut Part<'_>,
+    ) {
+        let groups = visible[0].start / N_LANES..visible[R - 1].end.div_ceil(N_LANES);
+        let mut alphas = [1.0; R];
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            if groups.len() < N_GROUPS {
+                for group in groups {
+                    self.scores::<V, R, 1>(m, group);
+                }
+            } else if V::REGISTERS == 1 {
+                self.scores::<V, R, 4>(m, 0);
+            } else {
+                self.scores::<V, R, 2>(m, 0);
+                self.scores::<V, R, 2>(m, 2);
+            }
+            for i in 0..R {
+                alphas[i] = self.weigh::<V>(m + i, &visible[i], part);
+            }
+        }
+        // Positions that all rows see are added together; the few others row by row, in their place in the order.
+        let common = visible.iter().fold(0..TILE, |c, v| c.start.max(v.start)..c.end.min(v.end));
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            if common.is_empty() {
+                for i in 0..R {
+                    self.add::<V, 1>(m + i, [alphas[i]], visible[i].clone(), part);
+                }
+                return;
+            }
+            for i in 0..R {
+                if visible[i].start < common.start {
+                    self.add::<V, 1>(m + i, [alphas[i]], visible[i].start..common.start, part);
+                    alphas[i] = 1.0;
+                }
+            }
+            self.add::<V, R>(m, alphas, common.clone(), part);
+            for i in 0..R {
+                if visible[i].end > common.end {
+                    self.add::<V, 1>(m + i, [1.0], common.end..visible[i].end, part);
+                }
+            }
+        }
+    }
+
+    /// Scores of rows `m..m + R` with groups `group..group + G`: one chain over `k_dim` each.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn scores<V: Lanes, const R: usize, const G: usize>(&mut self, m: usize, group: usize) {
+        let k_dim = self.k_dim;
+        let q: [&[f32]; R] = std::array::from_fn(|i| &self.q[(m + i) * k_dim..][..k_dim]);
+        let keys: [&[[f32; N_LANES]]; G] =
+            std::array::from_fn(|g| &self.keys.as_chunks::<N_LANES>().0[(group + g) * k_dim..][..k_dim]);
+        // SAFETY: `d < k_dim`, the length of all these slices; arrays of 16; the caller has the instruction set.
+        unsafe {
+            let mut sums = [[V::splat(0.0); G]; R];
+            for d in 0..k_dim {
+                let k: [V; G] = std::array::from_fn(|g| V::load(keys[g].get_unchecked(d).as_ptr()));
+                for i in 0..R {
+                    let q = V::splat(*q[i].get_unchecked(d));
+                    for g in 0..G {
+                        sums[i][g] = q.fma(k[g], sums[i][g]);
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                let out = &mut self.scores[(m + i) * TILE + group * N_LANES..][..G * N_LANES];
+                for (out, sum) in out.as_chunks_mut::<N_LANES>().0.iter_mut().zip(sums) {
+                    sum.store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+
+    /// Turns the scores of a row into weights against its new maximum, and adds them to its sums. Returns the factor
+    /// that brings what the row has so far to that maximum.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn weigh<V: Lanes>(&mut self, m: usize, visible: &Range<usize>, part: &mut Part<'_>) -> f32 {
+        let scores = &mut self.scores[m * TILE..][..TILE];
+        // SAFETY: `scores` is 64 floats, arrays are of 16; the caller has the instruction set.
+        unsafe {
+            if let Some(cap) = self.softcap {
+                let (cap, inverse) = (V::splat(cap), V::splat(1.0 / cap));
+                for scores in scores.as_chunks_mut::<N_LANES>().0 {
+                    let score = V::load(scores.as_ptr());
+                    lanes::tanh(score.mul(inverse)).mul(cap).store(scores.as_mut_ptr());
+                }
+            }
+            // What is not visible may be anything: it becomes a weight of exactly 0.
+            scores[..visible.start].fill(f32::NEG_INFINITY);
+            scores[visible.end..].fill(f32::NEG_INFINITY);
+            let at = scores.as_mut_ptr();
+            let s: [V; N_GROUPS] = std::array::from_fn(|g| V::load(at.add(g * N_LANES)));
+            let tile_max = s[0].max(s[1]).max(s[2].max(s[3])).max_lane();
+            let old_max = part.max[m];
+            let mut alpha = 1.0;
+            let mut sums = V::load(part.sums[m].as_ptr());
+            if tile_max > old_max {
+                let mut factor = [0.0; N_LANES];
+                let alphas = lanes::exp(V::splat(old_max - tile_max));
+                alphas.store(factor.as_mut_ptr());
+                alpha = factor[0];
+                part.max[m] = tile_max;
+                sums = sums.mul(alphas);
+            }
+            let max = V::splat(part.max[m]);
+            for (g, s) in s.into_iter().enumerate() {
+                let weights = lanes::exp(s.sub(max));
+                weights.store(at.add(g * N_LANES));
+                sums = sums.add(weights);
+            }
+            sums.store(part.sums[m].as_mut_ptr());
+            alpha
+        }
+    }
+
+    /// Scales the values of rows `m..m + R` by `alphas`, and adds the weighted values of `positions`.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn add<V: Lanes, const R: usize>(
+        &self,
+        m: usize,
+        alphas: [f32; R],
+        positions: Range<usize>,
+        part: &mut Part<'_>,
+    ) {
+        let n_vectors = self.v_padded / N_LANES;
+        let mut vector = 0;
+        while vector < n_vectors {
+            let left = n_vectors - vector;
+            // SAFETY: the caller has the instruction set.
+            unsafe {
+                if left >= 4 && V::REGISTERS == 1 {
+                    self.add_vectors::<V, R, 4>(m, alphas, positions.clone(), vector, part);
+                    vector += 4;
+                } else if left >= 2 {
+                    self.add_vectors::<V, R, 2>(m, alphas, positions.clone(), vector, part);
+                    vector += 2;
+                } else {
+                    self.add_vectors::<V, R, 1>(m, alphas, positions.clone(), vector, part);
+                    vector += 1;
+                }
+            }
+        }
+    }
+
+    /// [`Tile::add`] for vectors `vector..vector + N` of the values.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn add_vectors<V: Lanes, const R: usize, const N: usize>(
+        &self,
+        m: usize,
+        alphas: [f32; R],
+        positions: Range<usize>,
+        vector: usize,
+        part: &mut Part<'_>,
+    ) {
+        let v_padded = self.v_padded;
+        let first = vector * N_LANES;
+        let weights: [&[f32]; R] =
+            std::array::from_fn(|i| &self.scores[(m + i) * TILE..][..TILE][positions.clone()]);
+        let values = &self.values[positions.start * v_padded..positions.end * v_padded];
+        assert!(first + N * N_LANES <= v_padded && (m + R) * v_padded <= part.values.len());
+        let out: [*mut f32; R] =
+            std::array::from_fn(|i| part.values[(m + i) * v_padded + first..].as_mut_ptr());
+        // SAFETY: `first + 16 N <= v_padded`, so all N vectors lie in their row, of `out` (asserted above) as of
+        // `values`, whose `positions.len()` rows are sliced above as the weights are; the caller has the instruction
+        // set.
+        unsafe {
+            let mut sums: [[V; N]; R] = std::array::from_fn(|i| {
+                let alpha = V::splat(alphas[i]);
+                std::array::from_fn(|n| V::load(out[i].add(n * N_LANES)).mul(alpha))
+            });
+            for p in 0..positions.len() {
+                let row = values.as_ptr().add(p * v_padded + first);
+                let v: [V; N] = std::array::from_fn(|n| V::load(row.add(n * N_LANES)));
+                for i in 0..R {
+                    let weight = V::splat(*weights[i].get_unchecked(p));
+                    for n in 0..N {
+                        sums[i][n] = weight.fma(v[n], sums[i][n]);
+                    }
+                }
+            }
+            for i in 0..R {
+                for n in 0..N {
+                    sums[i][n].store(out[i].add(n * N_LANES));
+                }
+            }
+        }
+    }
+}

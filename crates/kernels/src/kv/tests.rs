@@ -1,0 +1,116 @@
+use super::*;
+use crate::{ClaimOrder, Isa};
+
+const TYPES: [KvType; 4] = [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0];
+
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    (0..n as u32).map(|i| ((i.wrapping_mul(0x9E37_79B9) ^ seed) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+}
+
+/// Reads back a slot as floats.
+pub(crate) fn read(layer: &KvLayer, block: u32, head: usize, slot: usize) -> (Vec<f32>, Vec<f32>) {
+    let layout = layer.layout();
+    let decode = |codes: &[u8], i: usize| match layout.kv_type {
+        KvType::F32 => cast_slice::<u8, f32>(codes)[i],
+        KvType::F16 => cast_slice::<u8, f16>(codes)[i].to_f32(),
+        KvType::BF16 => cast_slice::<u8, bf16>(codes)[i].to_f32(),
+        KvType::Q8_0 => f32::from(codes[i] as i8),
+    };
+    let q8 = layout.kv_type == KvType::Q8_0;
+    let keys = layer.keys(block, head, slot / N_LANES);
+    let lane = slot % N_LANES;
+    let key = (0..layout.k_dim).map(|d| {
+        let scale = if q8 { keys.scales[d / Q8_BLOCK * N_LANES + lane].to_f32() } else { 1.0 };
+        decode(keys.codes, d * N_LANES + lane) * scale
+    });
+    let row = layer.value(block, head, slot);
+    let value = (0..layout.v_dim).map(|d| {
+        let scale = if q8 { row.scales[d / Q8_BLOCK].to_f32() } else { 1.0 };
+        decode(row.codes, d) * scale
+    });
+    (key.collect(), value.collect())
+}
+
+fn close(kv_type: KvType, stored: &[f32], given: &[f32]) -> bool {
+    stored.chunks(Q8_BLOCK).zip(given.chunks(Q8_BLOCK)).all(|(stored, given)| {
+        let largest = given.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        stored.iter().zip(given).all(|(&s, &g)| match kv_type {
+            KvType::F32 => s == g,
+            KvType::F16 => s == f16::from_f32(g).to_f32(),
+            KvType::BF16 => s == bf16::from_f32(g).to_f32(),
+            KvType::Q8_0 => (s - g).abs() <= largest / 127.0 * 0.56,
+        })
+    })
+}
+
+#[test]
+fn what_is_stored_comes_back_rounded() {
+    for kv_type in TYPES {
+        for (n_kv_heads, k_dim, v_dim, block_size) in
+            [(1, 64, 64, 16), (3, 40, 72, 32), (2, 5, 1, 16), (5, 128, 128, 64)]
+        {
+            let layout = KvLayout { kv_type, n_kv_heads, k_dim, v_dim, block_size };
+            let mut layer = KvLayer::new(layout, 7);
+            assert_eq!(layer.n_bytes(), 7 * layout.block_bytes());
+            // Every slot of every block, in a scattered order.
+            let n = 7 * block_size;
+            let slots: Vec<(u32, u32)> = (0..n)
+                .map(|i| i * 37 % n)
+                .map(|i| ((i / block_size) as u32, (i % block_size) as u32))
+                .collect();
+            let (k, v) = (numbers(n * n_kv_heads * k_dim, 1), numbers(n * n_kv_heads * v_dim, 2));
+            let pool = Pool::with(2, Isa::detect(), ClaimOrder::Shuffled(4));
+            layer.store(&pool, &k, &v, &slots);
+            for (i, &(block, slot)) in slots.iter().enumerate() {
+                for head in 0..n_kv_heads {
+                    let (key, value) = read(&layer, block, head, slot as usize);
+                    let row = i * n_kv_heads + head;
+                    assert!(close(kv_type, &key, &k[row * k_dim..][..k_dim]), "{layout:?}");
+                    assert!(close(kv_type, &value, &v[row * v_dim..][..v_dim]), "{layout:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_exactly_the_slots_asked_for() {
+    for kv_type in TYPES {
+        let layout = KvLayout { kv_type, n_kv_heads: 2, k_dim: 40, v_dim: 24, block_size: 32 };
+        for (from, to, n_slots) in [(0, 2, 32), (2, 1, 16), (1, 0, 5), (0, 1, 21), (1, 2, 0), (1, 1, 7)] {
+            let mut layer = KvLayer::new(layout, 3);
+            let slots: Vec<(u32, u32)> = (0..3).flat_map(|b| (0..32).map(move |s| (b, s))).collect();
+            let pool = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
+            layer.store(&pool, &numbers(96 * 80, 3), &numbers(96 * 48, 4), &slots);
+            let before: Vec<_> =
+                (0..32).map(|slot| [0, 1].map(|head| read(&layer, to, head, slot))).collect();
+            layer.copy_block(from, to, n_slots);
+            for slot in 0..32 {
+                for head in 0..2 {
+                    let expected = if slot < n_slots {
+                        read(&layer, from, head, slot)
+                    } else {
+                        before[slot][head].clone()
+                    };
+                    assert_eq!(read(&layer, to, head, slot), expected, "{kv_type:?} {n_slots} {slot}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantizes_edge_cases() {
+    assert_eq!(quantize(&[0.0; 32]).0, f16::ZERO);
+    // Scales below the smallest f16 vanish with their numbers, instead of becoming infinite inverses.
+    assert_eq!(quantize(&[1e-12; 32]).1, [0; 32]);
+    let (scale, codes) = quantize(&[127.0, -127.0, 63.4]);
+    assert_eq!((scale, &codes[..4]), (f16::ONE, &[127, -127, 63, 0][..]));
+}
+
+#[test]
+fn memory_that_does_not_exist_is_refused() {
+    let layout = KvLayout { kv_type: KvType::F16, n_kv_heads: 8, k_dim: 128, v_dim: 128, block_size: 64 };
+    assert!(KvLayer::try_new(layout, usize::MAX / 1000).is_none());
+    assert!(KvLayer::try_new(layout, usize::MAX / layout.block_bytes()).is_none());
+}

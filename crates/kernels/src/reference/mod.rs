@@ -1,0 +1,35 @@
+//! The scalar twins: what every kernel computes, written for reading.
+//!
+//! An output is one chain of fused multiply-adds in ascending order of columns, starting at zero. The vector kernels
+//! hold 16 such chains in the lanes of a register; nothing is ever summed across lanes, so they give the same bits.
+
+mod floats;
+mod k_quants;
+mod q_blocks;
+
+use ingle_gguf::TensorType;
+
+use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
+
+/// The twins of a type.
+pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
+    match ty {
+        TensorType::F32 => by_tokens!(floats::f32_tile),
+        TensorType::F16 => by_tokens!(floats::f16_tile),
+        TensorType::BF16 => by_tokens!(floats::bf16_tile),
+        TensorType::Q8_0 => by_tokens!(q_blocks::q8_0_tile),
+        TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
+        TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
+        TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
+        _ => unreachable!("Matrix holds no other types"),
+    }
+}
+
+/// Fills `out` for `n` tokens from a function of row and token.
+fn for_each_output(n: usize, out: &mut TileOut, output: impl Fn(usize, usize) -> f32) {
+    for (token, out) in out.iter_mut().take(n).enumerate() {
+        for (lane, out) in out.iter_mut().enumerate() {
+            *out = output(lane, token);
+        }
+    }
+}

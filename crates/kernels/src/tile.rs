@@ -1,0 +1,87 @@
+//! The inner product: one group of 16 rows times one tile of up to 8 tokens, in the kernel that a type and an
+//! instruction set have for it.
+#![expect(
+    unsafe_code,
+    reason = "kernels are compiled for instruction sets and called after these were detected"
+)]
+
+use ingle_gguf::TensorType;
+
+use crate::Isa;
+use crate::activations::TILE;
+use crate::layout::{self, ROWS};
+use crate::reference;
+
+/// Weights and activations of one tile.
+#[derive(Clone, Copy)]
+pub(crate) struct TileInput<'a> {
+    /// A row group, as `layout` describes it.
+    pub w: &'a [u8],
+    /// `[block][token]`, as `activations` describes it.
+    pub x: &'a [u8],
+    pub n_cols: usize,
+    /// Whether to ask for the weights that follow `w` in memory: they are next, and not in a cache.
+    pub prefetch: bool,
+}
+
+/// `[token][row]`
+pub(crate) type TileOut = [[f32; ROWS]; TILE];
+
+/// Computes a tile's products: the entry for `n` tokens writes the first `n` of the output.
+///
+/// # Safety
+/// The machine has the instructions; `w` is a group of the type and `x` has `n` tokens, both of `n_cols` columns.
+pub(crate) type TileFn = unsafe fn(TileInput<'_>, &mut TileOut);
+
+/// The kernels of a weight type on an instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct TileKernel {
+    ty: TensorType,
+    /// By number of tokens, from 1.
+    by_tokens: [TileFn; TILE],
+}
+
+impl TileKernel {
+    /// The kernels for a type that `Matrix` holds.
+    pub(crate) fn new(ty: TensorType, isa: Isa) -> Self {
+        let isa = Isa::usable(isa);
+        let by_tokens = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => crate::arch::x86_64::avx512::kernels(ty),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => crate::arch::x86_64::avx2::kernels(ty),
+            _ => reference::kernels(ty),
+        };
+        Self { ty, by_tokens }
+    }
+
+    /// Multiplies a group by a tile of `n_tokens`. Rows of `out` beyond them are left as they are.
+    #[inline]
+    pub(crate) fn run(&self, input: TileInput<'_>, n_tokens: usize, out: &mut TileOut) {
+        assert_eq!(Some(input.w.len()), layout::group_bytes(self.ty, input.n_cols), "one whole row group");
+        assert_eq!(input.x.len(), n_tokens * x_row_bytes(self.ty, input.n_cols), "one whole tile");
+        // SAFETY: `new` has made sure of the instructions, the assertions of the lengths.
+        unsafe { self.by_tokens[n_tokens - 1](input, out) }
+    }
+}
+
+/// Bytes of a row of activations in the form that a type multiplies.
+fn x_row_bytes(ty: TensorType, n_cols: usize) -> usize {
+    match ty {
+        TensorType::BF16 => n_cols.div_ceil(2) * 4,
+        TensorType::Q8_0 | TensorType::Q4_0 => n_cols / 32 * size_of::<crate::activations::X32>(),
+        TensorType::Q4_K | TensorType::Q6_K => n_cols / 256 * size_of::<crate::activations::X256>(),
+        _ => n_cols * 4,
+    }
+}
+
+/// An array of a kernel for 1 to 8 tokens.
+macro_rules! by_tokens {
+    ($($kernel:tt)+) => {
+        [
+            $($kernel)+::<1>, $($kernel)+::<2>, $($kernel)+::<3>, $($kernel)+::<4>,
+            $($kernel)+::<5>, $($kernel)+::<6>, $($kernel)+::<7>, $($kernel)+::<8>,
+        ]
+    };
+}
+pub(crate) use by_tokens;

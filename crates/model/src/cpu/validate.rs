@@ -1,0 +1,96 @@
+//! Whether a batch is well formed. What passes here cannot make the forward pass panic.
+
+use std::collections::{HashMap, HashSet};
+
+use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
+
+/// Checks every rule of `ingle_step::StepBatch`.
+pub(super) fn check(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), ExecutorError> {
+    check_batch(batch, info).map_err(ExecutorError::InvalidBatch)
+}
+
+fn check_batch(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
+    let mut targets = HashSet::new();
+    for copy in &batch.copies {
+        let (from, to) = (copy.from.0, copy.to.0);
+        if from as usize >= info.n_blocks || to as usize >= info.n_blocks {
+            return Err(format!("copy of block {from} to {to}: there are {} blocks", info.n_blocks));
+        }
+        if from == to || !targets.insert(to) {
+            return Err(format!("copy of block {from} to {to}: the target is the source or has one already"));
+        }
+        if copy.n_slots as usize > info.block_size {
+            return Err(format!("copy of {} slots: blocks have {}", copy.n_slots, info.block_size));
+        }
+    }
+    let mut seqs = HashSet::new();
+    for seq in &batch.seqs {
+        let id = seq.seq.0;
+        check_seq(seq, info).map_err(|what| format!("sequence {id}: {what}"))?;
+        if !seqs.insert(id) {
+            return Err(format!("sequence {id} is in the batch twice"));
+        }
+    }
+    check_writers(batch, info)
+}
+
+fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
+    if seq.inputs.is_empty() {
+        return Err("no inputs".into());
+    }
+    let end = seq.start as usize + seq.inputs.len();
+    if end > info.n_ctx {
+        return Err(format!("position {end} is beyond the context of {}", info.n_ctx));
+    }
+    for Input::Token(token) in &seq.inputs {
+        if token.0 as usize >= info.n_vocab {
+            return Err(format!("token {token}: the vocabulary has {}", info.n_vocab));
+        }
+    }
+    if seq.block_table.len() < end.div_ceil(info.block_size) {
+        return Err(format!("{} blocks do not cover {end} slots", seq.block_table.len()));
+    }
+    let mut blocks = HashSet::with_capacity(seq.block_table.len());
+    for block in &seq.block_table {
+        if block.0 as usize >= info.n_blocks {
+            return Err(format!("block {}: there are {}", block.0, info.n_blocks));
+        }
+        if !blocks.insert(block) {
+            return Err(format!("block {} is in the table twice", block.0));
+        }
+    }
+    if !seq.causal && seq.start != 0 {
+        return Err("a sequence that is not causal cannot be continued".into());
+    }
+    let mut last_row = 0;
+    for &(row, _) in &seq.wants {
+        if row as usize >= seq.inputs.len() || row < last_row {
+            return Err(format!("wanted row {row} is out of range or out of order"));
+        }
+        last_row = row;
+    }
+    Ok(())
+}
+
+/// No block that one sequence writes may appear in another's table.
+fn check_writers(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
+    let mut writers = HashMap::new();
+    for (seq_idx, seq) in batch.seqs.iter().enumerate() {
+        let first = seq.start as usize / info.block_size;
+        let end = (seq.start as usize + seq.inputs.len()).div_ceil(info.block_size);
+        for block in &seq.block_table[first..end] {
+            writers.insert(block, seq_idx);
+        }
+    }
+    for (seq_idx, seq) in batch.seqs.iter().enumerate() {
+        for block in &seq.block_table {
+            if let Some(&writer) = writers.get(block)
+                && writer != seq_idx
+            {
+                let (a, b) = (batch.seqs[writer].seq.0, seq.seq.0);
+                return Err(format!("sequence {a} writes block {}, which sequence {b} has too", block.0));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What a model computes, as data: the same description for every device.
+//!
+//! An architecture file makes a [`Graph`] from [`HParams`](crate::HParams). It names each tensor with the shape it
+//! must have and says what is done with it; it holds no weights and knows no device. The residual stream `x` of
+//! `n_embd` runs through
+//!
+//! ```text
+//! x = token_embd[token]
+//! for each layer:  x += attention(norm(x))    x += ffn(norm(x))
+//! logits = head · norm(x)
+//! ```
+
+use ingle_kernels::RopeStyle;
+
+/// A whole model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// `(n_vocab, n_embd)`
+    pub token_embd: Weight,
+    /// Which elements of a head rotate together, in every layer.
+    pub rope_style: RopeStyle,
+    /// In order.
+    pub layers: Vec<Layer>,
+    /// Before the head.
+    pub output_norm: Norm,
+    /// From the residual stream to logits.
+    pub head: Head,
+}
+
+/// A matrix `(n_out, n_in)`: `n_out` outputs from `n_in` inputs. Its dimensions in a file are `[n_in, n_out]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// The tensor.
+    pub name: String,
+    /// Inputs.
+    pub n_in: usize,
+    /// Outputs.
+    pub n_out: usize,
+}
+
+/// Whether a [`Linear`] has a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// Never.
+    None,
+    /// Always: without one the file is incomplete.
+    Required,
+    /// In the files that have the tensor.
+    IfPresent,
+}
+
+/// A matrix and the bias that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// `NAME.weight`
+    pub weight: Weight,
+    /// `NAME.bias`, `(n_out,)`
+    pub bias: Bias,
+}
+
+/// An RMS norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Norm {
+    /// The tensor.
+    pub name: String,
+    /// Elements of the weight.
+    pub n: usize,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// A block of the residual stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Before attention.
+    pub attn_norm: Norm,
+    /// Mixes positions.
+    pub attention: Attention,
+    /// Before the feed-forward network.
+    pub ffn_norm: Norm,
+    /// Works on each position alone.
+    pub ffn: Ffn,
+}
+
+/// Attention with grouped heads and rope.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// To `n_heads * k_dim`.
+    pub q: Linear,
+    /// To `n_kv_heads * k_dim`.
+    pub k: Linear,
+    /// To `n_kv_heads * v_dim`.
+    pub v: Linear,
+    /// Of each query head, before rope.
+    pub q_norm: Option<Norm>,
+    /// Of each key head, before rope.
+    pub k_norm: Option<Norm>,
+    /// From `n_heads * v_dim`.
+    pub output: Linear,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a query or key head.
+    pub k_dim: usize,
+    /// Elements of a value head.
+    pub v_dim: usize,
+    /// Factor on scores.
+    pub scale: f32,
+    /// How many latest positions a row sees, itself included.
+    pub window: Option<usize>,
+}
+
+/// A feed-forward network.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ffn {
+    /// `down · (silu(gate · x) * (up · x))`
+    SwiGlu {
+        /// To `n_ff`.
+        gate: Weight,
+        /// To `n_ff`.
+        up: Weight,
+        /// From `n_ff`.
+        down: Linear,
+    },
+}
+
+/// From the residual stream to logits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// This matrix if the file has it, else the embedding table.
+    UntiedIfPresent(Weight),
+}
+
+impl Weight {
+    /// The matrix of this name.
+    pub fn new(name: impl Into<String>, n_in: usize, n_out: usize) -> Self {
+        Self { name: name.into(), n_in, n_out }
+    }
+}
+
+impl Linear {
+    /// `STEM.weight`, perhaps with `STEM.bias`.
+    pub fn new(stem: &str, n_in: usize, n_out: usize, bias: Bias) -> Self {
+        Self { weight: Weight::new(format!("{stem}.weight"), n_in, n_out), bias }
+    }
+
+    /// The name that a bias has.
+    pub fn bias_name(&self) -> String {
+        let stem = self.weight.name.strip_suffix(".weight").unwrap_or(&self.weight.name);
+        format!("{stem}.bias")
+    }
+}
+
+impl Norm {
+    /// The norm whose weight is this tensor.
+    pub fn rms(name: impl Into<String>, n: usize, eps: f32) -> Self {
+        Self { name: name.into(), n, eps }
+    }
+}
+
+impl Graph {
+    /// All matrices but the head, the embedding table first.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        let ffn = self.layers.iter().flat_map(|layer| {
+            let Ffn::SwiGlu { gate, up, .. } = &layer.ffn;
+            [gate, up]
+        });
+        std::iter::once(&self.token_embd).chain(self.linears().map(|linear| &linear.weight)).chain(ffn)
+    }
+
+    /// All matrices that may have a bias.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|layer| {
+            let Attention { q, k, v, output, .. } = &layer.attention;
+            let Ffn::SwiGlu { down, .. } = &layer.ffn;
+            [q, k, v, output, down]
+        })
+    }
+
+    /// All norms.
+    pub fn norms(&self) -> impl Iterator<Item = &Norm> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let Attention { q_norm, k_norm, .. } = &layer.attention;
+            [Some(&layer.attn_norm), q_norm.as_ref(), k_norm.as_ref(), Some(&layer.ffn_norm)]
+                .into_iter()
+                .flatten()
+        });
+        layers.chain(std::iter::once(&self.output_norm))
+    }
+}

@@ -1,0 +1,235 @@
+//! Tiny models of every architecture and rope scaling against an independent float64 implementation, and that
+//! each tensor and hyperparameter matters to the comparison. `goldens/make.py` says how the goldens are made.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ingle_gguf::{GgufFile, GgufWriter, TensorType, Value};
+use ingle_testkit::tiny::{Arch, Rope, TinySpec};
+
+use crate::support::{all_logits, load_exact, log_prob, try_load};
+
+/// F32 models in our float32 differ from float64 by about a tenth of this.
+const F32_TOLERANCE: f64 = 1e-4;
+/// A mutated model must differ from the golden by more than this: far above what rounding does.
+const MUTATION_MIN: f64 = 5.0 * F32_TOLERANCE;
+
+struct Golden {
+    n_ctx: Option<usize>,
+    tokens: Vec<u32>,
+    /// Of each token but the first.
+    log_probs: Vec<f64>,
+}
+
+fn goldens() -> BTreeMap<String, Golden> {
+    let json: serde_json::Value =
+        serde_json::from_str(include_str!("../goldens/goldens.json")).expect("goldens.json is JSON");
+    let numbers = |v: &serde_json::Value| -> Vec<f64> {
+        v.as_array().expect("an array").iter().map(|x| x.as_f64().expect("a number")).collect()
+    };
+    let golden = |v: &serde_json::Value| Golden {
+        n_ctx: v["n_ctx"].as_u64().map(|n| n as usize),
+        tokens: numbers(&v["tokens"]).into_iter().map(|t| t as u32).collect(),
+        log_probs: numbers(&v["log_probs"]),
+    };
+    json.as_object().expect("an object").iter().map(|(name, v)| (name.clone(), golden(v))).collect()
+}
+
+/// The models, by name. Texts are 200 tokens: beyond each original context and more than twice the window.
+fn specs() -> Vec<(String, TinySpec, Option<usize>)> {
+    // A large epsilon, so that leaving it out shows.
+    let tiny = |arch| TinySpec { rms_eps: 0.01, ..TinySpec::new(arch) };
+    let llama = |seed| tiny(Arch::Llama).seed(seed);
+    let mut out = vec![
+        ("llama".to_owned(), llama(1), None),
+        ("llama-tied-biases".to_owned(), TinySpec { tied: true, biases: true, ..llama(2) }, None),
+        ("mistral-window".to_owned(), TinySpec { sliding_window: Some(70), ..llama(3) }, None),
+        ("llama-linear".to_owned(), TinySpec { rope: Rope::Linear { factor: 4.0 }, ..llama(4) }, None),
+        (
+            "llama-yarn".to_owned(),
+            TinySpec { rope: Rope::Yarn { factor: 4.0, original: 96 }, ..llama(5) },
+            None,
+        ),
+        (
+            "llama-3".to_owned(),
+            TinySpec { rope: Rope::Llama3 { factor: 8.0, original: 64 }, ..llama(6) },
+            None,
+        ),
+        ("qwen2".to_owned(), tiny(Arch::Qwen2).seed(9), None),
+        (
+            "qwen2-yarn".to_owned(),
+            TinySpec {
+                rope: Rope::Yarn { factor: 2.5, original: 128 },
+                tied: false,
+                ..tiny(Arch::Qwen2).seed(10)
+            },
+            None,
+        ),
+        ("qwen3".to_owned(), tiny(Arch::Qwen3).seed(11), None),
+        ("qwen3-untied".to_owned(), TinySpec { tied: false, ..tiny(Arch::Qwen3).seed(12) }, None),
+    ];
+    let long_rope = Rope::LongRope { original: 256, attn_factor: 1.19 };
+    out.push(("llama-longrope-long".to_owned(), TinySpec { rope: long_rope.clone(), ..llama(7) }, Some(512)));
+    out.push(("llama-longrope-short".to_owned(), TinySpec { rope: long_rope, ..llama(7) }, Some(256)));
+    use TensorType::*;
+    for ty in [F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K] {
+        let name = format!("llama-{}", ty.name().to_lowercase());
+        out.push((name, llama(20).wide().weight_type(ty), None));
+    }
+    out
+}
+
+fn golden_errors(bytes: Vec<u8>, golden: &Golden) -> Vec<f64> {
+    let mut executor = load_exact(bytes, golden.n_ctx);
+    errors(&all_logits(&mut executor, &golden.tokens), golden)
+}
+
+fn errors(logits: &[Vec<f32>], golden: &Golden) -> Vec<f64> {
+    let pairs = logits.iter().zip(&golden.tokens[1..]).zip(&golden.log_probs);
+    pairs
+        .map(|((row, &token), expected)| (log_prob(row, token) - expected).abs())
+        .map(|e| e.max(0.0))
+        .collect()
+}
+
+/// The largest; NaN counts as larger than any.
+fn largest(errors: &[f64]) -> f64 {
+    errors.iter().copied().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+}
+
+/// How far a model of this weight type may be from float64 with the same weights: activations are rounded to
+/// bf16 or 8 bits, and log-probabilities have a deviation of about 3.
+fn tolerance(ty: TensorType) -> f64 {
+    match ty {
+        TensorType::F32 | TensorType::F16 => F32_TOLERANCE,
+        TensorType::BF16 => 0.08,
+        _ => 0.25,
+    }
+}
+
+#[test]
+#[ignore = "writes the models that goldens/make.py reads"]
+fn write_golden_models() {
+    let folder = std::env::var("INGLE_GOLDEN_MODELS").expect("INGLE_GOLDEN_MODELS names a directory");
+    let folder = PathBuf::from(folder);
+    std::fs::create_dir_all(&folder).expect("the directory can be made");
+    for (name, spec, n_ctx) in specs() {
+        std::fs::write(folder.join(format!("{name}.gguf")), spec.bytes()).expect("the directory is writable");
+        if let Some(n_ctx) = n_ctx {
+            let path = folder.join(format!("{name}.n_ctx"));
+            std::fs::write(path, n_ctx.to_string()).expect("the directory is writable");
+        }
+    }
+}
+
+#[test]
+fn log_probs_equal_an_independent_implementation() {
+    let goldens = goldens();
+    let specs = specs();
+    assert_eq!(goldens.len(), specs.len(), "run goldens/make.py again");
+    for (name, spec, n_ctx) in specs {
+        let golden = &goldens[&name];
+        assert_eq!(golden.n_ctx, n_ctx, "{name}: run goldens/make.py again");
+        let error = largest(&golden_errors(spec.bytes(), golden));
+        println!("{name}: {error:.1e}");
+        let tolerance = tolerance(spec.weight_type);
+        assert!(error < tolerance, "{name}: off by {error:.1e}, more than {tolerance:.0e}");
+    }
+}
+
+/// The file with one change.
+fn mutated(file: &GgufFile, tensor: Option<&str>, key: Option<(&str, Value)>) -> Vec<u8> {
+    let mut metadata = file.metadata().clone();
+    if let Some((key, value)) = key {
+        metadata.set(key, value);
+    }
+    let mut out = GgufWriter::with_metadata(metadata);
+    for info in file.tensors() {
+        let mut data = file.tensor_data(info).to_vec();
+        if tensor == Some(&info.name) {
+            // One element in eight is 5 % larger: less than any mistake of reading it.
+            for number in data.chunks_exact_mut(4).step_by(8) {
+                let x = f32::from_le_bytes(number.try_into().expect("4 bytes"));
+                number.copy_from_slice(&(1.05 * x).to_le_bytes());
+            }
+        }
+        out.tensor(&info.name, info.ty, &info.dims, data);
+    }
+    out.to_bytes()
+}
+
+#[test]
+fn every_tensor_matters() {
+    let goldens = goldens();
+    for (name, spec, _) in specs() {
+        if spec.weight_type != TensorType::F32 {
+            continue;
+        }
+        let golden = &goldens[&name];
+        let file = GgufFile::from_bytes(spec.bytes()).expect("a valid file");
+        for info in file.tensors() {
+            let unused = match golden.n_ctx {
+                Some(512) => "rope_factors_short.weight",
+                _ => "rope_factors_long.weight",
+            };
+            let error = largest(&golden_errors(mutated(&file, Some(&info.name), None), golden));
+            if info.name == unused {
+                assert!(error < F32_TOLERANCE, "{name}: `{unused}` is for another context");
+            } else {
+                assert!(
+                    error > MUTATION_MIN,
+                    "{name}: a change of `{}` moves results by {error:.1e}",
+                    info.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_hyperparameter_matters() {
+    let goldens = goldens();
+    // Keys that describe the vocabulary or only bound something, and a default that tiny files spell out.
+    let neutral = ["general.", "tokenizer.", "vocab_size", "context_length"];
+    for (name, spec, n_ctx) in specs() {
+        if spec.weight_type != TensorType::F32 {
+            continue;
+        }
+        let golden = &goldens[&name];
+        let file = GgufFile::from_bytes(spec.bytes()).expect("a valid file");
+        let mut n_mutations = 0;
+        for (key, value) in file.metadata().iter() {
+            let is_original = key.ends_with("original_context_length");
+            if !is_original && neutral.iter().any(|n| key.starts_with(n) || key.ends_with(n)) {
+                continue;
+            }
+            let other = match value {
+                Value::F32(x) => Value::F32(1.3 * x),
+                Value::U32(x) => Value::U32(x / 4),
+                Value::String(_) => "none".into(),
+                _ => unreachable!("tiny files have no such key: {key}"),
+            };
+            let options = ingle_model::LoadOptions {
+                n_ctx,
+                kv_type: ingle_step::KvType::F32,
+                kv_tokens: 1024,
+                ..Default::default()
+            };
+            n_mutations += 1;
+            let bytes = mutated(&file, None, Some((key, other)));
+            let pool = Arc::new(ingle_kernels::Pool::new(1));
+            // Most sizes no longer fit the tensors: that is a difference too.
+            if let Ok(mut executor) = try_load(bytes, pool, &options) {
+                let error = largest(&errors(&all_logits(&mut executor, &golden.tokens), golden));
+                // longrope's original context only decides which factors are used.
+                let is_switch = is_original && name == "llama-longrope-long";
+                assert!(
+                    is_switch || error > MUTATION_MIN,
+                    "{name}: a change of `{key}` moves results by {error:.1e}"
+                );
+            }
+        }
+        assert!(n_mutations >= 10, "{name}: only {n_mutations} keys");
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole models: against references, and bit against bit.
+
+mod bits;
+mod goldens;
+mod loading;
+mod steps;
+mod stories;
+mod support;
