@@ -415,22 +415,23 @@ impl Scheduler {
     /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
     fn make_room(&mut self, plan: &mut Plan, id: SeqId, n_rows: usize) -> bool {
         let seq = &self.seqs[&id];
-        let (start, n_held) = (seq.n_computed, seq.blocks.len());
-        let n_new = (start + n_rows).div_ceil(self.config.block_size).saturating_sub(n_held);
-        let n_slots = start % self.config.block_size;
-        let shared = (n_slots > 0)
-            .then(|| seq.blocks[start / self.config.block_size])
-            .filter(|&b| self.allocator.ref_count(b) > 1);
-        let n_needed = n_new + usize::from(shared.is_some());
-        while self.available() + self.seqs[&id].n_reserved < n_needed {
+        let start = seq.n_computed;
+        let (last, n_slots) = (start / self.config.block_size, start % self.config.block_size);
+        let n_new = (start + n_rows).div_ceil(self.config.block_size).saturating_sub(seq.blocks.len());
+        let shared = loop {
+            // Looked at again each time: a preempted sibling may have been the other holder.
+            let seq = &self.seqs[&id];
+            let partial = (n_slots > 0).then(|| seq.blocks[last]);
+            let shared = partial.filter(|&b| self.allocator.ref_count(b) > 1);
+            if self.available() + seq.n_reserved >= n_new + usize::from(shared.is_some()) {
+                break shared;
+            }
             let Some(victim) = self.victim(plan, id) else { return false };
             self.preempt(victim);
-        }
-        // A preempted sibling may have been the other holder.
-        if let Some(from) = shared.filter(|&b| self.allocator.ref_count(b) > 1) {
+        };
+        if let Some(from) = shared {
             let to = self.take_block(id);
             plan.batch.copies.push(BlockCopy { from, to, n_slots: n_slots as u32 });
-            let last = start / self.config.block_size;
             self.seq_mut(id).blocks[last] = to;
             self.cache.release(&mut self.allocator, from, self.step);
         }
@@ -485,7 +486,8 @@ impl Scheduler {
         let seq = &self.seqs[&id];
         let must_finish = seq.preemptions >= self.config.max_preemptions;
         let n_tokens = if must_finish { seq.n_prompt + seq.max_tokens } else { seq.tokens.len() };
-        let n_needed = n_tokens.div_ceil(block_size).max(1) - blocks.len();
+        let n_needed = n_tokens.div_ceil(block_size) - blocks.len();
+        assert!(n_needed > 0, "the last token is always computed");
         // Room for those who run to grow, more of it for who has been preempted: to preempt is to waste work.
         let headroom = if must_finish { 0 } else { n_active * (1 + seq.preemptions as usize) };
         while self.available() < n_needed + headroom {
@@ -559,8 +561,9 @@ impl Scheduler {
         assert!(id.0 - first.0 < u64::from(parent.unborn), "sequence {} was never asked for", id.0);
         let mut child = parent.fork();
         let n_active = self.runnable().count();
-        // A parent with reserved blocks must not need one more for copy-on-write.
-        if n_active < self.config.max_running_seqs && parent.n_reserved == 0 {
+        // A parent whose whole need was reserved must not need one block more for copy-on-write.
+        let can_share = parent.preemptions < self.config.max_preemptions;
+        if can_share && n_active < self.config.max_running_seqs {
             for &block in &child.blocks {
                 self.allocator.retain(block);
             }
@@ -585,9 +588,10 @@ impl Scheduler {
 
     // ---- blocks ----
 
-    /// Blocks that can be had without preempting anyone.
+    /// Blocks that can be had without preempting anyone. While a sequence that is being admitted holds its cached
+    /// beginning, there may be fewer left than are reserved; it is then refused, as it needs at least one more.
     fn available(&self) -> usize {
-        self.allocator.n_free() + self.cache.n_idle() - self.n_reserved
+        (self.allocator.n_free() + self.cache.n_idle()).saturating_sub(self.n_reserved)
     }
 
     fn take_block(&mut self, id: SeqId) -> BlockId {

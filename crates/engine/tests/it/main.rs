@@ -1,0 +1,3 @@
+//! The engine against the scripted executor.
+
+mod simulator;
