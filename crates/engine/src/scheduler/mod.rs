@@ -298,8 +298,9 @@ impl Scheduler {
     /// their tokens and wait; whoever failed is aborted by the caller.
     pub fn reset_kv(&mut self) {
         self.in_flight.clear();
-        for id in std::mem::take(&mut self.running) {
-            self.seq_mut(id).forget_kv();
+        self.running.clear();
+        for (&id, seq) in &mut self.seqs {
+            seq.forget_kv();
             self.waiting.insert(id);
         }
         self.n_reserved = 0;

@@ -314,7 +314,7 @@ impl Drop for Seed {
 fn whatever_happens_a_request_gets_its_own_tokens() {
     let only: Option<u64> = std::env::var("INGLE_SIMULATOR_SEED").ok().map(|s| s.parse().expect("a seed"));
     let mut total = Tally::default();
-    for seed in only.map_or(0..400, |seed| seed..seed + 1) {
+    for seed in only.map_or(0..1000, |seed| seed..seed + 1) {
         let guard = Seed(seed);
         let tally = Simulation::new(seed).run();
         drop(guard);
