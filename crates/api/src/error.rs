@@ -32,12 +32,17 @@ impl RequestError {
 }
 
 /// Text from a client as it may appear in a message: short, on one line, without control characters.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 64;
     let mut shown: String =
         text.chars().take(CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(CHARS_MAX).is_some() {
         shown.push('…');
     }
-    format!("`{shown}`")
+    shown
+}
+
+/// The same in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("`{}`", shown(text))
 }

@@ -13,7 +13,7 @@ mod fields;
 mod json;
 pub mod openai;
 
-pub use error::RequestError;
+pub use error::{RequestError, shown};
 pub use json::{MAX_NODES, parse_object};
 
 use ingle_chat::Delta;
