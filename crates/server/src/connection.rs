@@ -33,7 +33,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Listener {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix { listener: tokio::net::UnixListener, _file: SocketFile },
+    Unix {
+        listener: tokio::net::UnixListener,
+        _file: SocketFile,
+    },
 }
 
 /// A socket's file, removed when nobody listens on it any more.

@@ -90,7 +90,12 @@ pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
 }
 
 /// Says which model answers the requests, which are alike but for their prompts.
-fn address(app: &App, provider: &dyn Provider, id: String, requests: &mut [Request]) -> Result<Envelope, Failure> {
+fn address(
+    app: &App,
+    provider: &dyn Provider,
+    id: String,
+    requests: &mut [Request],
+) -> Result<Envelope, Failure> {
     let first = requests.first().expect("a body holds at least one request");
     let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
     for request in requests {

@@ -89,7 +89,9 @@ async fn messages_of_all_kinds() {
 #[tokio::test]
 async fn model_names() {
     let server = start().await;
-    for (name, expected) in [(json!(null), "scripted"), (json!("default"), "scripted"), (json!(""), "scripted")] {
+    for (name, expected) in
+        [(json!(null), "scripted"), (json!("default"), "scripted"), (json!(""), "scripted")]
+    {
         let reply = server.post_json(ROUTE, body("hi", json!({ "model": name }))).await;
         assert_eq!(reply.json()["model"], expected, "{name}");
     }
@@ -105,7 +107,8 @@ async fn model_names() {
 #[tokio::test]
 async fn prompt_logprobs() {
     let server = start().await;
-    let reply = server.post_json(ROUTE, body("hi", json!({ "prompt_logprobs": 1, "max_tokens": 1 }))).await.json();
+    let reply =
+        server.post_json(ROUTE, body("hi", json!({ "prompt_logprobs": 1, "max_tokens": 1 }))).await.json();
     let expected = json!([null, {
         "105": { "logprob": -1.640625, "rank": 106, "decoded_token": "i" },
         "65": { "logprob": -1.015625, "rank": 1, "decoded_token": "A" },

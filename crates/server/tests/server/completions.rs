@@ -41,7 +41,10 @@ async fn prompts_of_all_kinds() {
     };
     assert_eq!(texts(json!("ab"), 1).await, (vec!["You said: ab".into()], 2));
     assert_eq!(texts(json!([97, 98]), 1).await, (vec!["You said: ab".into()], 2));
-    assert_eq!(texts(json!([[97], [98, 99]]), 1).await, (vec!["You said: a".into(), "You said: bc".into()], 3));
+    assert_eq!(
+        texts(json!([[97], [98, 99]]), 1).await,
+        (vec!["You said: a".into(), "You said: bc".into()], 3)
+    );
     let expected = ["You said: a", "(1) You said: a", "You said: bc", "(1) You said: bc"];
     assert_eq!(texts(json!(["a", "bc"]), 2).await, (expected.map(String::from).to_vec(), 3));
 }

@@ -129,9 +129,10 @@ async fn the_tables_hold() {
             check_field(&server, route, field.name, json!("x"), field.name, field.advice).await;
         }
     }
-    for (route, tables) in [(CHAT, [HARMLESS, HARMLESS_CHAT]), (COMPLETIONS, [HARMLESS, HARMLESS_COMPLETION])] {
+    for (route, tables) in [(CHAT, [HARMLESS, HARMLESS_CHAT]), (COMPLETIONS, [HARMLESS, HARMLESS_COMPLETION])]
+    {
         for field in tables.iter().copied().flatten() {
-            check_field(&server, route, field.name, json!({"x": ["y"]}), field.name, "").await
+            check_field(&server, route, field.name, json!(5), field.name, "").await;
         }
     }
     let mut body = chat_body();
@@ -152,7 +153,8 @@ async fn the_tables_hold() {
 #[tokio::test]
 async fn numbers_at_their_boundaries() {
     let server = start().await;
-    let others = [("n", 1.0, 128.0), ("seed", f64::MIN, f64::MAX), ("min_tokens", 0.0, 1e9), ("mirostat", 0.0, 2.0)];
+    let others =
+        [("n", 1.0, 128.0), ("seed", f64::MIN, f64::MAX), ("min_tokens", 0.0, 1e9), ("mirostat", 0.0, 2.0)];
     for (name, min, max) in numeric_fields().chain(others) {
         for (value, inside) in [
             (json!(0), min <= 0.0 && max >= 0.0),
@@ -237,7 +239,7 @@ async fn routes_methods_types_sizes() {
     assert_eq!(small.send(&format!("{head}{chunk}0\r\n\r\n")).await.status, 413);
     // Large heads.
     let many: String = (0..200).map(|i| format!("X-{i}: 1\r\n")).collect();
-    for headers in [many, format!("X: {}\r\n", "y".repeat(40_000))] {
+    for headers in [many, format!("X: {}\r\n", "y".repeat(200_000))] {
         let reply = server.send(&format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await;
         assert_eq!(reply.status, 431);
     }
@@ -264,7 +266,9 @@ async fn malformed_bodies() {
     }
     bodies.push(good.replace("\"n\":1", "\"model\":\"twice\",\"n\":1").into_bytes());
     bodies.push(good.replace("\"role\":", "\"role\":\"system\",\"role\":").into_bytes());
-    for (from, to) in [("\\ud83d\\ude00", "\\ud83d"), ("\\u00e9", "\\u00g9"), ("\\u00e9", "\\x41"), ("h", "h\n")] {
+    for (from, to) in
+        [("\\ud83d\\ude00", "\\ud83d"), ("\\u00e9", "\\u00g9"), ("\\u00e9", "\\x41"), ("h", "h\n")]
+    {
         bodies.push(good.replacen(from, to, 1).into_bytes());
     }
     // Every byte of the skeleton replaced by each of some bytes that break it or its types.

@@ -58,10 +58,12 @@ async fn pages() {
 #[tokio::test]
 async fn aliases() {
     let alias = |name: &str, model: Option<&str>| Alias { name: name.into(), model: model.map(Into::into) };
-    let aliases = vec![alias("gpt-4o", None), alias("org/m", Some("scripted")), alias("gone", Some("absent"))];
+    let aliases =
+        vec![alias("gpt-4o", None), alias("org/m", Some("scripted")), alias("gone", Some("absent"))];
     let server = start_with(ServerConfig { aliases, ..config() }, true).await;
     let models = server.get("/v1/models").await.json();
-    let ids: Vec<&str> = models["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> =
+        models["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["scripted", "gpt-4o", "org/m"]);
     assert_eq!(server.get("/v1/models/org/m").await.json()["root"], "scripted");
     let ask = async |name: &str| {
@@ -138,8 +140,12 @@ async fn every_route_but_health_wants_the_key() {
         ("GET", "/health/ready", false),
     ];
     for (method, path, protected) in routes {
-        for credential in ["", "Authorization: Bearer wrong\r\n", "x-api-key: correct-hors\r\n", "x-api-key: \r\n"] {
-            let message = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{credential}\r\n");
+        for credential in
+            ["", "Authorization: Bearer wrong\r\n", "x-api-key: correct-hors\r\n", "x-api-key: \r\n"]
+        {
+            let message = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{credential}\r\n"
+            );
             let reply = server.send(&message).await;
             assert_eq!(reply.status == 401, protected, "{method} {path} {credential}: {}", reply.status);
             if protected {
@@ -148,7 +154,9 @@ async fn every_route_but_health_wants_the_key() {
             }
         }
         for credential in ["Authorization: Bearer correct-horse\r\n", "x-api-key: other\r\n"] {
-            let message = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{credential}\r\n");
+            let message = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{credential}\r\n"
+            );
             assert_ne!(server.send(&message).await.status, 401, "{method} {path}");
         }
     }
@@ -163,7 +171,10 @@ async fn without_key_only_local_names_and_pages() {
     assert_eq!(ask("Host: localhost:1\r\n").await, 200);
     assert_eq!(ask("Host: evil.example\r\n").await, 403);
     assert_eq!(ask("").await, 403);
-    assert_eq!(ask("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nOrigin: http://evil.example\r\n").await, 403);
+    assert_eq!(
+        ask("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nOrigin: http://evil.example\r\n").await,
+        403
+    );
     assert_eq!(ask("Host: localhost\r\nSec-Fetch-Site: same-origin\r\n").await, 200);
     let reply = server.get("/v1/models").await;
     assert_eq!(reply.header("access-control-allow-origin"), None);
@@ -172,7 +183,10 @@ async fn without_key_only_local_names_and_pages() {
     let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: \
                      http://app.example\r\nAccess-Control-Request-Method: POST\r\n\r\n";
     let reply = open.send(preflight).await;
-    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, Some("http://app.example")));
+    assert_eq!(
+        (reply.status, reply.header("access-control-allow-origin")),
+        (200, Some("http://app.example"))
+    );
 }
 
 #[test]
@@ -199,7 +213,10 @@ fn exposure() {
 #[tokio::test]
 async fn bad_settings_do_not_start() {
     let bind = async |config: ServerConfig| {
-        ingle_server::Server::bind(config, ingle_server::ProviderSlot::loading()).await.err().map(|e| e.to_string())
+        ingle_server::Server::bind(config, ingle_server::ProviderSlot::loading())
+            .await
+            .err()
+            .map(|e| e.to_string())
     };
     let taken = start().await;
     let message = bind(ServerConfig { listen: vec![taken.addr], ..config() }).await.expect("taken");
@@ -222,8 +239,14 @@ async fn loading() {
     let reply = server.get("/health").await;
     assert_eq!(reply.status, 503);
     let page = reply.json();
-    assert_eq!(page["error"], json!({ "code": 503, "message": "Loading model", "type": "unavailable_error" }));
-    assert_eq!((&page["progress"], &page["live"], &page["ready"]), (&json!(0.25), &json!(true), &json!(false)));
+    assert_eq!(
+        page["error"],
+        json!({ "code": 503, "message": "Loading model", "type": "unavailable_error" })
+    );
+    assert_eq!(
+        (&page["progress"], &page["live"], &page["ready"]),
+        (&json!(0.25), &json!(true), &json!(false))
+    );
     assert_eq!(server.get("/health/live").await.status, 200);
     assert_eq!(server.get("/health/ready").await.status, 503);
     let reply = server.post(CHAT, &body("hi", false)).await;
@@ -290,7 +313,10 @@ async fn a_client_that_stops_reading_is_let_go() {
     let mut client = server.connect().await;
     client.write_all(b"GET /health HTT").await.unwrap();
     let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest)).await.expect("closed").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest))
+        .await
+        .expect("closed")
+        .unwrap();
 }
 
 #[tokio::test]
@@ -343,7 +369,10 @@ async fn unix_socket() {
         let _ = stopped.await;
     }));
     let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
-    client.write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut reply = String::new();
     client.read_to_string(&mut reply).await.unwrap();
     let json: Value = serde_json::from_str(reply.split("\r\n\r\n").nth(1).unwrap()).unwrap();

@@ -138,9 +138,8 @@ fn choice_scenes(request: &Request, prompt: &[u8], choice: u32, scenes: &mut Vec
             None => chunk.invalid().len(),
         };
         let bytes = &answer[begin..begin + len];
-        let logprobs = request.logprobs.map_or(Vec::new(), |top| {
-            bytes.iter().map(|b| token(*b, top, false)).collect()
-        });
+        let logprobs =
+            request.logprobs.map_or(Vec::new(), |top| bytes.iter().map(|b| token(*b, top, false)).collect());
         push(Event::Text { text: String::from_utf8_lossy(bytes).into_owned(), logprobs });
         begin += len;
     }
