@@ -80,10 +80,10 @@ def test_chat_stream_helper(client, model):
     with client.chat.completions.stream(
         model=model, messages=messages(), max_tokens=8, temperature=0, seed=1
     ) as stream:
-        for _ in stream:
-            pass
-        final = stream.get_final_completion()
-    assert final.choices[0].message.content == chat(client, model, max_tokens=8).choices[0].message.content
+        text = "".join(event.delta for event in stream if event.type == "content.delta")
+        snapshot = stream.current_completion_snapshot
+    whole = chat(client, model, max_tokens=8).choices[0].message.content
+    assert text == whole and snapshot.choices[0].message.content == whole
 
 
 def test_chat_async(model):
@@ -196,7 +196,9 @@ def test_completion(client, model):
     [choice] = reply.choices
     assert choice.finish_reason in ("stop", "length") and choice.logprobs is None
     chunks = list(complete(client, model, stream=True, stream_options={"include_usage": True}))
-    assert chunks[-1].choices == [] and chunks[-1].usage == reply.usage or chunks[-1].usage.prompt_tokens_details
+    assert chunks[-1].choices == []
+    # What is cached may differ between the two; what is counted may not.
+    assert chunks[-1].usage.total_tokens == reply.usage.total_tokens
     assert "".join(c.choices[0].text for c in chunks[:-1]) == choice.text
 
 

@@ -110,8 +110,8 @@ async fn prompt_logprobs() {
     let reply =
         server.post_json(ROUTE, body("hi", json!({ "prompt_logprobs": 1, "max_tokens": 1 }))).await.json();
     let expected = json!([null, {
-        "105": { "logprob": -1.640625, "rank": 106, "decoded_token": "i" },
-        "65": { "logprob": -1.015625, "rank": 1, "decoded_token": "A" },
+        "105": { "logprob": -3.28125, "rank": 106, "decoded_token": "i" },
+        "65": { "logprob": -2.03125, "rank": 1, "decoded_token": "A" },
     }]);
     assert_eq!(reply["prompt_logprobs"], expected);
 }

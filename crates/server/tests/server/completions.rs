@@ -76,8 +76,8 @@ async fn legacy_logprobs() {
         assert_eq!(logprobs[list].as_array().unwrap().len(), 12, "{list}");
     }
     assert_eq!(logprobs["tokens"][0], "Y");
-    assert_eq!(logprobs["top_logprobs"][0], json!({ "A": -1.015625, "Y": -1.390625 }));
-    assert_eq!(logprobs["token_logprobs"][0], -1.390625);
+    assert_eq!(logprobs["top_logprobs"][0], json!({ "A": -2.03125, "Y": -2.78125 }));
+    assert_eq!(logprobs["token_logprobs"][0], -2.78125);
     assert_eq!(logprobs["text_offset"], json!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]));
 }
 
@@ -91,7 +91,7 @@ async fn echo() {
     assert_eq!(choice["finish_reason"], "length");
     let logprobs = &choice["logprobs"];
     assert_eq!(logprobs["tokens"], json!(["a", "\u{fffd}", "\u{fffd}"]));
-    assert_eq!(logprobs["token_logprobs"], json!([null, -3.046875, -2.640625]));
+    assert_eq!(logprobs["token_logprobs"], json!([null, -6.09375, -5.28125]));
     assert_eq!(logprobs["top_logprobs"][0], json!(null));
     assert_eq!(choice.get("prompt_logprobs"), None, "only if it is asked for by name");
     // Every choice shows the prompt; streaming shows the same lists, piece by piece.
@@ -117,7 +117,7 @@ async fn echo() {
 #[tokio::test]
 async fn prompt_logprobs_by_name() {
     let reply = post(json!({ "prompt": ["ab", "c"], "max_tokens": 1, "prompt_logprobs": 0 })).await;
-    let expected = json!([null, { "98": { "logprob": -1.53125, "rank": 99, "decoded_token": "b" } }]);
+    let expected = json!([null, { "98": { "logprob": -3.0625, "rank": 99, "decoded_token": "b" } }]);
     assert_eq!(reply["choices"][0]["prompt_logprobs"], expected);
     assert_eq!(reply["choices"][1]["prompt_logprobs"], json!([null]));
     assert_eq!(reply["choices"][0]["logprobs"], json!(null));

@@ -92,7 +92,7 @@ pub fn prompt_bytes(request: &Request) -> Vec<u8> {
 
 /// A token's log-probability: nearer 0 for smaller bytes.
 fn token(byte: u8, top: u32, first: bool) -> TokenLogprob {
-    let logprob = |byte: u8| -f32::from(byte) / 64.0;
+    let logprob = |byte: u8| -f32::from(byte) / 32.0;
     TokenLogprob {
         token: TokenId(byte.into()),
         bytes: vec![byte],
