@@ -1,0 +1,31 @@
+//! Wire formats: what clients send and receive, translated to and from the neutral vocabulary of `chat`.
+//!
+//! One module per dialect ([`openai`] so far). A dialect turns a body into a [`ingle_chat::Request`], which is then
+//! known to be valid, and turns [`ingle_chat::Delta`]s into reply bodies or stream events. Nothing here does I/O,
+//! reads a clock or knows a route; HTTP serving lives in `server`.
+//!
+//! **Nothing is silently ignored.** Each field either does what its documentation says, is accepted because it has
+//! no effect on the answer, or is refused with its name and what to do instead. The tables are in
+//! [`openai::refused`].
+
+mod error;
+mod fields;
+mod json;
+pub mod openai;
+
+pub use error::{RequestError, shown};
+pub use json::{MAX_NODES, parse_object};
+
+use ingle_chat::Delta;
+
+/// Turns an answer's pieces into the bytes of an event stream, framing included.
+///
+/// Exactly one of [`StreamEncoder::finish`] and [`StreamEncoder::fail`] is called, once, last.
+pub trait StreamEncoder: Send {
+    /// Appends the events for one piece of the answer to prompt `prompt` (0 where there is only one).
+    fn push(&mut self, prompt: usize, delta: &Delta, out: &mut String);
+    /// Appends the regular end.
+    fn finish(&mut self, out: &mut String);
+    /// Appends the one event that says that the answer failed.
+    fn fail(&mut self, error: &openai::ErrorObject, out: &mut String);
+}

@@ -1,0 +1,77 @@
+//! `/v1/models`.
+
+use ingle_chat::ModelInfo;
+use serde::Serialize;
+
+/// The list of models.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+/// A model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Model {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    /// The model's own name, where `id` is an alias.
+    root: String,
+    /// The context, where vLLM's clients look for it.
+    max_model_len: usize,
+    meta: Meta,
+}
+
+/// The model's sizes, where llama-server's clients look for them.
+#[derive(Clone, Debug, Serialize)]
+struct Meta {
+    n_ctx: usize,
+    n_ctx_train: usize,
+    n_vocab: usize,
+    n_embd: usize,
+    n_params: u64,
+    size: u64,
+    fingerprint: String,
+}
+
+impl Model {
+    /// A model under a name that requests may use for it.
+    pub fn new(name: &str, info: &ModelInfo) -> Self {
+        Self {
+            id: name.to_owned(),
+            object: "model",
+            created: info.created,
+            owned_by: "ingle",
+            root: info.id.clone(),
+            max_model_len: info.n_ctx,
+            meta: Meta {
+                n_ctx: info.n_ctx,
+                n_ctx_train: info.n_ctx_train,
+                n_vocab: info.n_vocab,
+                n_embd: info.n_embd,
+                n_params: info.n_params,
+                size: info.size_bytes,
+                fingerprint: info.fingerprint.clone(),
+            },
+        }
+    }
+
+    /// As a reply body.
+    pub fn into_json(self) -> String {
+        super::json(&self)
+    }
+}
+
+impl ModelList {
+    /// A list of models.
+    pub fn new(data: Vec<Model>) -> Self {
+        Self { object: "list", data }
+    }
+
+    /// As a reply body.
+    pub fn into_json(self) -> String {
+        super::json(&self)
+    }
+}

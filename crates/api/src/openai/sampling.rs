@@ -1,0 +1,304 @@
+//! The fields that both routes share: sampling, stops, limits.
+
+use ingle_chat::{Prompt, Request, Sampling, Task};
+use ingle_step::{SamplerKind, TokenId};
+use serde_json::Value;
+
+use crate::RequestError;
+use crate::error::quoted;
+use crate::fields::{Fields, integer, wrong_type};
+
+/// The most answers to one prompt.
+pub const N_MAX: u32 = 128;
+/// The most stop strings.
+pub const STOPS_MAX: usize = 64;
+/// The longest stop string in bytes.
+pub const STOP_BYTES_MAX: usize = 1024;
+/// The most stop tokens.
+pub const STOP_TOKENS_MAX: usize = 1024;
+/// The most biased tokens.
+pub const LOGIT_BIAS_MAX: usize = 65_536;
+/// The most alternatives reported per token.
+pub const TOP_LOGPROBS_MAX: i128 = 20;
+/// The most DRY sequence breakers, and their length in bytes.
+pub const DRY_BREAKERS_MAX: usize = 64;
+const DRY_BREAKER_BYTES_MAX: usize = 128;
+
+const I32_MAX: i128 = i32::MAX as i128;
+
+/// A field that is a real number: its names, its range, where it goes.
+struct Real(&'static [&'static str], f64, f64, fn(&mut Sampling) -> &mut Option<f32>);
+
+/// A field that is a whole number.
+struct Whole(&'static [&'static str], i128, i128, fn(&mut Sampling) -> &mut Option<i32>);
+
+/// Ranges are those within which every sampler is well defined; "off" values are inside.
+const REALS: &[Real] = &[
+    Real(&["temperature"], 0.0, 100.0, |s| &mut s.temperature),
+    Real(&["dynatemp_range"], 0.0, 100.0, |s| &mut s.dynatemp_range),
+    Real(&["dynatemp_exponent"], 0.0, 100.0, |s| &mut s.dynatemp_exponent),
+    Real(&["top_p"], 0.0, 1.0, |s| &mut s.top_p),
+    Real(&["min_p"], 0.0, 1.0, |s| &mut s.min_p),
+    Real(&["typical_p", "typ_p"], 0.0, 1.0, |s| &mut s.typical_p),
+    Real(&["top_n_sigma"], -1.0, 1000.0, |s| &mut s.top_n_sigma),
+    Real(&["xtc_probability"], 0.0, 1.0, |s| &mut s.xtc_probability),
+    Real(&["xtc_threshold"], 0.0, 1.0, |s| &mut s.xtc_threshold),
+    Real(&["repeat_penalty", "repetition_penalty"], 0.01, 100.0, |s| &mut s.repeat_penalty),
+    Real(&["frequency_penalty"], -2.0, 2.0, |s| &mut s.frequency_penalty),
+    Real(&["presence_penalty"], -2.0, 2.0, |s| &mut s.presence_penalty),
+    Real(&["dry_multiplier"], 0.0, 100.0, |s| &mut s.dry_multiplier),
+    Real(&["dry_base"], 0.0, 100.0, |s| &mut s.dry_base),
+    Real(&["mirostat_tau"], 0.0, 100.0, |s| &mut s.mirostat_tau),
+    Real(&["mirostat_eta"], 0.0, 1.0, |s| &mut s.mirostat_eta),
+];
+
+const WHOLES: &[Whole] = &[
+    Whole(&["top_k"], -1, I32_MAX, |s| &mut s.top_k),
+    Whole(&["repeat_last_n"], -1, I32_MAX, |s| &mut s.repeat_last_n),
+    Whole(&["dry_allowed_length"], 0, I32_MAX, |s| &mut s.dry_allowed_length),
+    Whole(&["dry_penalty_last_n"], -1, I32_MAX, |s| &mut s.dry_penalty_last_n),
+];
+
+/// Names of the fields that are numbers, with their ranges: for documentation and tests.
+pub fn numeric_fields() -> impl Iterator<Item = (&'static str, f64, f64)> {
+    let reals = REALS.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1, f.2)));
+    reals.chain(WHOLES.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1 as f64, f.2 as f64))))
+}
+
+/// Takes the shared fields into `request`.
+pub(crate) fn take_common(fields: &mut Fields, request: &mut Request) -> Result<(), RequestError> {
+    request.model = fields.string("model")?.filter(|m| !m.is_empty());
+    take_sampling(fields, &mut request.sampling)?;
+    if let Some(n) = fields.integer(&["n"], 1, i128::from(N_MAX))? {
+        request.n = n as u32;
+    }
+    if let Some(best_of) = fields.integer(&["best_of"], 1, i128::from(N_MAX))?
+        && best_of != i128::from(request.n)
+    {
+        return Err(fields
+            .error("best_of", "`best_of` is not supported unless it equals `n`; remove it")
+            .with_code("unsupported_value"));
+    }
+    request.stop = take_stop(fields)?;
+    request.stop_token_ids = match fields.list("stop_token_ids")? {
+        None => Vec::new(),
+        Some(list) if list.len() > STOP_TOKENS_MAX => {
+            return Err(fields.error(
+                "stop_token_ids",
+                format!("`stop_token_ids` has {} entries; at most {STOP_TOKENS_MAX} are taken", list.len()),
+            ));
+        }
+        Some(list) => {
+            let entry = |(i, v): (usize, &Value)| token_id(v, &format!("stop_token_ids[{i}]"));
+            list.iter().enumerate().map(entry).collect::<Result<_, _>>()?
+        }
+    };
+    if let Some(min) = fields.integer(&["min_tokens"], 0, I32_MAX)? {
+        request.min_tokens = min as u32;
+        if request.max_tokens.is_some_and(|max| request.min_tokens > max) {
+            return Err(fields.error(
+                "min_tokens",
+                format!("`min_tokens` is {min}, more than `max_tokens`; give a smaller one"),
+            ));
+        }
+    }
+    request.ignore_eos = fields.bool("ignore_eos")?.unwrap_or(false);
+    request.include_special = !fields.bool("skip_special_tokens")?.unwrap_or(true);
+    request.prompt_logprobs = fields.integer(&["prompt_logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
+    Ok(())
+}
+
+/// Takes the token limit under any of its names; given several times they must agree.
+pub(crate) fn take_max_tokens(
+    fields: &mut Fields,
+    names: &[&str],
+    min: i128,
+) -> Result<Option<u32>, RequestError> {
+    Ok(fields.integer(names, min, I32_MAX)?.map(|v| v as u32))
+}
+
+fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), RequestError> {
+    for Real(names, min, max, slot) in REALS {
+        *slot(sampling) = fields.number(names, *min, *max)?;
+    }
+    for Whole(names, min, max, slot) in WHOLES {
+        *slot(sampling) = fields.integer(names, *min, *max)?.map(|v| v as i32);
+    }
+    sampling.mirostat = fields.integer(&["mirostat", "mirostat_mode"], 0, 2)?.map(|v| v as u8);
+    sampling.min_keep = fields.integer(&["min_keep"], 0, I32_MAX)?.map(|v| v as usize);
+    // -1 means "draw one", as llama.cpp's users write it; other negative numbers are seeds like any other.
+    sampling.seed = match fields.integer(&["seed"], i128::from(i64::MIN), i128::from(u64::MAX))? {
+        None | Some(-1) => None,
+        Some(v) => Some(v as u64),
+    };
+    sampling.order = take_order(fields)?;
+    sampling.dry_sequence_breakers = take_breakers(fields)?;
+    sampling.logit_bias = take_logit_bias(fields)?;
+    Ok(())
+}
+
+fn take_order(fields: &mut Fields) -> Result<Option<Vec<SamplerKind>>, RequestError> {
+    let Some(list) = fields.list("samplers")? else { return Ok(None) };
+    let known = || SamplerKind::DEFAULT_ORDER.map(SamplerKind::name).join(", ");
+    let mut order = Vec::new();
+    for (i, value) in list.iter().enumerate() {
+        let path = format!("samplers[{i}]");
+        let name = value.as_str().ok_or_else(|| wrong_type(&path, "the name of a sampler", value))?;
+        let name = if name == "typical_p" { "typ_p" } else { name };
+        let kind = SamplerKind::DEFAULT_ORDER.into_iter().find(|k| k.name() == name).ok_or_else(|| {
+            RequestError::field(&path, format!("{} is no sampler; there are {}", quoted(name), known()))
+        })?;
+        if order.contains(&kind) {
+            return Err(RequestError::field(&path, format!("`{name}` is in `samplers` twice")));
+        }
+        order.push(kind);
+    }
+    Ok(Some(order))
+}
+
+fn take_breakers(fields: &mut Fields) -> Result<Option<Vec<String>>, RequestError> {
+    let Some(list) = fields.list("dry_sequence_breakers")? else { return Ok(None) };
+    if list.len() > DRY_BREAKERS_MAX {
+        return Err(fields.error(
+            "dry_sequence_breakers",
+            format!(
+                "`dry_sequence_breakers` has {} entries; at most {DRY_BREAKERS_MAX} are taken",
+                list.len()
+            ),
+        ));
+    }
+    let entry = |(i, value): (usize, Value)| {
+        let path = format!("dry_sequence_breakers[{i}]");
+        match value {
+            Value::String(s) if (1..=DRY_BREAKER_BYTES_MAX).contains(&s.len()) => Ok(s),
+            Value::String(s) => Err(RequestError::field(
+                &path,
+                format!("`{path}` has {} bytes; 1 to {DRY_BREAKER_BYTES_MAX} are taken", s.len()),
+            )),
+            other => Err(wrong_type(&path, "a string", &other)),
+        }
+    };
+    list.into_iter().enumerate().map(entry).collect::<Result<_, _>>().map(Some)
+}
+
+fn take_stop(fields: &mut Fields) -> Result<Vec<String>, RequestError> {
+    let list = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(single @ Value::String(_)) => vec![single],
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong_type("stop", "a string or a list of strings", &other)),
+    };
+    if list.len() > STOPS_MAX {
+        return Err(RequestError::field(
+            "stop",
+            format!("`stop` has {} entries; at most {STOPS_MAX} are taken", list.len()),
+        ));
+    }
+    let entry = |value: Value| match value {
+        Value::String(s) if s.is_empty() => {
+            Err(RequestError::field("stop", "a stop string must not be empty; remove it"))
+        }
+        Value::String(s) if s.len() > STOP_BYTES_MAX => Err(RequestError::field(
+            "stop",
+            format!("a stop string has {} bytes; at most {STOP_BYTES_MAX} are taken", s.len()),
+        )),
+        Value::String(s) => Ok(s),
+        other => Err(wrong_type("stop", "a string or a list of strings", &other)),
+    };
+    list.into_iter().map(entry).collect()
+}
+
+/// A token id; whether the vocabulary has it is checked later, when the model is known.
+pub(crate) fn token_id(value: &Value, path: &str) -> Result<TokenId, RequestError> {
+    let number = match value {
+        Value::Number(number) => number,
+        other => return Err(wrong_type(path, "a token id", other)),
+    };
+    integer(number)
+        .and_then(|v| u32::try_from(v).ok())
+        .map(TokenId)
+        .ok_or_else(|| RequestError::field(path, format!("`{path}` must be a token id, not {number}")))
+}
+
+/// `{"50256": -100}`, as OpenAI writes it, or `[[50256, -100], [50257, false]]`, as llama.cpp does.
+fn take_logit_bias(fields: &mut Fields) -> Result<Vec<(TokenId, f32)>, RequestError> {
+    const NAME: &str = "logit_bias";
+    let entries: Vec<(TokenId, Value)> = match fields.take(NAME) {
+        None => return Ok(Vec::new()),
+        Some(Value::Object(map)) => map
+            .into_iter()
+            .map(|(key, bias)| match key.parse() {
+                Ok(id) => Ok((TokenId(id), bias)),
+                Err(_) => Err(RequestError::field(
+                    NAME,
+                    format!("the keys of `{NAME}` must be token ids, not {}", quoted(&key)),
+                )),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(Value::Array(list)) => list
+            .into_iter()
+            .enumerate()
+            .map(|(i, pair)| {
+                let path = format!("{NAME}[{i}]");
+                match pair {
+                    Value::Array(mut pair) if pair.len() == 2 => {
+                        let bias = pair.pop().unwrap_or_default();
+                        Ok((token_id(&pair[0], &format!("{path}[0]"))?, bias))
+                    }
+                    other => Err(wrong_type(&path, "a pair of token id and bias", &other)),
+                }
+            })
+            .collect::<Result<_, _>>()?,
+        Some(other) => return Err(wrong_type(NAME, "an object from token id to bias", &other)),
+    };
+    if entries.len() > LOGIT_BIAS_MAX {
+        return Err(RequestError::field(
+            NAME,
+            format!("`{NAME}` has {} entries; at most {LOGIT_BIAS_MAX} are taken", entries.len()),
+        ));
+    }
+    let mut biases: Vec<(TokenId, f32)> = Vec::with_capacity(entries.len());
+    for (id, bias) in entries {
+        let bias = match &bias {
+            Value::Bool(false) => f32::NEG_INFINITY,
+            Value::Number(n) if n.as_f64().is_some_and(|v| (-100.0..=100.0).contains(&v)) => {
+                n.as_f64().unwrap_or_default() as f32
+            }
+            Value::Number(n) => {
+                return Err(RequestError::field(
+                    NAME,
+                    format!("the bias of token {id} in `{NAME}` must be from -100 to 100, not {n}"),
+                ));
+            }
+            other => {
+                return Err(wrong_type(NAME, "made of numbers from -100 to 100, or false to forbid", other));
+            }
+        };
+        biases.push((id, bias));
+    }
+    biases.sort_by_key(|(id, _)| *id);
+    match biases.windows(2).find(|w| w[0].0 == w[1].0) {
+        Some(twice) => {
+            Err(RequestError::field(NAME, format!("token {} is in `{NAME}` twice; give it once", twice[0].0)))
+        }
+        None => Ok(biases),
+    }
+}
+
+/// Checks every token id of a request against the vocabulary of the model that will answer it.
+pub fn check_vocabulary(request: &Request, n_vocab: usize) -> Result<(), RequestError> {
+    let prompt: &[TokenId] = match &request.task {
+        Task::Completion { prompt: Prompt::Tokens(ids), .. } => ids,
+        _ => &[],
+    };
+    let biased = request.sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", *id));
+    let stops = request.stop_token_ids.iter().map(|id| ("stop_token_ids", *id));
+    let all = biased.chain(stops).chain(prompt.iter().map(|id| ("prompt", *id)));
+    match all.into_iter().find(|(_, id)| id.0 as usize >= n_vocab) {
+        Some((param, id)) => Err(RequestError::field(
+            param,
+            format!("token {id} in `{param}` is not in the model's vocabulary of {n_vocab} tokens"),
+        )),
+        None => Ok(()),
+    }
+}

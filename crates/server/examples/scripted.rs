@@ -1,0 +1,22 @@
+//! Serves a scripted provider: for trying clients without a model. Usage: `scripted ADDRESS [API_KEY]`.
+
+#[path = "../tests/server/scripted.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod scripted;
+
+use std::sync::Arc;
+
+use ingle_server::{ServerConfig, serve};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().ok_or("usage: scripted ADDRESS [API_KEY]")?.parse()?;
+    let config = ServerConfig { listen: vec![addr], api_keys: args.collect(), ..ServerConfig::default() };
+    let bound = |addrs: &[_]| println!("listening on {addrs:?}");
+    let interrupted = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    serve(config, Arc::new(scripted::Scripted::default()), bound, interrupted).await?;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Reading request bodies within bounds: of one body, of all bodies together, and of time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::App;
+use crate::error::Failure;
+
+/// A body that trickles slower than this, after the first [`SLACK`], is cut off.
+const BYTES_PER_S_MIN: u64 = 16 * 1024;
+/// How long any body may take.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// A body, and its share of the memory that all bodies may take.
+pub(crate) struct BoundedBody {
+    pub bytes: Vec<u8>,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a JSON body.
+pub(crate) async fn read_json(
+    app: &App,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<BoundedBody, Failure> {
+    if !is_json(headers) {
+        return Err(Failure::UnsupportedMediaType);
+    }
+    let max = app.config.body_bytes_max;
+    let too_large = || Failure::BodyTooLarge { bytes_max: max };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|n| n > max as u64) {
+        return Err(too_large());
+    }
+    let started = Instant::now();
+    let mut bytes = Vec::new();
+    let mut share: Option<OwnedSemaphorePermit> = None;
+    loop {
+        let deadline = started + SLACK + Duration::from_secs(bytes.len() as u64 / BYTES_PER_S_MIN);
+        let Ok(frame) = timeout_at(deadline, body.frame()).await else { return Err(Failure::BodyTimeout) };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };
+        if bytes.len() + data.len() > max {
+            return Err(too_large());
+        }
+        let held_kib = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted_kib = (bytes.len() + data.len()).div_ceil(1024);
+        if wanted_kib > held_kib {
+            let more =
+                Semaphore::try_acquire_many_owned(app.body_budget.clone(), (wanted_kib - held_kib) as u32)
+                    .map_err(|_| Failure::TooManyBodies)?;
+            match &mut share {
+                Some(share) => share.merge(more),
+                None => share = Some(more),
+            }
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(BoundedBody { bytes, _share: share })
+}
+
+/// A page of another site can send other types without asking first; so only JSON is read.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}

@@ -1,0 +1,178 @@
+//! Everything that can go wrong with a request, and its status.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ingle_api::RequestError;
+use ingle_api::openai::ErrorObject;
+use ingle_chat::ProviderError;
+use serde_json::Value;
+
+/// Why a request has no regular reply.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Request(RequestError),
+    Provider(ProviderError),
+    Unauthorized,
+    ForeignCaller,
+    UnsupportedMediaType,
+    BodyTooLarge { bytes_max: usize },
+    BodyTimeout,
+    BodyBroken,
+    TooManyBodies,
+    NotFound,
+    MethodNotAllowed,
+    Loading,
+    LoadFailed,
+    ShuttingDown,
+    Panicked,
+}
+
+impl From<RequestError> for Failure {
+    fn from(e: RequestError) -> Self {
+        Self::Request(e)
+    }
+}
+
+impl From<ProviderError> for Failure {
+    fn from(e: ProviderError) -> Self {
+        Self::Provider(e)
+    }
+}
+
+impl Failure {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Provider(e) => match e {
+                ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => {
+                    StatusCode::BAD_REQUEST
+                }
+                ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
+                ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+                ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+                ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ForeignCaller => StatusCode::FORBIDDEN,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyBodies => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Loading | Self::LoadFailed | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub fn object(&self) -> ErrorObject {
+        let invalid =
+            |code: &str, message: &str| ErrorObject::new("invalid_request_error", code.to_owned(), message);
+        match self {
+            Self::Request(e) => e.into(),
+            Self::Provider(e) => e.into(),
+            Self::Unauthorized => invalid(
+                "invalid_api_key",
+                "no valid API key: send one as `Authorization: Bearer …` or as `x-api-key`",
+            ),
+            Self::ForeignCaller => invalid(
+                "forbidden_host",
+                "this server has no API key and therefore answers only under `localhost`, an IP address or a \
+                 configured host name, and not to other sites' pages",
+            ),
+            Self::UnsupportedMediaType => invalid(
+                "unsupported_media_type",
+                "the body must be JSON: send `Content-Type: application/json`",
+            ),
+            Self::BodyTooLarge { bytes_max } => invalid(
+                "body_too_large",
+                &format!("the body is larger than the {bytes_max} bytes that this server takes; send less"),
+            ),
+            Self::BodyTimeout => invalid("body_timeout", "the body came too slowly; send it again"),
+            Self::BodyBroken => {
+                invalid("body_broken", "the body ended early or was framed wrongly; send it again")
+            }
+            Self::TooManyBodies => ErrorObject::new(
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                "too many large requests at a time; try again in 1 s",
+            ),
+            Self::NotFound => invalid(
+                "unknown_route",
+                "no such route; there are those that the documentation lists, under /v1",
+            ),
+            Self::MethodNotAllowed => invalid(
+                "method_not_allowed",
+                "this route does not take this method; the header `Allow` says which",
+            ),
+            Self::Loading => ErrorObject::loading(),
+            Self::LoadFailed => ErrorObject::new(
+                "unavailable_error",
+                503,
+                "the model could not be loaded; the server's log says why",
+            ),
+            Self::ShuttingDown => ErrorObject::new(
+                "unavailable_error",
+                503,
+                "the server is shutting down; try again elsewhere or later",
+            ),
+            Self::Panicked => ErrorObject::from(&ProviderError::Internal(String::new())),
+        }
+    }
+
+    /// Logs what is ours, so that the reply need not say it.
+    pub fn log(&self) {
+        match self {
+            Self::Provider(ProviderError::Internal(text)) => tracing::error!("internal error: {text}"),
+            Self::Panicked => tracing::error!("a handler panicked"),
+            other => tracing::debug!(status = other.status().as_u16(), "refused: {}", other.code()),
+        }
+    }
+
+    /// A word for logs; never the client's text.
+    fn code(&self) -> String {
+        match self.object().code {
+            Value::String(code) => code,
+            other => other.to_string(),
+        }
+    }
+
+    /// When to come back, in milliseconds.
+    fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Provider(ProviderError::Overloaded { retry_after, .. }) => {
+                Some(retry_after.as_millis() as u64)
+            }
+            Self::TooManyBodies | Self::Loading | Self::Provider(ProviderError::Unavailable(_)) => Some(1000),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.log();
+        let mut response = json(self.status(), self.object().into_json());
+        let headers = response.headers_mut();
+        if let Some(ms) = self.retry_after_ms() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+            headers.insert("retry-after-ms", HeaderValue::from(ms.max(1)));
+        }
+        match self {
+            Self::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // What is left of the body would be read as the next request.
+            Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::TooManyBodies => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// A JSON reply.
+pub(crate) fn json(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

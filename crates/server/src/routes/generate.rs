@@ -1,0 +1,124 @@
+//! Chat completions and completions.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use ingle_api::StreamEncoder;
+use ingle_api::openai::chat::{self, ChatCollector, ChatEncoder};
+use ingle_api::openai::completion::{self, CompletionCollector, CompletionEncoder};
+use ingle_api::openai::{Caller, Envelope, check_vocabulary};
+use ingle_chat::{Provider, ProviderError, Request};
+
+use super::{Context, Reply, now, unique};
+use crate::App;
+use crate::answer::Answer;
+use crate::body::read_json;
+use crate::error::{Failure, json};
+use crate::names::resolve;
+use crate::phase::Phase;
+use crate::slot::SlotState;
+use crate::sse::EventStream;
+
+pub(super) async fn chat(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let caller = caller("chatcmpl", &context);
+    let id = caller.id.clone();
+    let mut call = chat::parse(&body.bytes, caller)?;
+    drop(body);
+    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    if call.streaming.stream {
+        let encoder = Box::new(ChatEncoder::new(envelope, &call.request, call.streaming));
+        return stream(&app, &*provider, &context, vec![call.request], encoder).await;
+    }
+    let mut collector = ChatCollector::new(envelope, &call.request);
+    let mut answer = Answer::start(&app, &*provider, context.started, vec![call.request]).await?;
+    while let Some(piece) = answer.next().await {
+        collector.push(&piece?.1);
+    }
+    collected(collector.finish())
+}
+
+pub(super) async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let caller = caller("cmpl", &context);
+    let id = caller.id.clone();
+    let mut call = completion::parse(&body.bytes, caller)?;
+    drop(body);
+    let envelope = address(&app, &*provider, id, &mut call.requests)?;
+    if call.streaming.stream {
+        let encoder = Box::new(CompletionEncoder::new(envelope, &call));
+        return stream(&app, &*provider, &context, call.requests, encoder).await;
+    }
+    let mut collector = CompletionCollector::new(envelope, &call);
+    let mut answer = Answer::start(&app, &*provider, context.started, call.requests).await?;
+    while let Some(piece) = answer.next().await {
+        let (prompt, delta) = piece?;
+        collector.push(prompt, &delta);
+    }
+    collected(collector.finish())
+}
+
+fn caller(prefix: &str, context: &Context) -> Caller {
+    Caller { id: format!("{prefix}-{}", unique()), principal: context.principal.clone() }
+}
+
+/// The provider, if requests are taken now.
+pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
+    if app.phases.now() != Phase::Running {
+        return Err(Failure::ShuttingDown);
+    }
+    match app.slot.state() {
+        SlotState::Ready(provider) => Ok(provider),
+        SlotState::Loading { .. } => Err(Failure::Loading),
+        SlotState::Failed { .. } => Err(Failure::LoadFailed),
+    }
+}
+
+/// Says which model answers the requests, which are alike but for their prompts.
+fn address(
+    app: &App,
+    provider: &dyn Provider,
+    id: String,
+    requests: &mut [Request],
+) -> Result<Envelope, Failure> {
+    let first = requests.first().expect("a body holds at least one request");
+    let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
+    for request in requests {
+        check_vocabulary(request, info.n_vocab)?;
+        request.model = Some(info.id.clone());
+    }
+    Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })
+}
+
+async fn stream(
+    app: &Arc<App>,
+    provider: &dyn Provider,
+    context: &Context,
+    requests: Vec<Request>,
+    encoder: Box<dyn StreamEncoder>,
+) -> Reply {
+    let answer = Answer::start(app, provider, context.started, requests).await?;
+    Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response())
+}
+
+fn collected(body: Option<String>) -> Reply {
+    match body {
+        Some(body) => Ok(json(StatusCode::OK, body)),
+        None => Err(ProviderError::Internal("a choice never finished".into()).into()),
+    }
+}

@@ -1,0 +1,122 @@
+//! Pages about the server: models, health, metrics, version.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ingle_api::openai::models::{Model, ModelList};
+use ingle_chat::{ProviderError, ProviderStatus};
+use serde_json::{Value, json};
+
+use super::Reply;
+use super::generate::provider;
+use crate::App;
+use crate::error::{Failure, json as reply};
+use crate::names::listed;
+use crate::phase::Phase;
+use crate::slot::SlotState;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) async fn root() -> String {
+    format!(
+        "Ingle {VERSION} is running.\nOpenAI-compatible API under /v1, health at /health, metrics at /metrics.\n"
+    )
+}
+
+pub(super) async fn version() -> Response {
+    reply(StatusCode::OK, json!({ "name": "ingle", "version": VERSION }).to_string())
+}
+
+pub(super) async fn models(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    let all = listed(&app.config, &*provider);
+    let list = ModelList::new(all.iter().map(|(name, info)| Model::new(name, info)).collect());
+    Ok(reply(StatusCode::OK, list.into_json()))
+}
+
+pub(super) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Reply {
+    let provider = provider(&app)?;
+    let all = listed(&app.config, &*provider);
+    match all.iter().find(|(name, _)| *name == id) {
+        Some((name, info)) => Ok(reply(StatusCode::OK, Model::new(name, info).into_json())),
+        None => Err(Failure::Provider(ProviderError::UnknownModel {
+            model: ingle_api::shown(&id),
+            available: all.into_iter().map(|(name, _)| name).collect(),
+        })),
+    }
+}
+
+/// Whether the process lives: the answer is always yes.
+pub(super) async fn live() -> Response {
+    reply(StatusCode::OK, json!({ "status": "ok", "live": true }).to_string())
+}
+
+/// Whether requests are answered now, and how busy the provider is.
+pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
+    let uptime_s = app.started.elapsed().as_secs();
+    let mut page =
+        json!({ "status": "ok", "live": true, "ready": false, "version": VERSION, "uptime_s": uptime_s });
+    let failure = match app.slot.state() {
+        _ if app.phases.now() != Phase::Running => {
+            page["status"] = "shutting down".into();
+            Some(Failure::ShuttingDown)
+        }
+        SlotState::Loading { progress } => {
+            page["status"] = "loading model".into();
+            page["progress"] = json!((f64::from(progress) * 1000.0).round() / 1000.0);
+            Some(Failure::Loading)
+        }
+        SlotState::Failed { .. } => {
+            page["status"] = "model failed to load".into();
+            Some(Failure::LoadFailed)
+        }
+        SlotState::Ready(provider) => {
+            let status = provider.status();
+            add_status(&mut page, &status);
+            page["models"] = provider.models().into_iter().map(|m| m.id).collect();
+            if status.ready {
+                None
+            } else {
+                page["status"] = "not ready".into();
+                Some(Failure::Provider(ProviderError::Unavailable("it does not take requests now".into())))
+            }
+        }
+    };
+    page["ready"] = failure.is_none().into();
+    match failure {
+        None => reply(StatusCode::OK, page.to_string()),
+        Some(failure) => {
+            // In the shape that llama-server's clients poll for.
+            let error = failure.object();
+            page["error"] = json!({ "code": 503, "message": error.message, "type": error.kind });
+            let mut response = failure.into_response();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = page.to_string().into();
+            response
+        }
+    }
+}
+
+fn add_status(page: &mut Value, status: &ProviderStatus) {
+    page["requests"] = json!({ "running": status.running, "waiting": status.waiting });
+    page["memory_bytes"] = status.memory_bytes.into();
+    page["tokens_per_second"] =
+        json!({ "prefill": status.prefill_tokens_per_s, "decode": status.decode_tokens_per_s });
+    page["kv_blocks"] = json!({
+        "used": status.kv_blocks_used, "cached": status.kv_blocks_cached, "total": status.kv_blocks_total,
+    });
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let (model, status) = match app.slot.state() {
+        SlotState::Ready(provider) => {
+            let first = provider.models().into_iter().next();
+            (first.map(|m| m.id).unwrap_or_default(), provider.status())
+        }
+        _ => (String::new(), ProviderStatus::default()),
+    };
+    let page = app.metrics.render(&model, &status);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+}

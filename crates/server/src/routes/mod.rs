@@ -1,0 +1,130 @@
+//! The routes, and the gate that every request passes: id, caller, key, counting.
+
+mod generate;
+mod info;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use ingle_chat::Principal;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument;
+
+use crate::App;
+use crate::auth::is_local_caller;
+use crate::error::Failure;
+
+/// Routes that need no key, because whoever restarts a sick server has none. All others do, unknown ones included.
+const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/health/live", "/health/ready"];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What the gate found out about a request.
+#[derive(Clone)]
+struct Context {
+    principal: Principal,
+    started: Instant,
+}
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(info::root))
+        .route("/v1/chat/completions", post(generate::chat))
+        .route("/chat/completions", post(generate::chat))
+        .route("/v1/completions", post(generate::completions))
+        .route("/v1/models", get(info::models))
+        .route("/v1/models/{*id}", get(info::model))
+        .route("/health", get(info::health))
+        .route("/v1/health", get(info::health))
+        .route("/health/live", get(info::live))
+        .route("/health/ready", get(info::health))
+        .route("/metrics", get(info::metrics))
+        .route("/version", get(info::version))
+        .fallback(async || Failure::NotFound)
+        .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(|_| Failure::Panicked.into_response()))
+        .layer(from_fn_with_state(app.clone(), gate));
+    if !app.config.cors_origins.is_empty() {
+        router = router.layer(cors(&app.config.cors_origins));
+    }
+    router.with_state(app)
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = if origins.iter().any(|o| o == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("x-api-key"),
+            REQUEST_ID,
+        ])
+        .expose_headers([REQUEST_ID])
+}
+
+async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let id = request_id(request.headers());
+    let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty);
+    let handled = async {
+        let public = PUBLIC.contains(&route.as_str());
+        if !public && !is_local_caller(&app.config, request.headers()) {
+            return Failure::ForeignCaller.into_response();
+        }
+        let principal = match app.auth.principal(request.headers()) {
+            Some(principal) => principal,
+            None if public => Principal::local(),
+            None => return Failure::Unauthorized.into_response(),
+        };
+        tracing::Span::current().record("key", &principal.key);
+        request.extensions_mut().insert(Context { principal, started });
+        next.run(request).await
+    };
+    let mut response = handled.instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.in_scope(|| tracing::debug!(status, elapsed_ms = started.elapsed().as_millis() as u64, "replied"));
+    app.metrics.http(&route, status);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The client's request id if it is fit for logs, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fit = |v: &&HeaderValue| {
+        let bytes = v.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    let given = headers.get(REQUEST_ID).filter(fit).cloned();
+    given.unwrap_or_else(|| HeaderValue::try_from(format!("req-{}", unique())).expect("hexadecimal digits"))
+}
+
+/// 128 bits that no other reply has, in hexadecimal.
+fn unique() -> String {
+    // Each `RandomState` has other keys, so its hashes are as good as random numbers, without a crate for them.
+    let half = |salt: u8| RandomState::new().hash_one(salt);
+    format!("{:016x}{:016x}", half(0), half(1))
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Handlers return this.
+type Reply = Result<Response, Failure>;

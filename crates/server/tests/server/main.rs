@@ -1,0 +1,9 @@
+//! The server over a scripted provider: every route, streams as exact bytes, errors, limits, shutdown.
+
+mod chat;
+mod client;
+mod completions;
+mod errors;
+mod fixtures;
+mod operations;
+mod scripted;

@@ -1,0 +1,249 @@
+//! A provider whose answers are a pure function of the request.
+//!
+//! Tokens are bytes (ids 0 to 255). Choice 0 answers a prompt `P` with `You said: P`, choice `c` with `(c) You said: P`.
+//! Some prompts are stage directions instead: they start with `!`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use ingle_chat::{
+    Content, Delta, DeltaStream, Echo, Event, FinishReason, ModelInfo, Part, Prompt, Provider, ProviderError,
+    ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
+};
+use ingle_step::TokenId;
+use tokio::time::Sleep;
+
+/// Context of the model, in tokens (bytes).
+pub const N_CTX: usize = 4096;
+
+/// The provider.
+#[derive(Default)]
+pub struct Scripted {
+    /// Streams that exist now.
+    pub live: Arc<AtomicUsize>,
+    /// Streams that were ever started.
+    pub started: AtomicUsize,
+}
+
+enum Scene {
+    Delta(Delta),
+    Fail(ProviderError),
+    Pause(Duration),
+    Hang,
+}
+
+struct Play {
+    scenes: VecDeque<Scene>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    live: Arc<AtomicUsize>,
+}
+
+impl Drop for Play {
+    fn drop(&mut self) {
+        self.live.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Stream for Play {
+    type Item = Result<Delta, ProviderError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                std::task::ready!(sleep.as_mut().poll(cx));
+                self.sleep = None;
+            }
+            match self.scenes.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Scene::Delta(delta)) => return Poll::Ready(Some(Ok(delta))),
+                Some(Scene::Fail(e)) => {
+                    self.scenes.clear();
+                    return Poll::Ready(Some(Err(e)));
+                }
+                Some(Scene::Pause(time)) => self.sleep = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Scene::Hang) => {
+                    self.scenes.push_front(Scene::Hang);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// The prompt of a request as bytes: of a conversation, its last message.
+pub fn prompt_bytes(request: &Request) -> Vec<u8> {
+    match &request.task {
+        Task::Chat(input) => match input.messages.last().map(|m| &m.content) {
+            Some(Content::Text(text)) => text.clone().into_bytes(),
+            Some(Content::Parts(parts)) => {
+                parts.iter().map(|Part::Text(text)| text.as_str()).collect::<String>().into_bytes()
+            }
+            _ => Vec::new(),
+        },
+        Task::Completion { prompt: Prompt::Text(text), .. } => text.clone().into_bytes(),
+        Task::Completion { prompt: Prompt::Tokens(ids), .. } => ids.iter().map(|id| id.0 as u8).collect(),
+    }
+}
+
+/// A token's log-probability: nearer 0 for smaller bytes.
+fn token(byte: u8, top: u32, first: bool) -> TokenLogprob {
+    let logprob = |byte: u8| -f32::from(byte) / 32.0;
+    TokenLogprob {
+        token: TokenId(byte.into()),
+        bytes: vec![byte],
+        logprob: (!first).then(|| logprob(byte)),
+        rank: if first { 0 } else { u32::from(byte) + 1 },
+        top: if first {
+            Vec::new()
+        } else {
+            (b'A'..).take(top as usize).map(|b| (TokenId(b.into()), vec![b], logprob(b))).collect()
+        },
+    }
+}
+
+fn choice_scenes(request: &Request, prompt: &[u8], choice: u32, scenes: &mut VecDeque<Scene>) -> u64 {
+    let mut push = |event| scenes.push_back(Scene::Delta(Delta { choice, event }));
+    if matches!(request.task, Task::Completion { echo: Echo::Yes, .. }) {
+        push(Event::Text { text: String::from_utf8_lossy(prompt).into_owned(), logprobs: Vec::new() });
+    }
+    let mut answer = if choice == 0 { Vec::new() } else { format!("({choice}) ").into_bytes() };
+    answer.extend_from_slice(b"You said: ");
+    answer.extend_from_slice(prompt);
+    let mut reason = FinishReason::Stop { matched: None };
+    let stops = request.stop.iter().filter_map(|stop| {
+        let at = answer.windows(stop.len()).position(|w| w == stop.as_bytes())?;
+        Some((at, stop.clone()))
+    });
+    if let Some((at, stop)) = stops.min() {
+        answer.truncate(at);
+        reason = FinishReason::Stop { matched: Some(stop) };
+    }
+    if let Some(max) = request.max_tokens
+        && answer.len() > max as usize
+    {
+        answer.truncate(max as usize);
+        reason = FinishReason::Length;
+    }
+    // Whole characters leave at once, with the tokens since the last one.
+    let mut begin = 0;
+    while begin < answer.len() {
+        let chunk = answer[begin..].utf8_chunks().next().expect("not empty");
+        let len = match chunk.valid().chars().next() {
+            Some(c) => c.len_utf8(),
+            None => chunk.invalid().len(),
+        };
+        let bytes = &answer[begin..begin + len];
+        let logprobs =
+            request.logprobs.map_or(Vec::new(), |top| bytes.iter().map(|b| token(*b, top, false)).collect());
+        push(Event::Text { text: String::from_utf8_lossy(bytes).into_owned(), logprobs });
+        begin += len;
+    }
+    push(Event::Finished(reason));
+    answer.len() as u64
+}
+
+fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
+    let prompt = prompt_bytes(request);
+    let max_tokens = request.max_tokens;
+    if prompt.len() + max_tokens.unwrap_or(0) as usize > N_CTX {
+        return Err(ProviderError::ContextLength { prompt_tokens: prompt.len(), max_tokens, n_ctx: N_CTX });
+    }
+    let mut scenes = VecDeque::new();
+    let delta = |event| Scene::Delta(Delta { choice: 0, event });
+    let text = |text: &str| delta(Event::Text { text: text.into(), logprobs: Vec::new() });
+    scenes.push_back(delta(Event::Started { prompt_tokens: prompt.len() as u64, seed: 7 }));
+    if let Some(top) = request.prompt_logprobs {
+        let tokens = prompt.iter().enumerate().map(|(i, b)| token(*b, top, i == 0)).collect();
+        scenes.push_back(delta(Event::PromptLogprobs(tokens)));
+    }
+    match prompt.as_slice() {
+        b"!overloaded" => {
+            return Err(ProviderError::Overloaded { waiting: 9, retry_after: Duration::from_millis(2500) });
+        }
+        b"!unavailable" => return Err(ProviderError::Unavailable("it is going away".into())),
+        b"!internal" => return Err(ProviderError::Internal("secret detail at 0xdeadbeef".into())),
+        b"!invalid" => {
+            return Err(ProviderError::InvalidRequest {
+                message: "the template refuses this conversation".into(),
+                param: Some("messages".into()),
+            });
+        }
+        b"!panic" => panic!("as directed"),
+        b"!fail midway" => {
+            scenes.extend([text("Half an"), Scene::Fail(ProviderError::Internal("secret detail".into()))]);
+            return Ok(scenes);
+        }
+        b"!end early" => {
+            scenes.push_back(text("Half an"));
+            return Ok(scenes);
+        }
+        b"!hang" => {
+            scenes.extend([text("Half an"), Scene::Hang]);
+            return Ok(scenes);
+        }
+        b"!flood" => {
+            // Far more than socket buffers hold.
+            scenes.extend((0..2000).map(|_| text(&"flood ".repeat(2000))));
+            scenes.push_back(Scene::Hang);
+            return Ok(scenes);
+        }
+        b"!slow" => scenes.push_back(Scene::Pause(Duration::from_millis(700))),
+        _ => {}
+    }
+    let choices = 0..request.n;
+    let completion_tokens = choices.map(|c| choice_scenes(request, &prompt, c, &mut scenes)).sum();
+    scenes.push_back(delta(Event::Done(Usage {
+        prompt_tokens: prompt.len() as u64,
+        cached_tokens: prompt.len() as u64 / 2,
+        completion_tokens,
+        ..Usage::default()
+    })));
+    Ok(scenes)
+}
+
+impl Provider for Scripted {
+    fn start(&self, request: Request) -> StartFuture<'_> {
+        Box::pin(async move {
+            let scenes = scenes(&request)?;
+            self.started.fetch_add(1, Ordering::SeqCst);
+            self.live.fetch_add(1, Ordering::SeqCst);
+            let stream: DeltaStream = Box::pin(Play { scenes, sleep: None, live: self.live.clone() });
+            Ok(stream)
+        })
+    }
+
+    fn models(&self) -> Vec<ModelInfo> {
+        vec![ModelInfo {
+            id: "scripted".into(),
+            created: 1_700_000_000,
+            n_ctx: N_CTX,
+            n_ctx_train: 2 * N_CTX,
+            n_vocab: 256,
+            n_embd: 64,
+            n_params: 1000,
+            size_bytes: 4000,
+            fingerprint: "fp-scripted".into(),
+        }]
+    }
+
+    fn status(&self) -> ProviderStatus {
+        ProviderStatus {
+            ready: true,
+            running: self.live.load(Ordering::SeqCst),
+            waiting: 3,
+            kv_blocks_used: 25,
+            kv_blocks_total: 100,
+            memory_bytes: 5_000_000,
+            prompt_tokens_total: 70,
+            cached_tokens_total: 30,
+            generated_tokens_total: 42,
+            decode_tokens_per_s: 12.5,
+            ..ProviderStatus::default()
+        }
+    }
+}

@@ -1,0 +1,299 @@
+"""The openai package against a running server. Nothing here depends on which model it serves."""
+
+import asyncio
+import math
+
+import openai
+import pytest
+
+from conftest import API_KEY, BASE_URL
+
+PROMPT = "Once upon a time there was a"
+GREEDY = {"temperature": 0, "seed": 1}
+
+
+def messages(text=PROMPT):
+    return [{"role": "user", "content": text}]
+
+
+def chat(client, model, text=PROMPT, **more):
+    options = {"max_tokens": 12, **GREEDY, **more}
+    return client.chat.completions.create(model=model, messages=messages(text), **options)
+
+
+def complete(client, model, prompt=PROMPT, **more):
+    options = {"max_tokens": 12, **GREEDY, **more}
+    return client.completions.create(model=model, prompt=prompt, **options)
+
+
+# Models.
+
+
+def test_models(client, model):
+    listed = client.models.list()
+    assert listed.object == "list" and model in [m.id for m in listed.data]
+    one = client.models.retrieve(model)
+    assert (one.id, one.object) == (model, "model")
+    assert one.max_model_len > 0 and one.created > 0 and one.owned_by
+
+
+# Chat.
+
+
+def test_chat(client, model):
+    reply = chat(client, model)
+    assert reply.object == "chat.completion" and reply.id.startswith("chatcmpl-")
+    assert reply.model == model and reply.created > 1_700_000_000 and reply.system_fingerprint
+    [choice] = reply.choices
+    assert choice.index == 0 and choice.message.role == "assistant" and isinstance(choice.message.content, str)
+    assert choice.finish_reason in ("stop", "length") and choice.logprobs is None
+    usage = reply.usage
+    assert usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= 12
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert 0 <= usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
+
+
+def test_chat_streamed_is_chat(client, model):
+    whole = chat(client, model)
+    chunks = list(chat(client, model, stream=True, stream_options={"include_usage": True}))
+    assert {c.object for c in chunks} == {"chat.completion.chunk"}
+    assert len({c.id for c in chunks}) == 1 and chunks[0].id.startswith("chatcmpl-")
+    *pieces, last = chunks
+    assert last.choices == [] and last.usage.completion_tokens == whole.usage.completion_tokens
+    assert last.usage.prompt_tokens == whole.usage.prompt_tokens
+    assert all(c.usage is None for c in pieces)
+    assert pieces[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].delta.role for c in pieces[1:]] == [None] * (len(pieces) - 1)
+    finish = pieces[-1].choices[0]
+    assert finish.finish_reason == whole.choices[0].finish_reason and not finish.delta.content
+    assert all(c.choices[0].finish_reason is None for c in pieces[:-1])
+    text = "".join(c.choices[0].delta.content or "" for c in pieces)
+    assert text == whole.choices[0].message.content
+
+
+def test_chat_streamed_without_usage(client, model):
+    chunks = list(chat(client, model, stream=True, max_tokens=3))
+    assert all(len(c.choices) == 1 and c.usage is None for c in chunks)
+
+
+def test_chat_stream_helper(client, model):
+    with client.chat.completions.stream(
+        model=model, messages=messages(), max_tokens=8, temperature=0, seed=1
+    ) as stream:
+        text = "".join(event.delta for event in stream if event.type == "content.delta")
+        snapshot = stream.current_completion_snapshot
+    whole = chat(client, model, max_tokens=8).choices[0].message.content
+    assert text == whole and snapshot.choices[0].message.content == whole
+
+
+def test_chat_async(model):
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=BASE_URL, api_key=API_KEY or "none", max_retries=0) as client:
+            call = client.chat.completions.create
+            asks = [call(model=model, messages=messages(), max_tokens=6, **GREEDY) for _ in range(4)]
+            return [r.choices[0].message.content for r in await asyncio.gather(*asks)]
+
+    texts = asyncio.run(ask())
+    assert len(set(texts)) == 1, "company changes nothing"
+
+
+def test_both_names_of_the_token_limit(client, model):
+    old = chat(client, model, max_tokens=3)
+    new = chat(client, model, max_tokens=openai.NOT_GIVEN, max_completion_tokens=3)
+    both = chat(client, model, max_tokens=3, max_completion_tokens=3)
+    for reply in (old, new, both):
+        assert reply.usage.completion_tokens <= 3
+        assert reply.choices[0].message.content == old.choices[0].message.content
+    with pytest.raises(openai.BadRequestError) as e:
+        chat(client, model, max_tokens=3, max_completion_tokens=4)
+    assert e.value.param in ("max_tokens", "max_completion_tokens")
+
+
+def test_chat_logprobs(client, model):
+    reply = chat(client, model, logprobs=True, top_logprobs=3, max_tokens=5)
+    content = reply.choices[0].logprobs.content
+    assert 0 < len(content) <= 5
+    for token in content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        assert isinstance(token.bytes, list)
+        tops = [t.logprob for t in token.top_logprobs]
+        assert tops == sorted(tops, reverse=True)
+        assert sum(math.exp(p) for p in tops) <= 1.0001
+    chunks = chat(client, model, logprobs=True, top_logprobs=3, max_tokens=5, stream=True)
+    streamed = [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
+    assert streamed == content
+    assert chat(client, model, logprobs=True, max_tokens=1).choices[0].logprobs.content[0].top_logprobs == []
+
+
+def test_several_choices(client, model):
+    reply = chat(client, model, n=3, max_tokens=4, temperature=1)
+    assert [c.index for c in reply.choices] == [0, 1, 2]
+    assert reply.usage.completion_tokens <= 12
+    finished = [c.choices[0].index for c in chat(client, model, n=3, max_tokens=4, stream=True)
+                if c.choices[0].finish_reason]
+    assert sorted(finished) == [0, 1, 2]
+
+
+def test_seed(client, model):
+    def sample(seed):
+        return chat(client, model, temperature=1, seed=seed, max_tokens=16).choices[0].message.content
+
+    assert sample(42) == sample(42)
+
+
+def test_stop(client, model):
+    text = complete(client, model, max_tokens=16).choices[0].text
+    if len(text) < 6:
+        pytest.skip("the model says too little to be stopped")
+    stop = text[3:5]
+    expected = text[: text.index(stop)]
+    for form in (stop, [stop, "\x01never\x01"]):
+        reply = complete(client, model, max_tokens=16, stop=form)
+        assert reply.choices[0].text == expected and reply.choices[0].finish_reason == "stop"
+        streamed = complete(client, model, max_tokens=16, stop=form, stream=True)
+        assert "".join(c.choices[0].text for c in streamed) == expected
+
+
+def test_messages_of_all_kinds(client, model):
+    reply = client.chat.completions.create(
+        model=model,
+        max_tokens=2,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
+            {"role": "assistant", "content": "Hi!"},
+            {"role": "user", "content": "Again."},
+        ],
+    )
+    assert reply.usage.completion_tokens <= 2
+
+
+def test_a_reply_can_be_sent_back(client, model):
+    message = chat(client, model, max_tokens=3).choices[0].message
+    history = [*messages(), message, {"role": "user", "content": "Go on."}]
+    reply = client.chat.completions.create(model=model, max_tokens=2, messages=history)
+    assert reply.choices[0].message.role == "assistant"
+
+
+def test_extensions(client, model):
+    extra = {"top_k": 5, "min_p": 0.01, "repetition_penalty": 1.1, "ignore_eos": True, "min_tokens": 2,
+             "typical_p": 0.9, "dry_multiplier": 0.5, "xtc_probability": 0.1}
+    reply = chat(client, model, max_tokens=4, extra_body=extra)
+    assert reply.usage.completion_tokens == 4
+
+
+def test_harmless_fields(client, model):
+    chat(client, model, max_tokens=1, user="u", metadata={"a": "b"}, store=False, service_tier="auto",
+         parallel_tool_calls=True, response_format={"type": "text"}, tool_choice="none")
+
+
+# Completions.
+
+
+def test_completion(client, model):
+    reply = complete(client, model)
+    assert reply.object == "text_completion" and reply.id.startswith("cmpl-")
+    [choice] = reply.choices
+    assert choice.finish_reason in ("stop", "length") and choice.logprobs is None
+    chunks = list(complete(client, model, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == []
+    # What is cached may differ between the two; what is counted may not.
+    assert chunks[-1].usage.total_tokens == reply.usage.total_tokens
+    assert "".join(c.choices[0].text for c in chunks[:-1]) == choice.text
+
+
+def test_prompts_of_all_kinds(client, model):
+    one, two = complete(client, model, "The sky is"), complete(client, model, "Two plus two is")
+    both = complete(client, model, ["The sky is", "Two plus two is"])
+    assert [c.text for c in both.choices] == [one.choices[0].text, two.choices[0].text]
+    assert [c.index for c in both.choices] == [0, 1]
+    assert both.usage.prompt_tokens == one.usage.prompt_tokens + two.usage.prompt_tokens
+    tokens = complete(client, model, [65, 66, 67], max_tokens=2)
+    lists = complete(client, model, [[65, 66, 67], [66]], max_tokens=2)
+    assert len(tokens.choices) == 1 and len(lists.choices) == 2
+    assert lists.choices[0].text == tokens.choices[0].text
+
+
+def test_completion_logprobs(client, model):
+    reply = complete(client, model, logprobs=2, max_tokens=4)
+    logprobs, text = reply.choices[0].logprobs, reply.choices[0].text
+    n = len(logprobs.tokens)
+    assert 0 < n <= 4
+    assert len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == len(logprobs.text_offset) == n
+    assert logprobs.text_offset[0] == 0 and logprobs.text_offset == sorted(logprobs.text_offset)
+    assert all(p <= 0 for p in logprobs.token_logprobs)
+    for token, p, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs):
+        assert 1 <= len(top) <= 3 and top[token] == p
+    if all("\ufffd" not in t for t in logprobs.tokens) and reply.choices[0].finish_reason == "length":
+        assert "".join(logprobs.tokens) == text
+
+
+def test_echo_scores_a_prompt(client, model):
+    reply = complete(client, model, echo=True, logprobs=1, max_tokens=1)
+    choice = reply.choices[0]
+    assert choice.text.startswith(PROMPT)
+    assert choice.logprobs.token_logprobs[0] is None
+    assert all(p <= 0 for p in choice.logprobs.token_logprobs[1:])
+    assert len(choice.logprobs.tokens) >= reply.usage.prompt_tokens
+
+
+# Errors.
+
+
+def test_unknown_model(client):
+    with pytest.raises(openai.NotFoundError) as e:
+        chat(client, "no-such-model")
+    assert e.value.code == "model_not_found" and e.value.param == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("no-such-model")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_context_length(client, model, n_ctx, stream):
+    with pytest.raises(openai.BadRequestError) as e:
+        complete(client, model, [65] * (n_ctx + 1), stream=stream)
+    assert e.value.code == "context_length_exceeded"
+    assert str(n_ctx + 1) in e.value.message and str(n_ctx) in e.value.message
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("frobnicate", 1),
+        ("guided_json", {"type": "object"}),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]),
+        ("temperature", -1),
+        ("n", 0),
+        ("stop", ""),
+        ("top_logprobs", 5),
+        ("chat_template", "{{ messages }}"),
+    ],
+)
+def test_fields_are_refused_by_name(client, model, field, value):
+    with pytest.raises(openai.BadRequestError) as e:
+        chat(client, model, max_tokens=1, extra_body={field: value})
+    assert e.value.param == field and field in e.value.message
+
+
+def test_images_are_refused(client, model):
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": [part]}])
+    assert e.value.param == "messages[0].content[0].type"
+
+
+def test_wrong_key(model):
+    if not API_KEY:
+        pytest.skip("the server asks for no key; set INGLE_API_KEY to its key")
+    with openai.OpenAI(base_url=BASE_URL, api_key="wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError) as e:
+            client.models.list()
+    assert e.value.code == "invalid_api_key"
+
+
+def test_a_stream_can_be_left(client, model):
+    stream = chat(client, model, stream=True, max_tokens=64)
+    next(iter(stream))
+    stream.close()
+    assert chat(client, model, max_tokens=1).choices, "the server goes on"
