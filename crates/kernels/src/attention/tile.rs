@@ -68,10 +68,7 @@ impl Tiles<'_> {
             let Some(&first_row) = active.peek() else { continue };
             let n_active = active.take_while(|&row| !self.visible(row, &positions).is_empty()).count();
             // SAFETY: the caller has the instruction set.
-            unsafe {
-                self.load_keys::<V>(start, &seen, scratch.keys);
-                self.load_values::<V>(start, &seen, scratch.values);
-            }
+            unsafe { self.load::<V>(start, &seen, end, scratch.keys, scratch.values) };
             let mut tile = Tile {
                 k_dim: layout.k_dim,
                 v_padded: layout.v_padded(),
@@ -102,63 +99,88 @@ impl Tiles<'_> {
         }
     }
 
-    /// Converts the groups of keys that hold something of `seen` (offsets from `start`).
+    /// Converts the groups of 16 slots of the tile at `start` that hold something of `seen` (offsets from `start`), and
+    /// asks for the memory of the next tile: with few rows, attention waits for nothing but memory.
     ///
     /// # Safety
     /// As [`Lanes`].
     #[inline(always)]
-    unsafe fn load_keys<V: Lanes>(&self, start: usize, seen: &Range<usize>, keys: &mut [f32]) {
+    unsafe fn load<V: Lanes>(
+        &self,
+        start: usize,
+        seen: &Range<usize>,
+        end: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
         let layer = self.task.layer;
         let layout = layer.layout();
-        let groups = keys.chunks_exact_mut(layout.k_dim * N_LANES).enumerate();
-        for (group, out) in groups.take(seen.end.div_ceil(N_LANES)).skip(seen.start / N_LANES) {
-            let position = start + group * N_LANES;
+        let place = |position: usize| {
             let block = self.job.block_table[position / layout.block_size];
-            let stored = layer.keys(block, self.kv_head, position % layout.block_size / N_LANES);
-            let out = out.as_chunks_mut::<N_LANES>().0;
+            (block, position % layout.block_size / N_LANES)
+        };
+        let n_scales = layout.v_padded().div_ceil(Q8_BLOCK);
+        for group in seen.start / N_LANES..seen.end.div_ceil(N_LANES) {
+            let position = start + group * N_LANES;
+            let (block, in_block) = place(position);
+            let stored_keys = layer.keys(block, self.kv_head, in_block);
+            let stored_values = layer.values(block, self.kv_head, in_block);
+            let (next_keys, next_values) = if position + TILE < end {
+                let (block, in_block) = place(position + TILE);
+                let (keys, values) =
+                    (layer.keys(block, self.kv_head, in_block), layer.values(block, self.kv_head, in_block));
+                (keys.codes, values.codes)
+            } else {
+                (&[][..], &[][..])
+            };
+            let keys = &mut keys[group * layout.k_dim * N_LANES..][..layout.k_dim * N_LANES];
+            let keys = keys.as_chunks_mut::<N_LANES>().0;
+            let values = &mut values[group * layout.v_padded() * N_LANES..][..layout.v_padded() * N_LANES];
             // SAFETY: arrays of 16; the caller has the instruction set.
-            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
-            if layout.kv_type == KvType::Q8_0 {
-                let scales = stored.scales.as_chunks::<N_LANES>().0;
-                for (out, scales) in out.chunks_mut(Q8_BLOCK).zip(scales) {
-                    // SAFETY: as above.
-                    unsafe {
-                        let scales = V::load_f16(scales.as_ptr());
-                        for out in out {
-                            V::load(out.as_ptr()).mul(scales).store(out.as_mut_ptr());
+            unsafe {
+                prefetch(next_keys);
+                convert::<V>(layout.kv_type, stored_keys.codes, keys);
+                prefetch(next_values);
+                convert::<V>(layout.kv_type, stored_values.codes, values.as_chunks_mut::<N_LANES>().0);
+                if layout.kv_type == KvType::Q8_0 {
+                    let scales = stored_keys.scales.as_chunks::<N_LANES>().0;
+                    for (keys, scales) in keys.chunks_mut(Q8_BLOCK).zip(scales) {
+                        multiply(V::load_f16(scales.as_ptr()), keys);
+                    }
+                    let rows = values.chunks_exact_mut(layout.v_padded());
+                    for (row, scales) in rows.zip(stored_values.scales.chunks_exact(n_scales)) {
+                        let blocks = row.as_chunks_mut::<N_LANES>().0.chunks_mut(Q8_BLOCK / N_LANES);
+                        for (block, &scale) in blocks.zip(scales) {
+                            // The same conversion as of the keys' scales; sixteen times the same.
+                            multiply(V::load_f16([scale; N_LANES].as_ptr()), block);
                         }
                     }
                 }
             }
         }
     }
+}
 
-    /// Converts the values of `seen` (offsets from `start`).
-    ///
-    /// # Safety
-    /// As [`Lanes`].
-    #[inline(always)]
-    unsafe fn load_values<V: Lanes>(&self, start: usize, seen: &Range<usize>, values: &mut [f32]) {
-        let layer = self.task.layer;
-        let layout = layer.layout();
-        let rows = values.chunks_exact_mut(layout.v_padded()).enumerate();
-        for (i, out) in rows.take(seen.end).skip(seen.start) {
-            let position = start + i;
-            let block = self.job.block_table[position / layout.block_size];
-            let stored = layer.value(block, self.kv_head, position % layout.block_size);
-            let out = out.as_chunks_mut::<N_LANES>().0;
-            // SAFETY: arrays of 16; the caller has the instruction set.
-            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
-            for (out, scale) in out.chunks_mut(Q8_BLOCK / N_LANES).zip(stored.scales) {
-                // SAFETY: as above.
-                unsafe {
-                    let scale = V::splat(scale.to_f32());
-                    for out in out {
-                        V::load(out.as_ptr()).mul(scale).store(out.as_mut_ptr());
-                    }
-                }
-            }
-        }
+/// Asks for memory that will be read soon.
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, at an address inside a slice; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn multiply<V: Lanes>(factor: V, x: &mut [[f32; N_LANES]]) {
+    for x in x {
+        // SAFETY: arrays of 16; the caller has the instruction set.
+        unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) }
     }
 }
 
@@ -225,8 +247,8 @@ impl Tile<'_> {
                 self.scores::<V, R, 2>(m, 0);
                 self.scores::<V, R, 2>(m, 2);
             }
-            for i in 0..R {
-                alphas[i] = self.weigh::<V>(m + i, &visible[i], part);
+            for (i, alpha) in alphas.iter_mut().enumerate() {
+                *alpha = self.weigh::<V>(m + i, &visible[i], part);
             }
         }
         // Positions that all rows see are added together; the few others row by row, in their place in the order.
@@ -401,9 +423,9 @@ impl Tile<'_> {
                     }
                 }
             }
-            for i in 0..R {
-                for n in 0..N {
-                    sums[i][n].store(out[i].add(n * N_LANES));
+            for (sums, out) in sums.into_iter().zip(out) {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    sum.store(out.add(n * N_LANES));
                 }
             }
         }
