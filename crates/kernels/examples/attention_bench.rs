@@ -114,7 +114,7 @@ fn now() -> f64 {
 fn fma_limit() -> f64 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
-    const N: usize = 20_000;
+    const N: usize = 1_000_000;
 
     #[target_feature(enable = "avx512f")]
     fn avx512(x: f32) -> f32 {

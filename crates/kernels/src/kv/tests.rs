@@ -86,13 +86,10 @@ fn copies_exactly_the_slots_asked_for() {
             let before: Vec<_> =
                 (0..32).map(|slot| [0, 1].map(|head| read(&layer, to, head, slot))).collect();
             layer.copy_block(from, to, n_slots);
-            for slot in 0..32 {
-                for head in 0..2 {
-                    let expected = if slot < n_slots {
-                        read(&layer, from, head, slot)
-                    } else {
-                        before[slot][head].clone()
-                    };
+            for (slot, before) in before.iter().enumerate() {
+                for (head, before) in before.iter().enumerate() {
+                    let expected =
+                        if slot < n_slots { read(&layer, from, head, slot) } else { before.clone() };
                     assert_eq!(read(&layer, to, head, slot), expected, "{kv_type:?} {n_slots} {slot}");
                 }
             }
