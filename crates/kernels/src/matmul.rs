@@ -6,10 +6,9 @@
 #![expect(unsafe_code, reason = "claims write disjoint parts of one output")]
 
 use crate::activations::TILE;
-#[cfg(target_arch = "x86_64")]
-use crate::lanes::{self, Lanes};
 use crate::layout::ROWS;
 use crate::memory::Disjoint;
+use crate::numerics::silu_mul_row;
 use crate::tile::{TileInput, TileKernel, TileOut};
 use crate::{Activations, Isa, Matrix, Pool};
 
@@ -104,12 +103,11 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
         let n_tokens = gate.multiply(x, group, tile, first_of_group, &mut gates);
         up.multiply(x, group, tile, first_of_group, &mut ups);
         let rows = group * ROWS..n_ff.min((group + 1) * ROWS);
-        for (token, (gates, ups)) in gates.iter_mut().zip(&ups).take(n_tokens).enumerate() {
-            swiglu(isa, gates, ups);
+        for (token, (gates, ups)) in gates.iter().zip(&ups).take(n_tokens).enumerate() {
             let start = (tile * TILE + token) * n_ff + rows.start;
             // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
             let out = unsafe { out.range(start, rows.len()) };
-            out.copy_from_slice(&gates[..rows.len()]);
+            silu_mul_row(isa, &gates[..rows.len()], &ups[..rows.len()], out);
         }
     });
 }
@@ -204,49 +202,4 @@ fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, boo
             }
         }
     });
-}
-
-/// `gate = silu(gate) * up`, where `silu(g) = g / (1 + exp(-g))`.
-fn swiglu(isa: Isa, gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: callers pass what `Isa::usable` found on this machine.
-        Isa::Avx512 => unsafe { swiglu_avx512(gate, up) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { swiglu_avx2(gate, up) },
-        _ => {
-            for (g, u) in gate.iter_mut().zip(up) {
-                *g = *g / (1.0 + crate::exp(-*g)) * u;
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-fn swiglu_avx512(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the features are enabled here.
-    unsafe { swiglu_lanes::<lanes::Avx512>(gate, up) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn swiglu_avx2(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the features are enabled here.
-    unsafe { swiglu_lanes::<lanes::Avx2>(gate, up) }
-}
-
-/// # Safety
-/// As [`Lanes`].
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn swiglu_lanes<V: Lanes>(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the caller has the instruction set; both arrays have 16 floats.
-    unsafe {
-        let (g, u) = (V::load(gate.as_ptr()), V::load(up.as_ptr()));
-        // Minus zero, so that minus g is exact for zeros too.
-        let exp = lanes::exp(V::splat(-0.0).sub(g));
-        g.div(V::splat(1.0).add(exp)).mul(u).store(gate.as_mut_ptr());
-    }
 }

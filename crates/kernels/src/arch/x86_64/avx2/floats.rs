@@ -35,7 +35,9 @@ unsafe fn f32_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: 
             prefetch_ahead::<1>(w.wrapping_add(k * 64));
         }
         // SAFETY: the group's column k.
-        let weights = [0, 32].map(|h| _mm256_castsi256_ps(unsafe { load(w.add(k * 64 + h)) }));
+        let weights = unsafe {
+            [_mm256_castsi256_ps(load(w.add(k * 64))), _mm256_castsi256_ps(load(w.add(k * 64 + 32)))]
+        };
         for (g, sums) in sums.iter_mut().enumerate() {
             // SAFETY: column k of token first + g.
             let x = unsafe { broadcast_f32(x.add((k * N + first + g) * 4)) };
