@@ -10,17 +10,20 @@ use super::{
 tile_in_passes!(
     /// Twin: `reference::floats::f32_tile`.
     f32_tile,
-    f32_pass
+    f32_pass,
+    four: true
 );
 tile_in_passes!(
     /// Twin: `reference::floats::f16_tile`.
     f16_tile,
-    f16_pass
+    f16_pass,
+    four: true
 );
 tile_in_passes!(
     /// Twin: `reference::floats::bf16_tile`.
     bf16_tile,
-    bf16_pass
+    bf16_pass,
+    four: true
 );
 
 /// # Safety

@@ -15,12 +15,14 @@ const X: usize = size_of::<X32>();
 tile_in_passes!(
     /// Twin: `reference::q_blocks::q8_0_tile`.
     q8_0_tile,
-    q8_0_pass
+    q8_0_pass,
+    four: false
 );
 tile_in_passes!(
     /// Twin: `reference::q_blocks::q4_0_tile`.
     q4_0_tile,
-    q4_0_pass
+    q4_0_pass,
+    four: false
 );
 
 /// # Safety

@@ -24,7 +24,7 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     for _ in 0..input.n_cols / 256 {
         let mut products = [_mm512_setzero_si512(); N];
         for pair in 0..4 {
-            let ahead = w.wrapping_add(pair * 592 & !63);
+            let ahead = w.wrapping_add((pair * 592) & !63);
             if input.prefetch {
                 // 37 lines in 4 times 10.
                 prefetch_ahead::<5>(ahead);
