@@ -63,7 +63,8 @@ pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
         let (part, bias, accumulate, out) = &jobs[job];
         let n_out = part.weights.n_rows();
         let mut sums: TileOut = [[0.0; ROWS]; TILE];
-        let n_tokens = part.multiply(x, group, tile, first_of_group, &mut sums);
+        let next = first_of_group.then(|| part.group_or_end(group + 1));
+        let n_tokens = part.multiply(x, group, tile, next, &mut sums);
         let rows = group * ROWS..n_out.min((group + 1) * ROWS);
         for (token, sums) in sums.iter_mut().take(n_tokens).enumerate() {
             if let Some(bias) = bias {
@@ -100,8 +101,10 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
     run_plans(pool, &[plan], |_, group, tile, first_of_group| {
         let mut gates: TileOut = [[0.0; ROWS]; TILE];
         let mut ups: TileOut = [[0.0; ROWS]; TILE];
-        let n_tokens = gate.multiply(x, group, tile, first_of_group, &mut gates);
-        up.multiply(x, group, tile, first_of_group, &mut ups);
+        let next_up = first_of_group.then(|| up.weights.group(group));
+        let n_tokens = gate.multiply(x, group, tile, next_up, &mut gates);
+        let next_gate = first_of_group.then(|| gate.group_or_end(group + 1));
+        up.multiply(x, group, tile, next_gate, &mut ups);
         let rows = group * ROWS..n_ff.min((group + 1) * ROWS);
         for (token, (gates, ups)) in gates.iter().zip(&ups).take(n_tokens).enumerate() {
             let start = (tile * TILE + token) * n_ff + rows.start;
@@ -125,19 +128,25 @@ impl<'a> Part<'a> {
         Self { weights, kernel: TileKernel::new(weights.ty(), isa) }
     }
 
-    /// Multiplies a group by a tile; returns how many tokens the tile has.
+    /// The weights of a group, or nothing behind the last.
+    fn group_or_end(&self, group: usize) -> &'a [u8] {
+        if group < self.weights.n_groups() { self.weights.group(group) } else { &[] }
+    }
+
+    /// Multiplies a group by a tile, before `next` is read if both come from memory; returns how many tokens the tile
+    /// has.
     #[inline]
     fn multiply(
         &self,
         x: &Activations,
         group: usize,
         tile: usize,
-        first_of_group: bool,
+        next: Option<&[u8]>,
         out: &mut TileOut,
     ) -> usize {
         let (n_tokens, x) = x.tile(self.weights.act_kind(), tile);
         let w = self.weights.group(group);
-        let input = TileInput { w, x, n_cols: self.weights.n_cols(), prefetch: first_of_group };
+        let input = TileInput { w, x, n_cols: self.weights.n_cols(), next };
         self.kernel.run(input, n_tokens, out);
         n_tokens
     }

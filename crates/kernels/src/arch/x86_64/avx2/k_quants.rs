@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::mem::offset_of;
 
 use super::{
-    TileInput, TileOut, broadcast, broadcast_f32, load, load_8, load_16, load_halves, prefetch_ahead, store,
+    Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_8, load_16, load_halves, store,
     tile_in_passes,
 };
 use crate::activations::X256;
@@ -34,13 +34,12 @@ unsafe fn q4_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
     let nibbles = _mm256_set1_epi8(15);
     let mut w = input.w.as_ptr();
     let mut x = input.x.as_ptr().wrapping_add(first * X);
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for _ in 0..input.n_cols / 256 {
         let mut products = [[_mm256_setzero_si256(); 2]; G];
         for sub in 0..8 {
-            if input.prefetch {
-                prefetch_ahead::<5>(w.wrapping_add((sub * 296) & !63));
-            }
+            prefetch.ahead::<5>(w.wrapping_add((sub * 296) & !63));
             let mut dots = [[_mm256_setzero_si256(); 2]; G];
             for i in 0..8 {
                 for h in 0..2 {
@@ -103,16 +102,15 @@ unsafe fn q4_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn q6_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
     let mut x = input.x.as_ptr().wrapping_add(first * X);
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for block in 0..input.n_cols / 256 {
         let w = input.w.as_ptr().wrapping_add(Q6KGroup::block_at(block));
         let mut products = [[_mm256_setzero_si256(); 2]; G];
         for half_part in 0..4 {
             let (half, part) = (half_part / 2, half_part % 2);
-            if input.prefetch {
-                // 52 or 53 lines in 4 times 13.
-                prefetch_ahead::<14>(w.wrapping_add(half_part * 832));
-            }
+            // 52 or 53 lines in 4 times 13.
+            prefetch.ahead::<14>(w.wrapping_add(half_part * 832));
             // SAFETY: this block's weights and activations.
             unsafe {
                 q6_k_sub_block::<N, G, 0>(w, x, half, part, &mut products);

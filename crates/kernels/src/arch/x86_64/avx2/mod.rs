@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use ingle_gguf::TensorType;
 
-use super::prefetch_ahead;
+use super::Prefetch;
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
 
 /// The kernels of a type.
@@ -51,7 +51,7 @@ macro_rules! tile_in_passes {
                         first += 1;
                     }
                 }
-                input.prefetch = false;
+                input.next = None;
             }
         }
     };

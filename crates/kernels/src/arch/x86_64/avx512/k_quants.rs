@@ -4,9 +4,7 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::{
-    N_TWO_CHAINS, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store,
-};
+use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X256;
 use crate::layout::{Paired, Q4KGroup, Q6KGroup};
 
@@ -20,15 +18,14 @@ const X: usize = size_of::<X256>();
 pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut w = input.w.as_ptr();
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for _ in 0..input.n_cols / 256 {
         let mut products = [_mm512_setzero_si512(); N];
         for pair in 0..4 {
             let ahead = w.wrapping_add((pair * 592) & !63);
-            if input.prefetch {
-                // 37 lines in 4 times 10.
-                prefetch_ahead::<5>(ahead);
-            }
+            // 37 lines in 4 times 10.
+            prefetch.ahead::<5>(ahead);
             // SAFETY: this super-block's weights and activations.
             unsafe {
                 if N <= N_TWO_CHAINS {
@@ -37,9 +34,7 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                     q4_k_sub_block::<N, 0>(w, x, pair, &mut products);
                 }
             }
-            if input.prefetch {
-                prefetch_ahead::<5>(ahead.wrapping_add(5 * 64));
-            }
+            prefetch.ahead::<5>(ahead.wrapping_add(5 * 64));
             if N > N_TWO_CHAINS {
                 // SAFETY: as above.
                 unsafe { q4_k_sub_block::<N, 1>(w, x, pair, &mut products) };
@@ -164,6 +159,7 @@ unsafe fn q4_k_scale<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 256 {
         let w = input.w.as_ptr().wrapping_add(Q6KGroup::block_at(block));
@@ -171,22 +167,16 @@ pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
         for half_part in 0..4 {
             let (half, part) = (half_part / 2, half_part % 2);
             let ahead = w.wrapping_add(half_part * 832);
-            if input.prefetch {
-                // 52 or 53 lines in 4 times 13.
-                prefetch_ahead::<7>(ahead);
-            }
+            // 52 or 53 lines in 4 times 13.
+            prefetch.ahead::<7>(ahead);
             // SAFETY: this block's weights and activations.
             unsafe { q6_k_two_sub_blocks::<N, 0>(w, x, half, part, &mut products) };
-            if input.prefetch {
-                prefetch_ahead::<6>(ahead.wrapping_add(7 * 64));
-            }
+            prefetch.ahead::<6>(ahead.wrapping_add(7 * 64));
             // SAFETY: as above.
             unsafe { q6_k_two_sub_blocks::<N, 1>(w, x, half, part, &mut products) };
         }
-        if input.prefetch {
-            // The scales of a pair of blocks.
-            prefetch_ahead::<1>(w.wrapping_add(52 * 64));
-        }
+        // The scales of a pair of blocks.
+        prefetch.ahead::<1>(w.wrapping_add(52 * 64));
         // SAFETY: the 16 scales of this super-block.
         let d = unsafe { load_halves(input.w.as_ptr().add(Q6KGroup::scales_at(block))) };
         for t in 0..N {

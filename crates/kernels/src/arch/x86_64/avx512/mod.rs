@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use ingle_gguf::TensorType;
 
-use super::prefetch_ahead;
+use super::Prefetch;
 use crate::layout::ROWS;
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
 

@@ -4,9 +4,7 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::{
-    N_TWO_CHAINS, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store,
-};
+use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
 
@@ -28,13 +26,12 @@ fn add<const N: usize>(to: &mut [__m512i; N], from: [__m512i; N]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q80Group::block_at(block));
-        if input.prefetch {
-            // 8 or 9 lines a block.
-            prefetch_ahead::<9>(w);
-        }
+        // 8 or 9 lines a block.
+        prefetch.ahead::<9>(w);
         let mut dots = [_mm512_setzero_si512(); N];
         for (t, dot) in dots.iter_mut().enumerate() {
             // SAFETY: the sum of token t of this block.
@@ -73,13 +70,12 @@ pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 pub(crate) unsafe fn q4_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let nibbles = _mm512_set1_epi8(15);
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
-        if input.prefetch {
-            // 4 or 5 lines a block.
-            prefetch_ahead::<5>(w);
-        }
+        // 4 or 5 lines a block.
+        prefetch.ahead::<5>(w);
         let mut dots = [_mm512_setzero_si512(); N];
         for (t, dot) in dots.iter_mut().enumerate() {
             // SAFETY: the sum of token t of this block.
