@@ -144,9 +144,10 @@ impl<'a> Part<'a> {
         next: Option<&[u8]>,
         out: &mut TileOut,
     ) -> usize {
-        let (n_tokens, x) = x.tile(self.weights.act_kind(), tile);
+        let (n_tokens, x_tile) = x.tile(self.weights.act_kind(), tile);
         let w = self.weights.group(group);
-        let input = TileInput { w, x, n_cols: self.weights.n_cols(), next };
+        let keep = x.n_tiles() > 1;
+        let input = TileInput { w, x: x_tile, n_cols: self.weights.n_cols(), next, keep };
         self.kernel.run(input, n_tokens, out);
         n_tokens
     }
