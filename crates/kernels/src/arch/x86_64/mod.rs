@@ -8,8 +8,8 @@ use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};
 
 use crate::tile::TileInput;
 
-/// How far ahead of its reads a kernel asks for weights. On a Zen 5 core, one step over 0.55 GB of Q4_K took as long
-/// with 4.6 KB for one token (17 ms), but 20.7 instead of 18.1 ms for 4 tokens and 27.4 instead of 24.5 ms for 8.
+/// How far ahead of its reads a kernel asks for weights. On a busy Zen 5 core, one step over 0.55 GB of Q4_K for one
+/// token took as long with 4.6 KB (17.2 ms); for 8 tokens this took 24.5 ms against 27.4, and 27.3 against 29.0.
 const PREFETCH_AHEAD: usize = 8192;
 
 /// Asks for weights ahead of their use.
