@@ -10,8 +10,8 @@ use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 use crate::support::{all_logits, load_exact, log_prob, try_load};
 
-/// F32 models in our float32 differ from float64 by about a tenth of this.
-const F32_TOLERANCE: f64 = 1e-4;
+/// F32 models in our float32 differ from float64 by about a fifth of this.
+const F32_TOLERANCE: f64 = 3e-5;
 /// A mutated model must differ from the golden by more than this: far above what rounding does.
 const MUTATION_MIN: f64 = 5.0 * F32_TOLERANCE;
 
