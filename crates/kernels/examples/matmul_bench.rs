@@ -82,7 +82,7 @@ fn in_cache(ty: TensorType, pool: &Pool, limits: &Limits) {
         let mut acts = Activations::default();
         acts.load(pool, &random_floats(n_tokens * 2048), 2048, None, matrix.act_kind());
         let mut out = vec![0.0; n_tokens * 2048];
-        let seconds = best(if n_tokens > 16 { 10 } else { 100 }, || {
+        let seconds = best(pool, if n_tokens > 16 { 10 } else { 100 }, || {
             let product = Product { weights: &matrix, bias: None, accumulate: false, out: &mut out };
             matmul(pool, &acts, &mut [product]);
         });
@@ -131,10 +131,9 @@ fn from_memory(ty: TensorType, pool: &Pool, limits: &Limits) {
         let mut qkv = vec![0.0; n_tokens * 3072];
         let mut residual = vec![0.0; n_tokens * 2048];
         let mut ff = vec![0.0; n_tokens * 8192];
-        let seconds = best(if n_tokens > 16 { 2 } else { 12 }, || {
+        let seconds = best(pool, if n_tokens > 16 { 2 } else { 12 }, || {
             for layer in &layers {
                 acts.load(pool, &x, 2048, None, layer.qkv.act_kind());
-                let product = |weights, accumulate, out| Product { weights, bias: None, accumulate, out };
                 matmul(pool, &acts, &mut [product(&layer.qkv, false, &mut qkv)]);
                 matmul(pool, &acts, &mut [product(&layer.o, true, &mut residual)]);
                 matmul_swiglu(pool, &acts, &layer.gate, &layer.up, &mut ff);
@@ -154,11 +153,16 @@ fn from_memory(ty: TensorType, pool: &Pool, limits: &Limits) {
     }
 }
 
-fn best(n_tries: usize, mut run: impl FnMut()) -> f64 {
+fn product<'a>(weights: &'a Matrix, accumulate: bool, out: &'a mut [f32]) -> Product<'a> {
+    Product { weights, bias: None, accumulate, out }
+}
+
+/// Seconds of the fastest try.
+fn best(pool: &Pool, n_tries: usize, mut run: impl FnMut()) -> f64 {
     let tries = (0..n_tries).map(|_| {
-        let start = Instant::now();
+        let watch = limits::Stopwatch::start(pool);
         run();
-        start.elapsed().as_secs_f64()
+        watch.seconds()
     });
     tries.fold(f64::INFINITY, f64::min)
 }

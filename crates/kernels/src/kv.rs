@@ -96,6 +96,20 @@ pub struct KvLayer {
     memory: Memory,
     layout: KvLayout,
     n_blocks: usize,
+    strides: Strides,
+}
+
+/// Sizes in bytes that follow from a layout, for the inner loops.
+#[derive(Clone, Copy, Debug)]
+struct Strides {
+    k_group: usize,
+    k_group_codes: usize,
+    v_start: usize,
+    v_group_codes: usize,
+    v_scales: usize,
+    v_group_scales: usize,
+    head: usize,
+    block: usize,
 }
 
 /// Sixteen keys as stored.
@@ -107,12 +121,12 @@ pub(crate) struct KeyGroup<'a> {
     pub(crate) scales: &'a [f16],
 }
 
-/// One value as stored.
+/// Sixteen values as stored.
 #[derive(Clone, Copy)]
-pub(crate) struct ValueRow<'a> {
-    /// `(v_padded,)`
+pub(crate) struct ValueGroup<'a> {
+    /// `[16][v_padded]`
     pub(crate) codes: &'a [u8],
-    /// `(v_padded / 32,)`, empty unless Q8_0.
+    /// `[16][v_padded / 32]`, empty unless Q8_0.
     pub(crate) scales: &'a [f16],
 }
 
@@ -138,7 +152,17 @@ impl KvLayer {
         );
         assert!(block_size.is_multiple_of(N_LANES), "blocks of a multiple of 16 slots: {layout:?}");
         let memory = Memory::zeroed(layout.block_bytes().checked_mul(n_blocks)?)?;
-        Some(Self { memory, layout, n_blocks })
+        let strides = Strides {
+            k_group: layout.k_group_bytes(),
+            k_group_codes: layout.k_group_codes(),
+            v_start: layout.k_bytes(),
+            v_group_codes: N_LANES * layout.v_padded() * layout.element_bytes(),
+            v_scales: layout.k_bytes() + layout.v_codes(),
+            v_group_scales: N_LANES * layout.n_scales(layout.v_padded()) * 2,
+            head: layout.head_bytes(),
+            block: layout.block_bytes(),
+        };
+        Some(Self { memory, layout, n_blocks, strides })
     }
 
     /// Bytes reserved.
@@ -181,7 +205,7 @@ impl KvLayer {
                 "slot {slot} of block {block} exists"
             );
         }
-        let (head_bytes, block_bytes) = (layout.head_bytes(), layout.block_bytes());
+        let Strides { head: head_bytes, block: block_bytes, .. } = self.strides;
         let n_classes = if n_kv_heads < BLOCK_CLASSES { BLOCK_CLASSES } else { 1 };
         let start = Start(self.memory.as_mut_slice().as_mut_ptr());
         let store = |claim: usize| {
@@ -237,28 +261,29 @@ impl KvLayer {
     }
 
     /// Group `group` of the keys of a head of a block.
+    #[inline(always)]
     pub(crate) fn keys(&self, block: u32, head: usize, group: usize) -> KeyGroup<'_> {
-        let bytes = self.head(block, head);
-        let group_bytes = self.layout.k_group_bytes();
-        let (codes, scales) =
-            bytes[group * group_bytes..][..group_bytes].split_at(self.layout.k_group_codes());
+        let strides = &self.strides;
+        let bytes = &self.head(block, head)[group * strides.k_group..][..strides.k_group];
+        let (codes, scales) = bytes.split_at(strides.k_group_codes);
         KeyGroup { codes, scales: cast_slice(scales) }
     }
 
-    /// The value of a slot of a head of a block.
-    pub(crate) fn value(&self, block: u32, head: usize, slot: usize) -> ValueRow<'_> {
-        let values = &self.head(block, head)[self.layout.k_bytes()..];
-        let row_bytes = self.layout.v_padded() * self.layout.element_bytes();
-        let n_scales = self.layout.n_scales(self.layout.v_padded());
-        let scales = &values[self.layout.v_codes() + slot * n_scales * 2..][..n_scales * 2];
-        ValueRow { codes: &values[slot * row_bytes..][..row_bytes], scales: cast_slice(scales) }
+    /// Group `group` of the values of a head of a block.
+    #[inline(always)]
+    pub(crate) fn values(&self, block: u32, head: usize, group: usize) -> ValueGroup<'_> {
+        let strides = &self.strides;
+        let bytes = self.head(block, head);
+        let codes = &bytes[strides.v_start + group * strides.v_group_codes..][..strides.v_group_codes];
+        let scales = &bytes[strides.v_scales + group * strides.v_group_scales..][..strides.v_group_scales];
+        ValueGroup { codes, scales: cast_slice(scales) }
     }
 
+    #[inline(always)]
     fn head(&self, block: u32, head: usize) -> &[u8] {
         assert!((block as usize) < self.n_blocks && head < self.layout.n_kv_heads, "block {block} exists");
-        let head_bytes = self.layout.head_bytes();
-        let first = block as usize * self.layout.block_bytes() + head * head_bytes;
-        &self.memory.as_slice()[first..][..head_bytes]
+        let first = block as usize * self.strides.block + head * self.strides.head;
+        &self.memory.as_slice()[first..][..self.strides.head]
     }
 }
 

@@ -29,7 +29,6 @@ pub(crate) const N_LANES: usize = 16;
 /// # Safety
 /// Every function needs the instruction set of its implementor. Those that take a pointer need 16 readable or writable
 /// elements behind it; no alignment.
-#[expect(clippy::missing_safety_doc, reason = "stated once for all, above")]
 pub(crate) trait Lanes: Copy {
     /// How many registers the sixteen take: what tiles are sized by.
     const REGISTERS: usize;

@@ -72,8 +72,6 @@ pub(crate) type Scales = [u16; ROWS];
 /// Blocks whose 16 scales fill only half a cache line go in pairs, one line of scales before two blocks, so that
 /// every block starts on a line. A last single block has a line of scales of its own.
 pub(crate) trait Paired: Pod {
-    /// Columns of a block.
-    const COLS: usize;
     /// Bytes of a pair.
     const PAIR: usize = 64 + 2 * size_of::<Self>();
 
@@ -112,15 +110,9 @@ pub(crate) trait Paired: Pod {
     }
 }
 
-impl Paired for Q6KGroup {
-    const COLS: usize = 256;
-}
-impl Paired for Q80Group {
-    const COLS: usize = 32;
-}
-impl Paired for Q40Group {
-    const COLS: usize = 32;
-}
+impl Paired for Q6KGroup {}
+impl Paired for Q80Group {}
+impl Paired for Q40Group {}
 
 /// Bytes of a row group, or `None` if there are no kernels for the type.
 pub(crate) fn group_bytes(ty: TensorType, n_cols: usize) -> Option<usize> {

@@ -6,10 +6,9 @@
 #![expect(unsafe_code, reason = "claims write disjoint parts of one output")]
 
 use crate::activations::TILE;
-#[cfg(target_arch = "x86_64")]
-use crate::lanes::{self, Lanes};
 use crate::layout::ROWS;
 use crate::memory::Disjoint;
+use crate::numerics::silu_mul_row;
 use crate::tile::{TileInput, TileKernel, TileOut};
 use crate::{Activations, Isa, Matrix, Pool};
 
@@ -64,7 +63,8 @@ pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
         let (part, bias, accumulate, out) = &jobs[job];
         let n_out = part.weights.n_rows();
         let mut sums: TileOut = [[0.0; ROWS]; TILE];
-        let n_tokens = part.multiply(x, group, tile, first_of_group, &mut sums);
+        let next = first_of_group.then(|| part.group_or_end(group + 1));
+        let n_tokens = part.multiply(x, group, tile, next, &mut sums);
         let rows = group * ROWS..n_out.min((group + 1) * ROWS);
         for (token, sums) in sums.iter_mut().take(n_tokens).enumerate() {
             if let Some(bias) = bias {
@@ -101,15 +101,16 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
     run_plans(pool, &[plan], |_, group, tile, first_of_group| {
         let mut gates: TileOut = [[0.0; ROWS]; TILE];
         let mut ups: TileOut = [[0.0; ROWS]; TILE];
-        let n_tokens = gate.multiply(x, group, tile, first_of_group, &mut gates);
-        up.multiply(x, group, tile, first_of_group, &mut ups);
+        let next_up = first_of_group.then(|| up.weights.group(group));
+        let n_tokens = gate.multiply(x, group, tile, next_up, &mut gates);
+        let next_gate = first_of_group.then(|| gate.group_or_end(group + 1));
+        up.multiply(x, group, tile, next_gate, &mut ups);
         let rows = group * ROWS..n_ff.min((group + 1) * ROWS);
-        for (token, (gates, ups)) in gates.iter_mut().zip(&ups).take(n_tokens).enumerate() {
-            swiglu(isa, gates, ups);
+        for (token, (gates, ups)) in gates.iter().zip(&ups).take(n_tokens).enumerate() {
             let start = (tile * TILE + token) * n_ff + rows.start;
             // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
             let out = unsafe { out.range(start, rows.len()) };
-            out.copy_from_slice(&gates[..rows.len()]);
+            silu_mul_row(isa, &gates[..rows.len()], &ups[..rows.len()], out);
         }
     });
 }
@@ -127,19 +128,26 @@ impl<'a> Part<'a> {
         Self { weights, kernel: TileKernel::new(weights.ty(), isa) }
     }
 
-    /// Multiplies a group by a tile; returns how many tokens the tile has.
+    /// The weights of a group, or nothing behind the last.
+    fn group_or_end(&self, group: usize) -> &'a [u8] {
+        if group < self.weights.n_groups() { self.weights.group(group) } else { &[] }
+    }
+
+    /// Multiplies a group by a tile, before `next` is read if both come from memory; returns how many tokens the tile
+    /// has.
     #[inline]
     fn multiply(
         &self,
         x: &Activations,
         group: usize,
         tile: usize,
-        first_of_group: bool,
+        next: Option<&[u8]>,
         out: &mut TileOut,
     ) -> usize {
-        let (n_tokens, x) = x.tile(self.weights.act_kind(), tile);
+        let (n_tokens, x_tile) = x.tile(self.weights.act_kind(), tile);
         let w = self.weights.group(group);
-        let input = TileInput { w, x, n_cols: self.weights.n_cols(), prefetch: first_of_group };
+        let keep = x.n_tiles() > 1;
+        let input = TileInput { w, x: x_tile, n_cols: self.weights.n_cols(), next, keep };
         self.kernel.run(input, n_tokens, out);
         n_tokens
     }
@@ -204,49 +212,4 @@ fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, boo
             }
         }
     });
-}
-
-/// `gate = silu(gate) * up`, where `silu(g) = g / (1 + exp(-g))`.
-fn swiglu(isa: Isa, gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: callers pass what `Isa::usable` found on this machine.
-        Isa::Avx512 => unsafe { swiglu_avx512(gate, up) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { swiglu_avx2(gate, up) },
-        _ => {
-            for (g, u) in gate.iter_mut().zip(up) {
-                *g = *g / (1.0 + crate::exp(-*g)) * u;
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-fn swiglu_avx512(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the features are enabled here.
-    unsafe { swiglu_lanes::<lanes::Avx512>(gate, up) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn swiglu_avx2(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the features are enabled here.
-    unsafe { swiglu_lanes::<lanes::Avx2>(gate, up) }
-}
-
-/// # Safety
-/// As [`Lanes`].
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn swiglu_lanes<V: Lanes>(gate: &mut [f32; ROWS], up: &[f32; ROWS]) {
-    // SAFETY: the caller has the instruction set; both arrays have 16 floats.
-    unsafe {
-        let (g, u) = (V::load(gate.as_ptr()), V::load(up.as_ptr()));
-        // Minus zero, so that minus g is exact for zeros too.
-        let exp = lanes::exp(V::splat(-0.0).sub(g));
-        g.div(V::splat(1.0).add(exp)).mul(u).store(gate.as_mut_ptr());
-    }
 }

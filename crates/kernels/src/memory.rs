@@ -15,7 +15,7 @@ pub(crate) const LINE: usize = 64;
 
 /// From this size on, buffers come from `mmap` and ask for huge pages.
 #[cfg(target_os = "linux")]
-const HUGE_PAGES_FROM: usize = 4 << 20;
+const HUGE_PAGES_FROM: usize = HUGE_PAGE;
 
 /// The size and alignment of a huge page.
 #[cfg(target_os = "linux")]
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_zeroed_and_writable() {
-        for len in [0, 1, 63, 4096, (4 << 20) - 1, 4 << 20, (6 << 20) + 17] {
+        for len in [0, 1, 63, 4096, (2 << 20) - 1, 2 << 20, (6 << 20) + 17] {
             let mut bytes = AlignedBytes::zeroed(len);
             assert_eq!(bytes.len(), len);
             assert_eq!(bytes.as_ptr().align_offset(LINE), 0);

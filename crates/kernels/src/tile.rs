@@ -20,8 +20,11 @@ pub(crate) struct TileInput<'a> {
     /// `[block][token]`, as `activations` describes it.
     pub x: &'a [u8],
     pub n_cols: usize,
-    /// Whether to ask for the weights that follow `w` in memory: they are next, and not in a cache.
-    pub prefetch: bool,
+    /// The weights that will be read after `w`, if caches should be told: `w` itself comes from memory, not from a
+    /// cache, and so will they.
+    pub next: Option<&'a [u8]>,
+    /// Whether `w` will be read again for the tiles that follow.
+    pub keep: bool,
 }
 
 /// `[token][row]`

@@ -275,7 +275,7 @@ fn swiglu_is_the_two_products_combined() {
         let expected: Vec<f32> = multiply(&pool, &gate, &x)
             .iter()
             .zip(multiply(&pool, &up, &x))
-            .map(|(&g, u)| g / (1.0 + ingle_kernels::exp(-g)) * u)
+            .map(|(&g, u)| g * (1.0 / (1.0 + ingle_kernels::exp(-g))) * u)
             .collect();
         for isa in Isa::available() {
             let pool = Pool::with(2, isa, ClaimOrder::Forward);

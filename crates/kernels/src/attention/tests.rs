@@ -33,7 +33,9 @@ impl Case {
         let n_used = len.div_ceil(layout.block_size);
         let n_blocks = n_used + 3;
         // Steps that have no common factor with the number of blocks visit each once.
-        let step = (1..).map(|i| shuffle * 2 + i).find(|s| (2..=*s).all(|d| s % d > 0 || n_blocks % d > 0));
+        let step = (1..)
+            .map(|i| shuffle * 2 + i)
+            .find(|s| (2..=*s).all(|d| !s.is_multiple_of(d) || !n_blocks.is_multiple_of(d)));
         let step = step.expect("1 has no factors");
         let table: Vec<u32> = (0..n_used).map(|i| ((i * step + shuffle) % n_blocks) as u32).collect();
         let q = numbers(len * params.n_heads * layout.k_dim, 1).iter().map(|x| x * 3.0).collect();

@@ -1,6 +1,7 @@
 //! The loops over one part of a claim, written once over [`Lanes`].
 //!
-//! Everything here is inlined into a function that enables an instruction set. How many rows and vectors are computed
+//! Everything here is inlined into a function that enables an instruction set; so there are loops where closures
+//! would read better, because a closure that is not inlined would call every instruction as a function. How many rows and vectors are computed
 //! together changes registers and speed, never a chain.
 
 use std::ops::Range;
@@ -68,10 +69,7 @@ impl Tiles<'_> {
             let Some(&first_row) = active.peek() else { continue };
             let n_active = active.take_while(|&row| !self.visible(row, &positions).is_empty()).count();
             // SAFETY: the caller has the instruction set.
-            unsafe {
-                self.load_keys::<V>(start, &seen, scratch.keys);
-                self.load_values::<V>(start, &seen, scratch.values);
-            }
+            unsafe { self.load::<V>(start, &seen, end, scratch.keys, scratch.values) };
             let mut tile = Tile {
                 k_dim: layout.k_dim,
                 v_padded: layout.v_padded(),
@@ -102,63 +100,88 @@ impl Tiles<'_> {
         }
     }
 
-    /// Converts the groups of keys that hold something of `seen` (offsets from `start`).
+    /// Converts the groups of 16 slots of the tile at `start` that hold something of `seen` (offsets from `start`), and
+    /// asks for the memory of the next tile: with few rows, attention waits for nothing but memory.
     ///
     /// # Safety
     /// As [`Lanes`].
     #[inline(always)]
-    unsafe fn load_keys<V: Lanes>(&self, start: usize, seen: &Range<usize>, keys: &mut [f32]) {
+    unsafe fn load<V: Lanes>(
+        &self,
+        start: usize,
+        seen: &Range<usize>,
+        end: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
         let layer = self.task.layer;
         let layout = layer.layout();
-        let groups = keys.chunks_exact_mut(layout.k_dim * N_LANES).enumerate();
-        for (group, out) in groups.take(seen.end.div_ceil(N_LANES)).skip(seen.start / N_LANES) {
-            let position = start + group * N_LANES;
+        let place = |position: usize| {
             let block = self.job.block_table[position / layout.block_size];
-            let stored = layer.keys(block, self.kv_head, position % layout.block_size / N_LANES);
-            let out = out.as_chunks_mut::<N_LANES>().0;
+            (block, position % layout.block_size / N_LANES)
+        };
+        let n_scales = layout.v_padded().div_ceil(Q8_BLOCK);
+        for group in seen.start / N_LANES..seen.end.div_ceil(N_LANES) {
+            let position = start + group * N_LANES;
+            let (block, in_block) = place(position);
+            let stored_keys = layer.keys(block, self.kv_head, in_block);
+            let stored_values = layer.values(block, self.kv_head, in_block);
+            let (next_keys, next_values) = if position + TILE < end {
+                let (block, in_block) = place(position + TILE);
+                let (keys, values) =
+                    (layer.keys(block, self.kv_head, in_block), layer.values(block, self.kv_head, in_block));
+                (keys.codes, values.codes)
+            } else {
+                (&[][..], &[][..])
+            };
+            let keys = &mut keys[group * layout.k_dim * N_LANES..][..layout.k_dim * N_LANES];
+            let keys = keys.as_chunks_mut::<N_LANES>().0;
+            let values = &mut values[group * layout.v_padded() * N_LANES..][..layout.v_padded() * N_LANES];
             // SAFETY: arrays of 16; the caller has the instruction set.
-            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
-            if layout.kv_type == KvType::Q8_0 {
-                let scales = stored.scales.as_chunks::<N_LANES>().0;
-                for (out, scales) in out.chunks_mut(Q8_BLOCK).zip(scales) {
-                    // SAFETY: as above.
-                    unsafe {
-                        let scales = V::load_f16(scales.as_ptr());
-                        for out in out {
-                            V::load(out.as_ptr()).mul(scales).store(out.as_mut_ptr());
+            unsafe {
+                prefetch(next_keys);
+                convert::<V>(layout.kv_type, stored_keys.codes, keys);
+                prefetch(next_values);
+                convert::<V>(layout.kv_type, stored_values.codes, values.as_chunks_mut::<N_LANES>().0);
+                if layout.kv_type == KvType::Q8_0 {
+                    let scales = stored_keys.scales.as_chunks::<N_LANES>().0;
+                    for (keys, scales) in keys.chunks_mut(Q8_BLOCK).zip(scales) {
+                        multiply(V::load_f16(scales.as_ptr()), keys);
+                    }
+                    let rows = values.chunks_exact_mut(layout.v_padded());
+                    for (row, scales) in rows.zip(stored_values.scales.chunks_exact(n_scales)) {
+                        let blocks = row.as_chunks_mut::<N_LANES>().0.chunks_mut(Q8_BLOCK / N_LANES);
+                        for (block, &scale) in blocks.zip(scales) {
+                            // The same conversion as of the keys' scales; sixteen times the same.
+                            multiply(V::load_f16([scale; N_LANES].as_ptr()), block);
                         }
                     }
                 }
             }
         }
     }
+}
 
-    /// Converts the values of `seen` (offsets from `start`).
-    ///
-    /// # Safety
-    /// As [`Lanes`].
-    #[inline(always)]
-    unsafe fn load_values<V: Lanes>(&self, start: usize, seen: &Range<usize>, values: &mut [f32]) {
-        let layer = self.task.layer;
-        let layout = layer.layout();
-        let rows = values.chunks_exact_mut(layout.v_padded()).enumerate();
-        for (i, out) in rows.take(seen.end).skip(seen.start) {
-            let position = start + i;
-            let block = self.job.block_table[position / layout.block_size];
-            let stored = layer.value(block, self.kv_head, position % layout.block_size);
-            let out = out.as_chunks_mut::<N_LANES>().0;
-            // SAFETY: arrays of 16; the caller has the instruction set.
-            unsafe { convert::<V>(layout.kv_type, stored.codes, out) };
-            for (out, scale) in out.chunks_mut(Q8_BLOCK / N_LANES).zip(stored.scales) {
-                // SAFETY: as above.
-                unsafe {
-                    let scale = V::splat(scale.to_f32());
-                    for out in out {
-                        V::load(out.as_ptr()).mul(scale).store(out.as_mut_ptr());
-                    }
-                }
-            }
-        }
+/// Asks for memory that will be read soon.
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, at an address inside a slice; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn multiply<V: Lanes>(factor: V, x: &mut [[f32; N_LANES]]) {
+    for x in x {
+        // SAFETY: arrays of 16; the caller has the instruction set.
+        unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) }
     }
 }
 
@@ -212,7 +235,7 @@ impl Tile<'_> {
         part: &mut Part<'_>,
     ) {
         let groups = visible[0].start / N_LANES..visible[R - 1].end.div_ceil(N_LANES);
-        let mut alphas = [1.0; R];
+        let mut alphas;
         // SAFETY: the caller has the instruction set.
         unsafe {
             if groups.len() < N_GROUPS {
@@ -225,30 +248,28 @@ impl Tile<'_> {
                 self.scores::<V, R, 2>(m, 0);
                 self.scores::<V, R, 2>(m, 2);
             }
-            for i in 0..R {
-                alphas[i] = self.weigh::<V>(m + i, &visible[i], part);
-            }
+            alphas = self.weigh::<V, R>(m, &visible, part);
         }
         // Positions that all rows see are added together; the few others row by row, in their place in the order.
         let common = visible.iter().fold(0..TILE, |c, v| c.start.max(v.start)..c.end.min(v.end));
         // SAFETY: the caller has the instruction set.
         unsafe {
             if common.is_empty() {
-                for i in 0..R {
-                    self.add::<V, 1>(m + i, [alphas[i]], visible[i].clone(), part);
+                for (i, (visible, alpha)) in visible.into_iter().zip(alphas).enumerate() {
+                    self.add::<V, 1>(m + i, [alpha], visible, part);
                 }
                 return;
             }
-            for i in 0..R {
-                if visible[i].start < common.start {
-                    self.add::<V, 1>(m + i, [alphas[i]], visible[i].start..common.start, part);
-                    alphas[i] = 1.0;
+            for (i, (visible, alpha)) in visible.iter().zip(&mut alphas).enumerate() {
+                if visible.start < common.start {
+                    self.add::<V, 1>(m + i, [*alpha], visible.start..common.start, part);
+                    *alpha = 1.0;
                 }
             }
             self.add::<V, R>(m, alphas, common.clone(), part);
-            for i in 0..R {
-                if visible[i].end > common.end {
-                    self.add::<V, 1>(m + i, [1.0], common.end..visible[i].end, part);
+            for (i, visible) in visible.iter().enumerate() {
+                if visible.end > common.end {
+                    self.add::<V, 1>(m + i, [1.0], common.end..visible.end, part);
                 }
             }
         }
@@ -268,7 +289,10 @@ impl Tile<'_> {
         unsafe {
             let mut sums = [[V::splat(0.0); G]; R];
             for d in 0..k_dim {
-                let k: [V; G] = std::array::from_fn(|g| V::load(keys[g].get_unchecked(d).as_ptr()));
+                let mut k = [sums[0][0]; G];
+                for (k, keys) in k.iter_mut().zip(&keys) {
+                    *k = V::load(keys.get_unchecked(d).as_ptr());
+                }
                 for i in 0..R {
                     let q = V::splat(*q[i].get_unchecked(d));
                     for g in 0..G {
@@ -285,48 +309,66 @@ impl Tile<'_> {
         }
     }
 
-    /// Turns the scores of a row into weights against its new maximum, and adds them to its sums. Returns the factor
-    /// that brings what the row has so far to that maximum.
+    /// Turns the scores of rows `m..m + R` into weights against their new maxima, and adds them to their sums. Returns
+    /// the factors that bring what the rows have so far to those maxima. Step by step for all rows, because each
+    /// row alone is one long wait for its own maximum.
     ///
     /// # Safety
     /// As [`Lanes`].
     #[inline(always)]
-    unsafe fn weigh<V: Lanes>(&mut self, m: usize, visible: &Range<usize>, part: &mut Part<'_>) -> f32 {
-        let scores = &mut self.scores[m * TILE..][..TILE];
-        // SAFETY: `scores` is 64 floats, arrays are of 16; the caller has the instruction set.
+    unsafe fn weigh<V: Lanes, const R: usize>(
+        &mut self,
+        m: usize,
+        visible: &[Range<usize>; R],
+        part: &mut Part<'_>,
+    ) -> [f32; R] {
+        let scores = self.scores[m * TILE..(m + R) * TILE].as_chunks_mut::<TILE>().0;
+        let old_max: &mut [f32; R] = (&mut part.max[m..m + R]).try_into().expect("a slice of this length");
+        let sums: &mut [[f32; N_LANES]; R] =
+            (&mut part.sums[m..m + R]).try_into().expect("a slice of this length");
+        // SAFETY: arrays of 16 or of 64; the caller has the instruction set.
         unsafe {
             if let Some(cap) = self.softcap {
                 let (cap, inverse) = (V::splat(cap), V::splat(1.0 / cap));
-                for scores in scores.as_chunks_mut::<N_LANES>().0 {
+                for scores in scores.as_flattened_mut().as_chunks_mut::<N_LANES>().0 {
                     let score = V::load(scores.as_ptr());
                     lanes::tanh(score.mul(inverse)).mul(cap).store(scores.as_mut_ptr());
                 }
             }
-            // What is not visible may be anything: it becomes a weight of exactly 0.
-            scores[..visible.start].fill(f32::NEG_INFINITY);
-            scores[visible.end..].fill(f32::NEG_INFINITY);
-            let at = scores.as_mut_ptr();
-            let s: [V; N_GROUPS] = std::array::from_fn(|g| V::load(at.add(g * N_LANES)));
-            let tile_max = s[0].max(s[1]).max(s[2].max(s[3])).max_lane();
-            let old_max = part.max[m];
-            let mut alpha = 1.0;
-            let mut sums = V::load(part.sums[m].as_ptr());
-            if tile_max > old_max {
-                let mut factor = [0.0; N_LANES];
-                let alphas = lanes::exp(V::splat(old_max - tile_max));
-                alphas.store(factor.as_mut_ptr());
-                alpha = factor[0];
-                part.max[m] = tile_max;
-                sums = sums.mul(alphas);
+            // One lane per row; the others hold e^0.
+            let mut alphas = [0.0; N_LANES];
+            for i in 0..R {
+                // What is not visible may be anything: it becomes a weight of exactly 0.
+                if visible[i].len() < TILE {
+                    scores[i][..visible[i].start].fill(f32::NEG_INFINITY);
+                    scores[i][visible[i].end..].fill(f32::NEG_INFINITY);
+                }
+                let at = scores[i].as_ptr();
+                let mut max = V::load(at);
+                for g in 1..N_GROUPS {
+                    max = max.max(V::load(at.add(g * N_LANES)));
+                }
+                let tile_max = max.max_lane();
+                let raised = tile_max > old_max[i];
+                alphas[i] = if raised { old_max[i] - tile_max } else { 0.0 };
+                old_max[i] = if raised { tile_max } else { old_max[i] };
             }
-            let max = V::splat(part.max[m]);
-            for (g, s) in s.into_iter().enumerate() {
-                let weights = lanes::exp(s.sub(max));
-                weights.store(at.add(g * N_LANES));
-                sums = sums.add(weights);
+            lanes::exp(V::load(alphas.as_ptr())).store(alphas.as_mut_ptr());
+            for i in 0..R {
+                let at = scores[i].as_mut_ptr();
+                let max = V::splat(old_max[i]);
+                let mut sum = V::load(sums[i].as_ptr()).mul(V::splat(alphas[i]));
+                let mut weights = [sum; N_GROUPS];
+                for (g, weights) in weights.iter_mut().enumerate() {
+                    *weights = lanes::exp(V::load(at.add(g * N_LANES)).sub(max));
+                }
+                for (g, weights) in weights.into_iter().enumerate() {
+                    weights.store(at.add(g * N_LANES));
+                    sum = sum.add(weights);
+                }
+                sum.store(sums[i].as_mut_ptr());
             }
-            sums.store(part.sums[m].as_mut_ptr());
-            alpha
+            std::array::from_fn(|i| alphas[i])
         }
     }
 
@@ -387,13 +429,19 @@ impl Tile<'_> {
         // `values`, whose `positions.len()` rows are sliced above as the weights are; the caller has the instruction
         // set.
         unsafe {
-            let mut sums: [[V; N]; R] = std::array::from_fn(|i| {
-                let alpha = V::splat(alphas[i]);
-                std::array::from_fn(|n| V::load(out[i].add(n * N_LANES)).mul(alpha))
-            });
+            let mut sums = [[V::splat(0.0); N]; R];
+            for ((sums, out), &alpha) in sums.iter_mut().zip(&out).zip(&alphas) {
+                let alpha = V::splat(alpha);
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(out.add(n * N_LANES)).mul(alpha);
+                }
+            }
             for p in 0..positions.len() {
                 let row = values.as_ptr().add(p * v_padded + first);
-                let v: [V; N] = std::array::from_fn(|n| V::load(row.add(n * N_LANES)));
+                let mut v = [sums[0][0]; N];
+                for (n, v) in v.iter_mut().enumerate() {
+                    *v = V::load(row.add(n * N_LANES));
+                }
                 for i in 0..R {
                     let weight = V::splat(*weights[i].get_unchecked(p));
                     for n in 0..N {
@@ -401,9 +449,9 @@ impl Tile<'_> {
                     }
                 }
             }
-            for i in 0..R {
-                for n in 0..N {
-                    sums[i][n].store(out[i].add(n * N_LANES));
+            for (sums, out) in sums.into_iter().zip(out) {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    sum.store(out.add(n * N_LANES));
                 }
             }
         }

@@ -23,10 +23,11 @@ pub(crate) fn read(layer: &KvLayer, block: u32, head: usize, slot: usize) -> (Ve
         let scale = if q8 { keys.scales[d / Q8_BLOCK * N_LANES + lane].to_f32() } else { 1.0 };
         decode(keys.codes, d * N_LANES + lane) * scale
     });
-    let row = layer.value(block, head, slot);
+    let values = layer.values(block, head, slot / N_LANES);
+    let n_scales = layout.v_padded().div_ceil(Q8_BLOCK);
     let value = (0..layout.v_dim).map(|d| {
-        let scale = if q8 { row.scales[d / Q8_BLOCK].to_f32() } else { 1.0 };
-        decode(row.codes, d) * scale
+        let scale = if q8 { values.scales[lane * n_scales + d / Q8_BLOCK].to_f32() } else { 1.0 };
+        decode(values.codes, lane * layout.v_padded() + d) * scale
     });
     (key.collect(), value.collect())
 }
@@ -85,13 +86,10 @@ fn copies_exactly_the_slots_asked_for() {
             let before: Vec<_> =
                 (0..32).map(|slot| [0, 1].map(|head| read(&layer, to, head, slot))).collect();
             layer.copy_block(from, to, n_slots);
-            for slot in 0..32 {
-                for head in 0..2 {
-                    let expected = if slot < n_slots {
-                        read(&layer, from, head, slot)
-                    } else {
-                        before[slot][head].clone()
-                    };
+            for (slot, before) in before.iter().enumerate() {
+                for (head, before) in before.iter().enumerate() {
+                    let expected =
+                        if slot < n_slots { read(&layer, from, head, slot) } else { before.clone() };
                     assert_eq!(read(&layer, to, head, slot), expected, "{kv_type:?} {n_slots} {slot}");
                 }
             }

@@ -17,9 +17,50 @@ macro_rules! both {
     };
 }
 
+// Functions and not closures below: a closure that is not inlined loses the instruction set.
+
 #[inline(always)]
-unsafe fn two(x: __m256) -> Avx2 {
+fn two(x: __m256) -> Avx2 {
     Avx2(x, x)
+}
+
+/// # Safety
+/// As [`Lanes`], for 8 elements.
+#[inline(always)]
+unsafe fn widen_bf16(from: *const half::bf16) -> __m256 {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    }
+}
+
+/// # Safety
+/// As [`Lanes`], for 8 elements.
+#[inline(always)]
+unsafe fn widen_i8(from: *const i8) -> __m256 {
+    // SAFETY: by this function's contract.
+    unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+}
+
+/// [`Lanes::pow2_halves`] for 8 lanes.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn pow2_halves(x: __m256) -> (__m256, __m256) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let round = _mm256_set1_epi32(EXP_ROUND.to_bits() as i32);
+        let k = _mm256_sub_epi32(_mm256_castps_si256(x), round);
+        let a = _mm256_srai_epi32::<1>(k);
+        let b = _mm256_sub_epi32(k, a);
+        let one = _mm256_set1_epi32(127);
+        (
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(a, one))),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(b, one))),
+        )
+    }
 }
 
 // SAFETY comments: every function here is a few intrinsics of AVX2, FMA or F16C, which the caller's machine has by the
@@ -50,21 +91,12 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16(from: *const half::bf16) -> Self {
         // SAFETY: see above.
-        unsafe {
-            let widen = |p: *const half::bf16| {
-                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-            };
-            Self(widen(from), widen(from.add(8)))
-        }
+        unsafe { Self(widen_bf16(from), widen_bf16(from.add(8))) }
     }
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
         // SAFETY: see above.
-        unsafe {
-            let widen = |p: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
-            Self(widen(from), widen(from.add(8)))
-        }
+        unsafe { Self(widen_i8(from), widen_i8(from.add(8))) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -149,19 +181,8 @@ impl Lanes for Avx2 {
     unsafe fn pow2_halves(self) -> (Self, Self) {
         // SAFETY: see above.
         unsafe {
-            let halves = |x: __m256| {
-                let round = _mm256_set1_epi32(EXP_ROUND.to_bits() as i32);
-                let k = _mm256_sub_epi32(_mm256_castps_si256(x), round);
-                let a = _mm256_srai_epi32::<1>(k);
-                let b = _mm256_sub_epi32(k, a);
-                let one = _mm256_set1_epi32(127);
-                (
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(a, one))),
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(b, one))),
-                )
-            };
-            let (a0, b0) = halves(self.0);
-            let (a1, b1) = halves(self.1);
+            let (a0, b0) = pow2_halves(self.0);
+            let (a1, b1) = pow2_halves(self.1);
             (Self(a0, a1), Self(b0, b1))
         }
     }

@@ -4,23 +4,26 @@
 use std::arch::x86_64::*;
 
 use super::{
-    TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes,
+    Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store, tile_in_passes,
 };
 
 tile_in_passes!(
     /// Twin: `reference::floats::f32_tile`.
     f32_tile,
-    f32_pass
+    f32_pass,
+    four: true
 );
 tile_in_passes!(
     /// Twin: `reference::floats::f16_tile`.
     f16_tile,
-    f16_pass
+    f16_pass,
+    four: true
 );
 tile_in_passes!(
     /// Twin: `reference::floats::bf16_tile`.
     bf16_tile,
-    bf16_pass
+    bf16_pass,
+    four: true
 );
 
 /// # Safety
@@ -29,13 +32,14 @@ tile_in_passes!(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn f32_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for k in 0..input.n_cols {
-        if input.prefetch {
-            prefetch_ahead::<1>(w.wrapping_add(k * 64));
-        }
+        prefetch.ahead::<1>(w.wrapping_add(k * 64));
         // SAFETY: the group's column k.
-        let weights = [0, 32].map(|h| _mm256_castsi256_ps(unsafe { load(w.add(k * 64 + h)) }));
+        let weights = unsafe {
+            [_mm256_castsi256_ps(load(w.add(k * 64))), _mm256_castsi256_ps(load(w.add(k * 64 + 32)))]
+        };
         for (g, sums) in sums.iter_mut().enumerate() {
             // SAFETY: column k of token first + g.
             let x = unsafe { broadcast_f32(x.add((k * N + first + g) * 4)) };
@@ -53,10 +57,11 @@ unsafe fn f32_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn f16_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for k in 0..input.n_cols {
-        if input.prefetch && k % 2 == 0 {
-            prefetch_ahead::<1>(w.wrapping_add(k * 32));
+        if k % 2 == 0 {
+            prefetch.ahead::<1>(w.wrapping_add(k * 32));
         }
         // SAFETY: the group's column k.
         let weights = unsafe { [load_halves(w.add(k * 32)), load_halves(w.add(k * 32 + 16))] };
@@ -77,11 +82,10 @@ unsafe fn f16_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn bf16_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for pair in 0..input.n_cols.div_ceil(2) {
-        if input.prefetch {
-            prefetch_ahead::<1>(w.wrapping_add(pair * 64));
-        }
+        prefetch.ahead::<1>(w.wrapping_add(pair * 64));
         for h in 0..2 {
             // SAFETY: columns 2 * pair and 2 * pair + 1 of 8 rows.
             let (even, odd) = widen(unsafe { load(w.add(pair * 64 + h * 32)) });

@@ -1,4 +1,5 @@
-//! AVX2 with FMA and F16C: two registers of 8 rows. Tokens go two at a time: what 16 registers hold.
+//! AVX2 with FMA and F16C: two registers of 8 rows. Tokens go two or four at a time: what 16 registers
+//! hold.
 
 mod floats;
 mod k_quants;
@@ -8,7 +9,7 @@ use std::arch::x86_64::*;
 
 use ingle_gguf::TensorType;
 
-use super::prefetch_ahead;
+use super::Prefetch;
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
 
 /// The kernels of a type.
@@ -25,25 +26,34 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
     }
 }
 
-/// Defines a tile function of `N` tokens from a pass over `G` of them, the first of which is given.
+/// Defines a tile function of `N` tokens from a pass over `G` of them, the first of which is given; `G` is 4 only
+/// where `four` says that registers suffice.
 macro_rules! tile_in_passes {
-    ($(#[$doc:meta])* $tile:ident, $pass:ident) => {
+    ($(#[$doc:meta])* $tile:ident, $pass:ident, four: $four:literal) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// See `TileFn`.
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(crate) unsafe fn $tile<const N: usize>(mut input: TileInput<'_>, out: &mut TileOut) {
-            for first in (0..N).step_by(2) {
+            // Later passes read the weights again.
+            input.keep |= N > if $four { 4 } else { 2 };
+            let mut first = 0;
+            while first < N {
                 // SAFETY: this function's contract; `first + G` is at most N.
                 unsafe {
-                    if first + 2 <= N {
+                    if $four && first + 4 <= N {
+                        $pass::<N, 4>(input, first, out);
+                        first += 4;
+                    } else if first + 2 <= N {
                         $pass::<N, 2>(input, first, out);
+                        first += 2;
                     } else {
                         $pass::<N, 1>(input, first, out);
+                        first += 1;
                     }
                 }
-                input.prefetch = false;
+                input.next = None;
             }
         }
     };

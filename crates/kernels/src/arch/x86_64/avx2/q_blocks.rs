@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::mem::offset_of;
 
 use super::{
-    TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store, tile_in_passes,
+    Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store, tile_in_passes,
 };
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
@@ -15,12 +15,14 @@ const X: usize = size_of::<X32>();
 tile_in_passes!(
     /// Twin: `reference::q_blocks::q8_0_tile`.
     q8_0_tile,
-    q8_0_pass
+    q8_0_pass,
+    four: false
 );
 tile_in_passes!(
     /// Twin: `reference::q_blocks::q4_0_tile`.
     q4_0_tile,
-    q4_0_pass
+    q4_0_pass,
+    four: false
 );
 
 /// # Safety
@@ -31,12 +33,11 @@ unsafe fn q8_0_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
     let offset = _mm256_set1_epi8(-128);
     let ones = _mm256_set1_epi16(1);
     let mut x = input.x.as_ptr().wrapping_add(first * X);
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q80Group::block_at(block));
-        if input.prefetch {
-            prefetch_ahead::<9>(w);
-        }
+        prefetch.ahead::<9>(w);
         let mut dots = [[_mm256_setzero_si256(); 2]; G];
         for i in 0..8 {
             for h in 0..2 {
@@ -73,12 +74,11 @@ unsafe fn q4_0_pass<const N: usize, const G: usize>(input: TileInput<'_>, first:
     let nibbles = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
     let mut x = input.x.as_ptr().wrapping_add(first * X);
+    let prefetch = Prefetch::new(&input);
     let mut sums = [[_mm256_setzero_ps(); 2]; G];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
-        if input.prefetch {
-            prefetch_ahead::<5>(w);
-        }
+        prefetch.ahead::<5>(w);
         let mut dots = [[_mm256_setzero_si256(); 2]; G];
         for i in 0..8 {
             for h in 0..2 {

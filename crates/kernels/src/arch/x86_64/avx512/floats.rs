@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store};
+use super::{Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 
 /// Twin: `reference::floats::f32_tile`.
 ///
@@ -11,11 +11,10 @@ use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, pre
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn f32_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for k in 0..input.n_cols {
-        if input.prefetch {
-            prefetch_ahead::<1>(w.wrapping_add(k * 64));
-        }
+        prefetch.ahead::<1>(w.wrapping_add(k * 64));
         // SAFETY: the group's column k.
         let weights = unsafe { w.add(k * 64).cast::<__m512>().read_unaligned() };
         for (t, sum) in sums.iter_mut().enumerate() {
@@ -33,10 +32,11 @@ pub(crate) unsafe fn f32_tile<const N: usize>(input: TileInput<'_>, out: &mut Ti
 #[target_feature(enable = "avx512f")]
 pub(crate) unsafe fn f16_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for k in 0..input.n_cols {
-        if input.prefetch && k % 2 == 0 {
-            prefetch_ahead::<1>(w.wrapping_add(k * 32));
+        if k % 2 == 0 {
+            prefetch.ahead::<1>(w.wrapping_add(k * 32));
         }
         // SAFETY: the group's column k.
         let weights = unsafe { load_halves(w.add(k * 32)) };
@@ -55,11 +55,10 @@ pub(crate) unsafe fn f16_tile<const N: usize>(input: TileInput<'_>, out: &mut Ti
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(crate) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for pair in 0..input.n_cols.div_ceil(2) {
-        if input.prefetch {
-            prefetch_ahead::<1>(w.wrapping_add(pair * 64));
-        }
+        prefetch.ahead::<1>(w.wrapping_add(pair * 64));
         // SAFETY: the group's columns 2 * pair and 2 * pair + 1.
         let weights = as_bf16(unsafe { load(w.add(pair * 64)) });
         for (t, sum) in sums.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store};
+use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X256;
 use crate::layout::{Paired, Q4KGroup, Q6KGroup};
 
@@ -16,35 +16,28 @@ const X: usize = size_of::<X256>();
 /// See `TileFn`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
-    let nibbles = _mm512_set1_epi8(15);
     let mut w = input.w.as_ptr();
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for _ in 0..input.n_cols / 256 {
         let mut products = [_mm512_setzero_si512(); N];
-        for sub in 0..8 {
-            if input.prefetch {
-                // 37 lines in 8 sub-blocks.
-                prefetch_ahead::<5>(w.wrapping_add(sub * 296 & !63));
-            }
-            let mut dots = [_mm512_setzero_si512(); N];
-            for i in 0..8 {
-                // SAFETY: inside this super-block's quads.
-                let raw = unsafe { load(w.add((sub / 2 * 8 + i) * 64)) };
-                let raw = if sub % 2 == 1 { _mm512_srli_epi16::<4>(raw) } else { raw };
-                let weights = _mm512_and_si512(raw, nibbles);
-                for (t, dot) in dots.iter_mut().enumerate() {
-                    // SAFETY: inside this super-block's q of token t.
-                    let x = unsafe { broadcast(x.add(t * X + sub * 32 + i * 4)) };
-                    *dot = _mm512_dpbusd_epi32(*dot, weights, x);
+        for pair in 0..4 {
+            let ahead = w.wrapping_add((pair * 592) & !63);
+            // 37 lines in 4 times 10.
+            prefetch.ahead::<5>(ahead);
+            // SAFETY: this super-block's weights and activations.
+            unsafe {
+                if N <= N_TWO_CHAINS {
+                    q4_k_two_sub_blocks(w, x, pair, &mut products);
+                } else {
+                    q4_k_sub_block::<N, 0>(w, x, pair, &mut products);
                 }
             }
-            // SAFETY: 16 bytes of scales of this super-block.
-            let scales =
-                unsafe { w.add(offset_of!(Q4KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned() };
-            let scales = _mm512_cvtepu8_epi32(scales);
-            for (product, dot) in products.iter_mut().zip(dots) {
-                *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
+            prefetch.ahead::<5>(ahead.wrapping_add(5 * 64));
+            if N > N_TWO_CHAINS {
+                // SAFETY: as above.
+                unsafe { q4_k_sub_block::<N, 1>(w, x, pair, &mut products) };
             }
         }
         let mut minimums = [_mm512_setzero_si512(); N];
@@ -75,64 +68,115 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     store(sums, out);
 }
 
+/// Sub-block `HIGH` of a pair: those in low or in high nibbles.
+///
+/// # Safety
+/// `w` is a `Q4KGroup`, `x` are `N` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q4_k_sub_block<const N: usize, const HIGH: usize>(
+    w: *const u8,
+    x: *const u8,
+    pair: usize,
+    products: &mut [__m512i; N],
+) {
+    let nibbles = _mm512_set1_epi8(15);
+    let mut dots = [_mm512_setzero_si512(); N];
+    for i in 0..8 {
+        // SAFETY: inside the quads.
+        let raw = unsafe { load(w.add((pair * 8 + i) * 64)) };
+        let raw = if HIGH == 1 { _mm512_srli_epi16::<4>(raw) } else { raw };
+        let weights = _mm512_and_si512(raw, nibbles);
+        for (t, dot) in dots.iter_mut().enumerate() {
+            // SAFETY: inside q of token t.
+            let x = unsafe { broadcast(x.add(t * X + pair * 64 + HIGH * 32 + i * 4)) };
+            *dot = _mm512_dpbusd_epi32(*dot, weights, x);
+        }
+    }
+    // SAFETY: the sub-block's scales.
+    unsafe { q4_k_scale(w, pair * 2 + HIGH, dots, products) };
+}
+
+/// Both sub-blocks of a pair.
+///
+/// # Safety
+/// `w` is a `Q4KGroup`, `x` are `N` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q4_k_two_sub_blocks<const N: usize>(
+    w: *const u8,
+    x: *const u8,
+    pair: usize,
+    products: &mut [__m512i; N],
+) {
+    let nibbles = _mm512_set1_epi8(15);
+    let mut low_dots = [_mm512_setzero_si512(); N];
+    let mut high_dots = [_mm512_setzero_si512(); N];
+    for i in 0..8 {
+        // SAFETY: inside the quads.
+        let raw = unsafe { load(w.add((pair * 8 + i) * 64)) };
+        let low = _mm512_and_si512(raw, nibbles);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(raw), nibbles);
+        for t in 0..N {
+            let x = x.wrapping_add(t * X + pair * 64 + i * 4);
+            // SAFETY: inside q of token t.
+            let (x_low, x_high) = unsafe { (broadcast(x), broadcast(x.add(32))) };
+            low_dots[t] = _mm512_dpbusd_epi32(low_dots[t], low, x_low);
+            high_dots[t] = _mm512_dpbusd_epi32(high_dots[t], high, x_high);
+        }
+    }
+    // SAFETY: the sub-blocks' scales.
+    unsafe {
+        q4_k_scale(w, pair * 2, low_dots, products);
+        q4_k_scale(w, pair * 2 + 1, high_dots, products);
+    }
+}
+
+/// Adds a sub-block's sums times its scales.
+///
+/// # Safety
+/// `w` is a `Q4KGroup`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q4_k_scale<const N: usize>(
+    w: *const u8,
+    sub: usize,
+    dots: [__m512i; N],
+    products: &mut [__m512i; N],
+) {
+    // SAFETY: 16 bytes of scales.
+    let scales = unsafe { w.add(offset_of!(Q4KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned() };
+    let scales = _mm512_cvtepu8_epi32(scales);
+    for (product, dot) in products.iter_mut().zip(dots) {
+        *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
+    }
+}
+
 /// Twin: `reference::k_quants::q6_k_tile`.
 ///
 /// # Safety
 /// See `TileFn`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
-    let low_bits = _mm512_set1_epi8(0x0F);
-    let high_bits = _mm512_set1_epi8(0x30);
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 256 {
         let w = input.w.as_ptr().wrapping_add(Q6KGroup::block_at(block));
         let mut products = [_mm512_setzero_si512(); N];
-        for half in 0..2 {
-            let low = w.wrapping_add(offset_of!(Q6KGroup, low) + half * 16 * 64);
-            let high = w.wrapping_add(offset_of!(Q6KGroup, high) + half * 8 * 64);
-            // Sub-blocks 2 * run and 2 * run + 1 are the two halves of a run of 32 columns.
-            for run in 0..4 {
-                for part in 0..2 {
-                    let sub = half * 8 + run * 2 + part;
-                    if input.prefetch {
-                        // 52 or 53 lines in 16 sub-blocks.
-                        prefetch_ahead::<4>(w.wrapping_add(sub * 208 & !63));
-                    }
-                    // SAFETY: the sums of 16 of each token of this super-block.
-                    let mut dots = std::array::from_fn::<_, N, _>(|t| unsafe {
-                        broadcast(x.add(t * X + offset_of!(X256, times_neg32) + sub * 4))
-                    });
-                    for i in part * 4..part * 4 + 4 {
-                        // SAFETY: inside this super-block's low and high bits.
-                        let (low, high) =
-                            unsafe { (load(low.add((run % 2 * 8 + i) * 64)), load(high.add(i * 64))) };
-                        let low = if run >= 2 { _mm512_srli_epi16::<4>(low) } else { low };
-                        let high = match run {
-                            0 => _mm512_slli_epi16::<4>(high),
-                            1 => _mm512_slli_epi16::<2>(high),
-                            2 => high,
-                            _ => _mm512_srli_epi16::<2>(high),
-                        };
-                        let low = _mm512_and_si512(low, low_bits);
-                        let weights = _mm512_or_si512(low, _mm512_and_si512(high, high_bits));
-                        for (t, dot) in dots.iter_mut().enumerate() {
-                            // SAFETY: inside this super-block's q of token t.
-                            let x = unsafe { broadcast(x.add(t * X + half * 128 + run * 32 + i * 4)) };
-                            *dot = _mm512_dpbusd_epi32(*dot, weights, x);
-                        }
-                    }
-                    // SAFETY: 16 bytes of scales of this super-block.
-                    let scales = unsafe {
-                        w.add(offset_of!(Q6KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned()
-                    };
-                    let scales = _mm512_cvtepi8_epi32(scales);
-                    for (product, dot) in products.iter_mut().zip(dots) {
-                        *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
-                    }
-                }
-            }
+        for half_part in 0..4 {
+            let (half, part) = (half_part / 2, half_part % 2);
+            let ahead = w.wrapping_add(half_part * 832);
+            // 52 or 53 lines in 4 times 13.
+            prefetch.ahead::<7>(ahead);
+            // SAFETY: this block's weights and activations.
+            unsafe { q6_k_two_sub_blocks::<N, 0>(w, x, half, part, &mut products) };
+            prefetch.ahead::<6>(ahead.wrapping_add(7 * 64));
+            // SAFETY: as above.
+            unsafe { q6_k_two_sub_blocks::<N, 1>(w, x, half, part, &mut products) };
         }
+        // The scales of a pair of blocks.
+        prefetch.ahead::<1>(w.wrapping_add(52 * 64));
         // SAFETY: the 16 scales of this super-block.
         let d = unsafe { load_halves(input.w.as_ptr().add(Q6KGroup::scales_at(block))) };
         for t in 0..N {
@@ -143,4 +187,112 @@ pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
         x = x.wrapping_add(N * X);
     }
     store(sums, out);
+}
+
+/// Sub-block `part` of the two in runs `RUN` (0 or 1) and `RUN + 2` of 32 columns, of four in a half. The two share
+/// the registers of low bits.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`, `x` are `N` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q6_k_two_sub_blocks<const N: usize, const RUN: usize>(
+    w: *const u8,
+    x: *const u8,
+    half: usize,
+    part: usize,
+    products: &mut [__m512i; N],
+) {
+    let sub = half * 8 + RUN * 2 + part;
+    let low = w.wrapping_add(offset_of!(Q6KGroup, low) + (half * 16 + RUN * 8 + part * 4) * 64);
+    let high = w.wrapping_add(offset_of!(Q6KGroup, high) + (half * 8 + part * 4) * 64);
+    // SAFETY: this function's contract: sub-blocks `sub` and `sub + 4` are there, and so are the registers.
+    unsafe {
+        let mut first = q6_k_offsets::<N>(x, sub);
+        if N <= N_TWO_CHAINS {
+            let mut second = q6_k_offsets::<N>(x, sub + 4);
+            for i in 0..4 {
+                let (low, high) = (load(low.add(i * 64)), load(high.add(i * 64)));
+                q6_k_quad(q6_k_weights::<RUN, 0>(low, high), x.add(sub * 16 + i * 4), &mut first);
+                q6_k_quad(q6_k_weights::<RUN, 1>(low, high), x.add((sub + 4) * 16 + i * 4), &mut second);
+            }
+            q6_k_scale(w, sub, first, products);
+            q6_k_scale(w, sub + 4, second, products);
+        } else {
+            for i in 0..4 {
+                let (low, high) = (load(low.add(i * 64)), load(high.add(i * 64)));
+                q6_k_quad(q6_k_weights::<RUN, 0>(low, high), x.add(sub * 16 + i * 4), &mut first);
+            }
+            q6_k_scale(w, sub, first, products);
+            let mut second = q6_k_offsets::<N>(x, sub + 4);
+            for i in 0..4 {
+                let (low, high) = (load(low.add(i * 64)), load(high.add(i * 64)));
+                q6_k_quad(q6_k_weights::<RUN, 1>(low, high), x.add((sub + 4) * 16 + i * 4), &mut second);
+            }
+            q6_k_scale(w, sub + 4, second, products);
+        }
+    }
+}
+
+/// Where the sums of a sub-block start: -32 times the activations' sum.
+///
+/// # Safety
+/// `x` are `N` blocks.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn q6_k_offsets<const N: usize>(x: *const u8, sub: usize) -> [__m512i; N] {
+    let mut offsets = [_mm512_setzero_si512(); N];
+    for (t, offset) in offsets.iter_mut().enumerate() {
+        // SAFETY: a sum of 16 of token t.
+        *offset = unsafe { broadcast(x.add(t * X + offset_of!(X256, times_neg32) + sub * 4)) };
+    }
+    offsets
+}
+
+/// Weights of run `RUN + 2 * UPPER` from their low and high bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn q6_k_weights<const RUN: usize, const UPPER: usize>(low: __m512i, high: __m512i) -> __m512i {
+    let low = if UPPER == 1 { _mm512_srli_epi16::<4>(low) } else { low };
+    let high = match RUN + 2 * UPPER {
+        0 => _mm512_slli_epi16::<4>(high),
+        1 => _mm512_slli_epi16::<2>(high),
+        2 => high,
+        _ => _mm512_srli_epi16::<2>(high),
+    };
+    let low = _mm512_and_si512(low, _mm512_set1_epi8(0x0F));
+    _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(0x30)))
+}
+
+/// Adds the products of a register of weights with the activations at `x`.
+///
+/// # Safety
+/// `x` is inside q of the first of `N` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn q6_k_quad<const N: usize>(weights: __m512i, x: *const u8, dots: &mut [__m512i; N]) {
+    for (t, dot) in dots.iter_mut().enumerate() {
+        // SAFETY: inside q of token t.
+        *dot = _mm512_dpbusd_epi32(*dot, weights, unsafe { broadcast(x.add(t * X)) });
+    }
+}
+
+/// Adds a sub-block's sums times its scales.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn q6_k_scale<const N: usize>(
+    w: *const u8,
+    sub: usize,
+    dots: [__m512i; N],
+    products: &mut [__m512i; N],
+) {
+    // SAFETY: 16 bytes of scales.
+    let scales = unsafe { w.add(offset_of!(Q6KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned() };
+    let scales = _mm512_cvtepi8_epi32(scales);
+    for (product, dot) in products.iter_mut().zip(dots) {
+        *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
+    }
 }

@@ -8,9 +8,13 @@ use std::arch::x86_64::*;
 
 use ingle_gguf::TensorType;
 
-use super::prefetch_ahead;
+use super::Prefetch;
 use crate::layout::ROWS;
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
+
+/// Up to this many tokens a kernel has two chains of integers per token: fewer than 8 in all would wait for the
+/// latency of `vpdpbusd`. More tokens than this would not fit the registers twice.
+const N_TWO_CHAINS: usize = 4;
 
 /// The kernels of a type.
 pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {

@@ -4,11 +4,20 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::{TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, prefetch_ahead, store};
+use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
 
 const X: usize = size_of::<X32>();
+
+/// Adds sums to sums.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add<const N: usize>(to: &mut [__m512i; N], from: [__m512i; N]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = _mm512_add_epi32(*to, from);
+    }
+}
 
 /// Twin: `reference::q_blocks::q8_0_tile`.
 ///
@@ -17,24 +26,29 @@ const X: usize = size_of::<X32>();
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q80Group::block_at(block));
-        if input.prefetch {
-            // 8 or 9 lines a block.
-            prefetch_ahead::<9>(w);
+        // 8 or 9 lines a block.
+        prefetch.ahead::<9>(w);
+        let mut dots = [_mm512_setzero_si512(); N];
+        for (t, dot) in dots.iter_mut().enumerate() {
+            // SAFETY: the sum of token t of this block.
+            *dot = unsafe { broadcast(x.add(t * X + offset_of!(X32, times_neg128))) };
         }
-        // SAFETY: the sum of each token of this block.
-        let mut dots = std::array::from_fn::<_, N, _>(|t| unsafe {
-            broadcast(x.add(t * X + offset_of!(X32, times_neg128)))
-        });
+        let mut odd_dots = [_mm512_setzero_si512(); N];
         for i in 0..8 {
             // SAFETY: inside this block's quads.
             let weights = unsafe { load(w.add(i * 64)) };
+            let dots = if N <= N_TWO_CHAINS && i % 2 == 1 { &mut odd_dots } else { &mut dots };
             for (t, dot) in dots.iter_mut().enumerate() {
                 // SAFETY: inside this block's q of token t.
                 *dot = _mm512_dpbusd_epi32(*dot, weights, unsafe { broadcast(x.add(t * X + i * 4)) });
             }
+        }
+        if N <= N_TWO_CHAINS {
+            add(&mut dots, odd_dots);
         }
         // SAFETY: the 16 scales of this block.
         let d = unsafe { load_halves(input.w.as_ptr().add(Q80Group::scales_at(block))) };
@@ -56,26 +70,34 @@ pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 pub(crate) unsafe fn q4_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let nibbles = _mm512_set1_epi8(15);
     let mut x = input.x.as_ptr();
+    let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
-        if input.prefetch {
-            // 4 or 5 lines a block.
-            prefetch_ahead::<5>(w);
+        // 4 or 5 lines a block.
+        prefetch.ahead::<5>(w);
+        let mut dots = [_mm512_setzero_si512(); N];
+        for (t, dot) in dots.iter_mut().enumerate() {
+            // SAFETY: the sum of token t of this block.
+            *dot = unsafe { broadcast(x.add(t * X + offset_of!(X32, times_neg8))) };
         }
-        // SAFETY: the sum of each token of this block.
-        let mut dots = std::array::from_fn::<_, N, _>(|t| unsafe {
-            broadcast(x.add(t * X + offset_of!(X32, times_neg8)))
-        });
-        for i in 0..8 {
+        let mut high_dots = [_mm512_setzero_si512(); N];
+        for i in 0..4 {
             // SAFETY: inside this block's quads.
-            let raw = unsafe { load(w.add(i % 4 * 64)) };
-            let raw = if i >= 4 { _mm512_srli_epi16::<4>(raw) } else { raw };
-            let weights = _mm512_and_si512(raw, nibbles);
-            for (t, dot) in dots.iter_mut().enumerate() {
+            let raw = unsafe { load(w.add(i * 64)) };
+            let low = _mm512_and_si512(raw, nibbles);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(raw), nibbles);
+            for t in 0..N {
+                let x = x.wrapping_add(t * X + i * 4);
                 // SAFETY: inside this block's q of token t.
-                *dot = _mm512_dpbusd_epi32(*dot, weights, unsafe { broadcast(x.add(t * X + i * 4)) });
+                let (x_low, x_high) = unsafe { (broadcast(x), broadcast(x.add(16))) };
+                dots[t] = _mm512_dpbusd_epi32(dots[t], low, x_low);
+                let high_dots = if N <= N_TWO_CHAINS { &mut high_dots } else { &mut dots };
+                high_dots[t] = _mm512_dpbusd_epi32(high_dots[t], high, x_high);
             }
+        }
+        if N <= N_TWO_CHAINS {
+            add(&mut dots, high_dots);
         }
         // SAFETY: the 16 scales of this block.
         let d = unsafe { load_halves(input.w.as_ptr().add(Q40Group::scales_at(block))) };
