@@ -9,7 +9,7 @@ use ingle_model::{CpuExecutor, HParams, LoadOptions, ModelError, RopeScaling, Si
 use ingle_step::{Executor, KvType};
 use ingle_testkit::quant::quantize;
 use ingle_testkit::rng::Rng;
-use ingle_testkit::tiny::{Arch, TinySpec};
+use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 use proptest::prelude::*;
 
 use crate::support::{all_logits, run, seq_step, try_load};
@@ -179,6 +179,31 @@ fn impossible_options_are_refused() {
     let options = LoadOptions { n_ctx: Some(1024), ..linear(2.0) };
     let executor = try_load(bytes, pool(), &options).expect("a scaling of 2 doubles the reach");
     assert_eq!(executor.info().n_ctx, 1024);
+}
+
+#[test]
+fn a_scaling_can_be_chosen_at_load() {
+    let plain = TinySpec::new(Arch::Qwen2);
+    let scaled = TinySpec { rope: Rope::Yarn { factor: 4.0, original: 512 }, n_ctx: 2048, ..plain.clone() };
+    let tokens: Vec<u32> = (0..600).map(|i| i * 11 % 256).collect();
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        original_ctx: 512,
+        ext_factor: 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+    };
+    let options = LoadOptions { n_ctx: Some(2048), rope_scaling: Some(yarn), ..LoadOptions::default() };
+    let mut chosen = try_load(plain.bytes(), pool(), &options).expect("valid");
+    let mut stated = try_load(scaled.bytes(), pool(), &LoadOptions::default()).expect("valid");
+    let logits = all_logits(&mut chosen, &tokens);
+    assert_eq!(logits, all_logits(&mut stated, &tokens));
+    let mut unscaled = try_load(plain.bytes(), pool(), &LoadOptions::default()).expect("valid");
+    assert_ne!(logits[..500], all_logits(&mut unscaled, &tokens[..500]));
+
+    let long_rope = RopeScaling::LongRope { factor: 1.0, original_ctx: 256 };
+    let options = LoadOptions { rope_scaling: Some(long_rope), ..LoadOptions::default() };
+    check_refused("`rope_factors_long.weight` [8] is missing", plain.bytes(), &options);
 }
 
 #[test]
