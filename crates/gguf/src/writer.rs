@@ -196,3 +196,21 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GgufFile;
+
+    #[test]
+    fn a_repeated_pattern_reads_like_its_bytes() {
+        let pattern: Vec<u8> = (0..2 * 34).collect();
+        let mut file = GgufWriter::new();
+        file.tensor_repeated("a", TensorType::Q8_0, &[32, 5], pattern.clone().into(), 34);
+        file.tensor("b", TensorType::F32, &[1], vec![1, 2, 3, 4]);
+        let file = GgufFile::from_bytes(file.to_bytes()).expect("a valid file");
+        let expected: Vec<u8> = pattern.iter().copied().cycle().skip(34).take(5 * 34).collect();
+        assert_eq!(file.tensor_data(file.tensor("a").expect("written")), expected);
+        assert_eq!(file.tensor_data(file.tensor("b").expect("written")), [1, 2, 3, 4]);
+    }
+}

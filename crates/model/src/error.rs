@@ -3,7 +3,7 @@
 use ingle_gguf::{GgufError, TensorType};
 
 /// Why a model cannot be loaded. All variants are the fault of the file, but [`Context`](Self::Context) and
-/// [`Options`](Self::Options), which are the caller's.
+/// [`Options`](Self::Options), which are the caller's, and [`KvMemory`](Self::KvMemory): a lack of capacity.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A metadata key is missing or has a wrong type.
@@ -80,6 +80,12 @@ pub enum ModelError {
         asked: usize,
         /// The most that works.
         max: usize,
+    },
+    /// The system has no memory for the K/V cache.
+    #[error("no memory for a K/V cache of {n_tokens} tokens: ask for a smaller context or fewer sequences")]
+    KvMemory {
+        /// What was asked for.
+        n_tokens: usize,
     },
     /// Options that cannot be.
     #[error("{0}")]

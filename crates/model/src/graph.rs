@@ -10,7 +10,8 @@
 //! logits = head · norm(x)
 //! ```
 
-use ingle_kernels::RopeStyle;
+use ingle_kernels::{KvLayout, RopeStyle};
+use ingle_step::KvType;
 
 /// A whole model.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,5 +188,16 @@ impl Graph {
                 .flatten()
         });
         layers.chain(std::iter::once(&self.output_norm))
+    }
+
+    /// The shape of each layer's K/V memory.
+    pub fn kv_layouts(&self, kv_type: KvType, block_size: usize) -> impl Iterator<Item = KvLayout> {
+        self.layers.iter().map(move |layer| KvLayout {
+            kv_type,
+            n_kv_heads: layer.attention.n_kv_heads,
+            k_dim: layer.attention.k_dim,
+            v_dim: layer.attention.v_dim,
+            block_size,
+        })
     }
 }

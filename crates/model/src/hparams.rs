@@ -185,8 +185,8 @@ impl HParams {
         };
         let sliding_window = match md.opt_u64(&keys.key("attention.sliding_window"))? {
             None | Some(0) => None,
-            // A window as long as the context hides nothing.
-            Some(window) => usize::try_from(window).ok().filter(|&window| window < n_ctx_train),
+            // A window as long as any context hides nothing.
+            Some(window) => Some(usize::try_from(window).unwrap_or(CONTEXT_MAX).min(CONTEXT_MAX)),
         };
         Ok(Self {
             arch,

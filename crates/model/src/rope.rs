@@ -34,7 +34,11 @@ pub fn rope_table(
         RopeScaling::LongRope { .. } => ROPE_FACTORS_SHORT,
         _ => ROPE_FREQS,
     };
-    let factors = weights::opt_vector(file, name, hp.rope.n_rot / 2)?;
+    let n_pairs = hp.rope.n_rot / 2;
+    let factors = match hp.rope.scaling {
+        RopeScaling::LongRope { .. } => Some(weights::vector(file, name, n_pairs)?),
+        _ => weights::opt_vector(file, name, n_pairs)?,
+    };
     if let Some(factor) = factors.iter().flatten().find(|f| !(f.is_finite() && **f > 0.0)) {
         return Err(ModelError::bad(name, format!("the factor {factor} is not above 0")));
     }

@@ -4,12 +4,12 @@ use ingle_gguf::GgufFile;
 use ingle_step::KvType;
 
 use crate::error::ModelError;
-use crate::graph::Head;
+use crate::graph::{Graph, Head};
 use crate::hparams::HParams;
 use crate::weights;
 
 /// A model's needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sizing {
     /// Weights: numbers in all tensors.
     pub n_parameters: u64,
@@ -17,10 +17,10 @@ pub struct Sizing {
     pub weight_bytes: u64,
     /// Bytes of an embedding table that is not tied: it stays in the file and is read row by row.
     pub embedding_bytes: u64,
-    /// Numbers of K and V that a token adds, over all layers.
-    pub kv_values_per_token: u64,
     /// The context that the model was trained for.
     pub n_ctx_train: u64,
+    /// What the K/V memory follows from.
+    graph: Graph,
 }
 
 impl Sizing {
@@ -39,25 +39,20 @@ impl Sizing {
             let stays_in_file = is_untied && info.name == graph.token_embd.name;
             *(if stays_in_file { &mut embedding_bytes } else { &mut weight_bytes }) += info.n_bytes() as u64;
         }
-        // Each product is below 2^48 and there are at most 4096 layers: see `hparams`.
-        let kv_values = |l: &crate::LayerHParams| l.n_kv_heads as u64 * (hp.k_dim + hp.v_dim) as u64;
         Ok(Self {
             n_parameters: tensors.iter().map(|t| t.n_elements()).sum(),
             weight_bytes,
             embedding_bytes,
-            kv_values_per_token: hp.layers.iter().map(kv_values).sum(),
             n_ctx_train: hp.n_ctx_train as u64,
+            graph,
         })
     }
 
-    /// Bytes of K/V memory that `n_tokens` take.
-    pub fn kv_bytes(&self, kv_type: KvType, n_tokens: u64) -> u64 {
-        let values = self.kv_values_per_token.saturating_mul(n_tokens);
-        match kv_type {
-            KvType::F32 => values.saturating_mul(4),
-            KvType::F16 | KvType::BF16 => values.saturating_mul(2),
-            // 32 bytes and an f16 scale.
-            KvType::Q8_0 => (values / 32).saturating_mul(34),
-        }
+    /// Bytes of K/V memory for `n_tokens`, in whole blocks of `block_size` slots (a multiple of 16, at most 4096).
+    pub fn kv_bytes(&self, kv_type: KvType, block_size: usize, n_tokens: u64) -> u64 {
+        let layouts = self.graph.kv_layouts(kv_type, block_size);
+        // A head's share of a block is below 2^28, heads are at most 2^24 and layers 2^12: see `hparams`.
+        let block_bytes = layouts.map(|layout| layout.block_bytes() as u64).fold(0, u64::saturating_add);
+        n_tokens.div_ceil(block_size as u64).saturating_mul(block_bytes)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ingle_gguf::GgufFile;
-use ingle_kernels::{AttentionParams, KvLayer, KvLayout, Matrix, NUMERICS_VERSION, Pool, RopeTable};
+use ingle_kernels::{AttentionParams, KvLayer, Matrix, NUMERICS_VERSION, Pool, RopeTable};
 use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
 use crate::error::ModelError;
@@ -23,8 +23,8 @@ const STEPS_WAITING_MAX: usize = 4;
 const BLOCKS_MAX: usize = u32::MAX as usize;
 /// Kernels read K and V in groups of this many slots.
 const BLOCK_SIZE_MULTIPLE: usize = 16;
-/// Elements that share a scale in Q8_0: heads must be whole numbers of them.
-const Q8_0_LEN: usize = 32;
+/// Most slots in a block: larger ones only waste memory.
+const BLOCK_SIZE_MAX: usize = 4096;
 
 /// How to load a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +131,12 @@ impl CpuExecutor {
         let tensors = weights::check_tensors(&file, &graph, hp.arch.name)?;
         let n_ctx = context(&hp, options)?;
         let n_blocks = n_blocks(options)?;
-        let layouts = kv_layouts(&graph, options, n_blocks)?;
+        let kv: Vec<KvLayer> = graph
+            .kv_layouts(options.kv_type, options.block_size)
+            .map(|layout| {
+                KvLayer::try_new(layout, n_blocks).ok_or(ModelError::KvMemory { n_tokens: options.kv_tokens })
+            })
+            .collect::<Result<_, _>>()?;
         let rope = rope_table(&file, &hp, graph.rope_style, n_ctx)?;
 
         let mut loader = Loader {
@@ -147,7 +152,6 @@ impl CpuExecutor {
         // An embedding table that stays in the file counts as done.
         (loader.progress)(loader.total_bytes, loader.total_bytes);
 
-        let kv: Vec<KvLayer> = layouts.into_iter().map(|layout| KvLayer::new(layout, n_blocks)).collect();
         let info = ExecutorInfo {
             n_vocab: hp.n_vocab,
             n_embd: hp.n_embd,
@@ -274,8 +278,9 @@ fn context(hp: &HParams, options: &LoadOptions) -> Result<usize, ModelError> {
 
 fn n_blocks(options: &LoadOptions) -> Result<usize, ModelError> {
     let size = options.block_size;
-    if size == 0 || !size.is_multiple_of(BLOCK_SIZE_MULTIPLE) {
-        let what = format!("a block of {size} slots is no multiple of {BLOCK_SIZE_MULTIPLE}");
+    if size == 0 || size > BLOCK_SIZE_MAX || !size.is_multiple_of(BLOCK_SIZE_MULTIPLE) {
+        let what =
+            format!("a block of {size} slots is no multiple of {BLOCK_SIZE_MULTIPLE} up to {BLOCK_SIZE_MAX}");
         return Err(ModelError::Options(what));
     }
     let n_blocks = options.kv_tokens.div_ceil(size);
@@ -287,36 +292,4 @@ fn n_blocks(options: &LoadOptions) -> Result<usize, ModelError> {
         return Err(ModelError::Options(what));
     }
     Ok(n_blocks)
-}
-
-/// The shape of each layer's K/V memory, shown to fit into addressable memory.
-fn kv_layouts(graph: &Graph, options: &LoadOptions, n_blocks: usize) -> Result<Vec<KvLayout>, ModelError> {
-    let mut total_bytes = 0u128;
-    let mut layouts = Vec::with_capacity(graph.layers.len());
-    for layer in &graph.layers {
-        let attention = &layer.attention;
-        let (k_dim, v_dim) = (attention.k_dim, attention.v_dim);
-        if options.kv_type == KvType::Q8_0 && (k_dim % Q8_0_LEN != 0 || v_dim % Q8_0_LEN != 0) {
-            let what = format!(
-                "heads of {k_dim} and {v_dim} elements are no whole blocks of {Q8_0_LEN}: store K/V as f16"
-            );
-            return Err(ModelError::Options(what));
-        }
-        // No type takes more than 4 bytes an element.
-        total_bytes +=
-            4 * ((k_dim + v_dim) * attention.n_kv_heads) as u128 * (n_blocks * options.block_size) as u128;
-        layouts.push(KvLayout {
-            kv_type: options.kv_type,
-            n_kv_heads: attention.n_kv_heads,
-            k_dim,
-            v_dim,
-            block_size: options.block_size,
-        });
-    }
-    if total_bytes > isize::MAX as u128 {
-        let what =
-            format!("{} tokens of K/V memory need {total_bytes} bytes: ask for fewer", options.kv_tokens);
-        return Err(ModelError::Options(what));
-    }
-    Ok(layouts)
 }

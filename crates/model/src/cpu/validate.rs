@@ -1,8 +1,11 @@
 //! Whether a batch is well formed. What passes here cannot make the forward pass panic.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
+
+/// Stands for no sequence.
+const NOBODY: usize = usize::MAX;
 
 /// Checks every rule of `ingle_step::StepBatch`.
 pub(super) fn check(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), ExecutorError> {
@@ -24,9 +27,13 @@ fn check_batch(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
         }
     }
     let mut seqs = HashSet::new();
-    for seq in &batch.seqs {
+    // Whose table a block was last seen in. Long contexts have thousands of blocks: no hashing.
+    let mut seen_in = vec![NOBODY; info.n_blocks];
+    for (seq_idx, seq) in batch.seqs.iter().enumerate() {
         let id = seq.seq.0;
-        check_seq(seq, info).map_err(|what| format!("sequence {id}: {what}"))?;
+        check_seq(seq, info)
+            .and_then(|()| check_table(seq, seq_idx, &mut seen_in))
+            .map_err(|what| format!("sequence {id}: {what}"))?;
         if !seqs.insert(id) {
             return Err(format!("sequence {id} is in the batch twice"));
         }
@@ -50,15 +57,6 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
     if seq.block_table.len() < end.div_ceil(info.block_size) {
         return Err(format!("{} blocks do not cover {end} slots", seq.block_table.len()));
     }
-    let mut blocks = HashSet::with_capacity(seq.block_table.len());
-    for block in &seq.block_table {
-        if block.0 as usize >= info.n_blocks {
-            return Err(format!("block {}: there are {}", block.0, info.n_blocks));
-        }
-        if !blocks.insert(block) {
-            return Err(format!("block {} is in the table twice", block.0));
-        }
-    }
     if !seq.causal && seq.start != 0 {
         return Err("a sequence that is not causal cannot be continued".into());
     }
@@ -72,21 +70,31 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
     Ok(())
 }
 
+fn check_table(seq: &SeqStep, seq_idx: usize, seen_in: &mut [usize]) -> Result<(), String> {
+    for block in &seq.block_table {
+        match seen_in.get_mut(block.0 as usize) {
+            None => return Err(format!("block {}: there are {}", block.0, seen_in.len())),
+            Some(seen) if *seen == seq_idx => return Err(format!("block {} is in the table twice", block.0)),
+            Some(seen) => *seen = seq_idx,
+        }
+    }
+    Ok(())
+}
+
 /// No block that one sequence writes may appear in another's table.
 fn check_writers(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
-    let mut writers = HashMap::new();
+    let mut writers = vec![NOBODY; info.n_blocks];
     for (seq_idx, seq) in batch.seqs.iter().enumerate() {
         let first = seq.start as usize / info.block_size;
         let end = (seq.start as usize + seq.inputs.len()).div_ceil(info.block_size);
         for block in &seq.block_table[first..end] {
-            writers.insert(block, seq_idx);
+            writers[block.0 as usize] = seq_idx;
         }
     }
     for (seq_idx, seq) in batch.seqs.iter().enumerate() {
         for block in &seq.block_table {
-            if let Some(&writer) = writers.get(block)
-                && writer != seq_idx
-            {
+            let writer = writers[block.0 as usize];
+            if writer != NOBODY && writer != seq_idx {
                 let (a, b) = (batch.seqs[writer].seq.0, seq.seq.0);
                 return Err(format!("sequence {a} writes block {}, which sequence {b} has too", block.0));
             }

@@ -10,8 +10,8 @@ use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 use crate::support::{all_logits, load_exact, log_prob, try_load};
 
-/// F32 models in our float32 differ from float64 by about a tenth of this.
-const F32_TOLERANCE: f64 = 1e-4;
+/// F32 models in our float32 differ from float64 by about a fifth of this.
+const F32_TOLERANCE: f64 = 3e-5;
 /// A mutated model must differ from the golden by more than this: far above what rounding does.
 const MUTATION_MIN: f64 = 5.0 * F32_TOLERANCE;
 
@@ -131,10 +131,13 @@ fn log_probs_equal_an_independent_implementation() {
     for (name, spec, n_ctx) in specs {
         let golden = &goldens[&name];
         assert_eq!(golden.n_ctx, n_ctx, "{name}: run goldens/make.py again");
-        let error = largest(&golden_errors(spec.bytes(), golden));
-        println!("{name}: {error:.1e}");
+        let errors = golden_errors(spec.bytes(), golden);
+        let (error, mean) = (largest(&errors), errors.iter().sum::<f64>() / errors.len() as f64);
+        println!("{name}: {error:.1e}, mean {mean:.1e}");
         let tolerance = tolerance(spec.weight_type);
         assert!(error < tolerance, "{name}: off by {error:.1e}, more than {tolerance:.0e}");
+        // Most rows are much closer than the worst one.
+        assert!(mean < tolerance / 4.0, "{name}: off by {mean:.1e} on average");
     }
 }
 
