@@ -186,7 +186,9 @@ impl Engine {
             board.unfinished += 1;
             // Under the lock, so that nobody arrives after the thread has looked for the last time.
             let sent = self.arrivals.try_send(Arrival { answer, outlet, at });
-            sent.map_err(|_| ProviderError::Unavailable("its thread has ended; load the model again".into()))?;
+            sent.map_err(|_| {
+                ProviderError::Unavailable("its thread has ended; load the model again".into())
+            })?;
         }
         self.thread().unpark();
         Ok(stream)

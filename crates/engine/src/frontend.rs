@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::{
-    ChatInput, ChatTemplate, CivilTime, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task,
+    ChatInput, ChatTemplate, CivilTime, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments,
+    Task,
 };
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
 pub use checks::{
-    CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX, STOP_BYTES_MAX, STOP_TOKENS_MAX,
-    STOPS_MAX,
+    CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX, STOP_BYTES_MAX,
+    STOP_TOKENS_MAX, STOPS_MAX,
 };
 
 /// What a model is to its callers: how they talk to it, and what it recommends.
@@ -100,7 +101,8 @@ impl Frontend {
         let (prompt, echo) = self.tokens(&request.task, n_vocab)?;
         let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
         if request.min_tokens as usize > max_tokens {
-            let message = format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
+            let message =
+                format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
             return Err(invalid("min_tokens", message));
         }
         checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
@@ -170,7 +172,10 @@ impl Frontend {
             tokens.insert(0, bos);
         }
         if tokens.is_empty() {
-            return Err(invalid("messages", "the chat template made an empty prompt of these messages".into()));
+            return Err(invalid(
+                "messages",
+                "the chat template made an empty prompt of these messages".into(),
+            ));
         }
         Ok(tokens)
     }

@@ -71,7 +71,7 @@ fn end_tokens_and_their_exceptions() {
     let at_least = Request { min_tokens: 5, ..stop_token };
     let answer = say(b"abcd", at_least);
     assert!(answer.usage.completion_tokens >= 5);
-    assert!(answer.text().starts_with("ab") && !answer.text()[..3].contains('c'));
+    assert!(answer.text().starts_with("ab") && !answer.text().contains('c'), "{:?}", answer.text());
 }
 
 #[test]
@@ -153,19 +153,23 @@ fn logprobs_are_of_the_logits_before_sampling() {
 #[test]
 fn the_second_request_finds_the_first_ones_blocks() {
     let engine = start(executor(), EngineConfig::default());
-    let prompt = "a prompt that is longer than one block of eight";
+    let prompt = "a_prompt_that_is_longer_than_one_block_of_eight";
     let first = ask(&engine, completion(prompt)).unwrap();
     let second = ask(&engine, completion(prompt)).unwrap();
-    assert_eq!((first.usage.cached_tokens, second.usage.cached_tokens), (0, 48), "of 48 tokens and 1");
+    assert_eq!(
+        (first.usage.cached_tokens, second.usage.cached_tokens),
+        (0, 40),
+        "the last of 48 is not taken"
+    );
     assert_eq!(first.texts, second.texts);
     let status = wait_until_idle(&engine);
-    assert_eq!((status.cached_tokens_total, status.prompt_tokens_total), (48 - 8, 48 + 8));
+    assert_eq!((status.cached_tokens_total, status.prompt_tokens_total), (40, 48 + 8));
 }
 
 #[test]
 fn another_tenant_finds_nothing() {
     let engine = start(executor(), EngineConfig::default());
-    let prompt = "a prompt that is longer than one block of eight";
+    let prompt = "a_prompt_that_is_longer_than_one_block_of_eight";
     let mut other = completion(prompt);
     other.principal.tenant = "other".into();
     ask(&engine, completion(prompt)).unwrap();
