@@ -7,10 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ingle_chat::{
-    ChatInput, ChatTemplate, CivilTime, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments,
-    Task,
-};
+use ingle_chat::template::{ChatTemplate, CivilTime, TemplateError};
+use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
@@ -161,9 +159,13 @@ impl Frontend {
             );
             return Err(invalid("messages", message));
         };
-        let segments = template
-            .render(input, (self.now)())
-            .map_err(|e| invalid("messages", format!("the chat template refused the conversation: {e}")))?;
+        let segments = template.render(input, (self.now)()).map_err(|error| match error {
+            TemplateError::Syntax { .. } => ProviderError::Internal(error.to_string()),
+            TemplateError::Reserved { .. } => invalid("template_vars", error.to_string()),
+            TemplateError::Raised { .. } | TemplateError::Render { .. } | TemplateError::Limit { .. } => {
+                invalid("messages", error.to_string())
+            }
+        })?;
         let mut tokens = self.tokenizer.encode(&segments, false);
         // Most templates spell the BOS token themselves, some leave it to the tokenizer: one it shall be.
         if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())

@@ -108,7 +108,7 @@ impl Worker {
         self.in_step = None;
         let batch = self.scheduler.schedule();
         self.in_step = Some(self.scheduler.in_flight());
-        let Some(batch) = batch else { return Ok(false) };
+        let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
         self.executor.submit(batch)?;
         let out = self.wait_for(planned.step)?;
@@ -146,6 +146,16 @@ impl Worker {
             }
         }
         sampled
+    }
+
+    /// Nothing to do: the time to look whether the books are right. Called within `step`, so that what is wrong
+    /// is reported and everything starts afresh.
+    fn check_idle(&self) -> bool {
+        if self.active.is_empty() {
+            self.scheduler.check_integrity();
+            assert_eq!(self.scheduler.stats().blocks_used, 0, "blocks are held for nobody:\n{}", self.scheduler);
+        }
+        false
     }
 
     /// The results of this step, past those of a step that was abandoned.
