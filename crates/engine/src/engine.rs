@@ -111,9 +111,11 @@ pub(crate) struct Arrival {
 
 impl Engine {
     /// Starts the thread of a model.
-    pub fn start(executor: Box<dyn Executor>, frontend: Frontend, config: EngineConfig) -> Self {
-        let frontend = Arc::new(frontend);
+    pub fn start(executor: Box<dyn Executor>, mut frontend: Frontend, config: EngineConfig) -> Self {
         let info = executor.info().clone();
+        // The executor's word counts: tokens beyond it have no embedding.
+        frontend.model.n_vocab = info.n_vocab;
+        let frontend = Arc::new(frontend);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: info.block_size,
             n_blocks: info.n_blocks,

@@ -13,8 +13,8 @@ use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
 pub use checks::{
-    CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX, STOP_BYTES_MAX,
-    STOP_TOKENS_MAX, STOPS_MAX,
+    CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
+    STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
 
 /// What a model is to its callers: how they talk to it, and what it recommends.
@@ -103,6 +103,7 @@ impl Frontend {
                 format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
             return Err(invalid("min_tokens", message));
         }
+        checks::check_choices(request.n, prompt.len())?;
         checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
         Ok(Prepared {
             prompt,

@@ -153,7 +153,12 @@ impl Worker {
     fn check_idle(&self) -> bool {
         if self.active.is_empty() {
             self.scheduler.check_integrity();
-            assert_eq!(self.scheduler.stats().blocks_used, 0, "blocks are held for nobody:\n{}", self.scheduler);
+            assert_eq!(
+                self.scheduler.stats().blocks_used,
+                0,
+                "blocks are held for nobody:\n{}",
+                self.scheduler
+            );
         }
         false
     }

@@ -24,6 +24,8 @@
 
 mod display;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -460,7 +462,9 @@ impl Scheduler {
         self.running.remove(&id);
         self.waiting.insert(id);
         self.preemptions += 1;
+        let max_preemptions = self.config.max_preemptions;
         let seq = self.seq_mut(id);
+        assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
         seq.preemptions += 1;
         seq.forget_kv();
     }
