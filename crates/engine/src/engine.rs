@@ -1,10 +1,10 @@
 //! A model's engine: the handle that its clients hold, and what the handle shares with the thread that runs it
-//! ([`crate::worker`]).
+//! (`worker`).
 //!
 //! The thread wakes when a request arrives, when a client makes room in a full channel or goes away, at shutdown,
 //! and (while anything is unfinished) once in a while to look at its timeouts. It never waits for anyone: arrivals
 //! come over a bounded channel, deltas go out over one bounded channel per request, and a request whose channel is
-//! full is paused. What must be answered at once, admission and status, is in [`Shared`] and needs no thread.
+//! full is paused. What must be answered at once, admission and status, is in `Shared` and needs no thread.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};

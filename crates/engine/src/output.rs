@@ -1,5 +1,5 @@
 //! A token's way out: the sampler's pick becomes text, stop strings and end tokens end it, log-probabilities go
-//! along. Pure: one [`Answer`] per request, one [`Choice`] per sequence of it.
+//! along. Pure: one [`Answer`] per request, one `Choice` per sequence of it.
 
 use std::sync::Arc;
 

@@ -190,8 +190,15 @@ impl Worker {
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
     fn recover(&mut self, why: &str) -> bool {
         self.scheduler.reset_kv();
-        let failed = self.in_step.take().map_or_else(|| self.ids(), |ids| ids.into_iter().collect());
-        for id in failed {
+        let in_step = self.in_step.take();
+        for id in self.ids() {
+            let active = self.active.get_mut(&id).expect("just listed");
+            match &in_step {
+                Some(ids) if !ids.contains(&id) => continue,
+                // Nobody knows who it was about; whoever only waits for the reader was not in it.
+                None if active.complete => continue,
+                _ => active.complete = false,
+            }
             self.fail(id, ProviderError::Internal(format!("a step failed: {why}")));
         }
         true
