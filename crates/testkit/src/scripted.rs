@@ -1,1 +1,320 @@
 //! An executor whose logits are a pure function of the sequence so far: scheduler tests need no model.
+//!
+//! It is also a referee. It keeps the token of every (block, slot) together with a hash of everything before it,
+//! as real K/V depends on everything before it, and reads histories back through the block tables. So a wrong
+//! table, a forgotten copy or a stale prefix block does not go unnoticed: it panics with an explanation.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::thread;
+use std::time::Duration;
+
+use ingle_step::{
+    BlockId, Executor, ExecutorError, ExecutorInfo, Input, KvType, NumericPath, RowOut, SeqOut, SeqStep,
+    StepBatch, StepOut, TokenId, Want,
+};
+
+/// Fills `(n_vocab,)` logits for the token after a history.
+pub type LogitsFn = Box<dyn Fn(&[TokenId], &mut [f32]) + Send>;
+
+/// What goes wrong in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `wait` gives an error.
+    Error,
+    /// `wait` panics.
+    Panic,
+}
+
+/// The executor. See the module's description.
+pub struct ScriptedExecutor {
+    info: ExecutorInfo,
+    logits: LogitsFn,
+    latency: Duration,
+    faults: BTreeMap<u64, Fault>,
+    /// `(n_blocks, block_size)`; `None` where nothing was written.
+    slots: Vec<Vec<Option<Slot>>>,
+    results: VecDeque<(StepOut, Option<Fault>)>,
+    n_steps: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Slot {
+    token: TokenId,
+    /// Of this token and all before it.
+    history: u64,
+}
+
+impl ScriptedExecutor {
+    /// A cache of `n_blocks` blocks of `block_size` slots; logits are [`hashed_logits`].
+    pub fn new(n_vocab: usize, n_ctx: usize, block_size: usize, n_blocks: usize) -> Self {
+        Self {
+            info: ExecutorInfo {
+                n_vocab,
+                n_embd: 1,
+                n_ctx,
+                block_size,
+                n_blocks,
+                weight_bytes: 0,
+                kv_bytes: (n_blocks * block_size * size_of::<Slot>()) as u64,
+                numeric_path: NumericPath {
+                    numerics_version: 0,
+                    kernel_class: "scripted",
+                    kv_type: KvType::F32,
+                    n_ctx,
+                },
+            },
+            logits: Box::new(hashed_logits),
+            latency: Duration::ZERO,
+            faults: BTreeMap::new(),
+            slots: vec![vec![None; block_size]; n_blocks],
+            results: VecDeque::new(),
+            n_steps: 0,
+        }
+    }
+
+    /// Another function of the history.
+    #[must_use]
+    pub fn with_logits(mut self, logits: impl Fn(&[TokenId], &mut [f32]) + Send + 'static) -> Self {
+        self.logits = Box::new(logits);
+        self
+    }
+
+    /// Each step takes this long.
+    #[must_use]
+    pub fn with_latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// The `k`-th step it is given (from 0) goes wrong, after half of its writes.
+    #[must_use]
+    pub fn with_fault(mut self, k: u64, fault: Fault) -> Self {
+        self.faults.insert(k, fault);
+        self
+    }
+
+    /// How many steps it was given.
+    pub fn n_steps(&self) -> u64 {
+        self.n_steps
+    }
+
+    fn slot(&self, seq: &SeqStep, position: usize) -> Option<Slot> {
+        let block_size = self.info.block_size;
+        self.slots[seq.block_table[position / block_size].0 as usize][position % block_size]
+    }
+
+    /// The tokens before this step, read through the block table.
+    fn history(&self, seq: &SeqStep) -> (Vec<TokenId>, u64) {
+        let mut tokens = Vec::with_capacity(seq.start as usize + seq.inputs.len());
+        let mut hash = 0;
+        for position in 0..seq.start as usize {
+            let block = seq.block_table[position / self.info.block_size].0;
+            let place = format_args!("sequence {} position {position} (block {block})", seq.seq.0);
+            let slot =
+                self.slot(seq, position).unwrap_or_else(|| panic!("{place}: the slot was never written"));
+            let expected = extend(hash, slot.token);
+            assert_eq!(
+                slot.history, expected,
+                "{place}: token {} was written there after another history: a stale or foreign block",
+                slot.token
+            );
+            hash = expected;
+            tokens.push(slot.token);
+        }
+        (tokens, hash)
+    }
+
+    fn check(&self, batch: &StepBatch) -> Result<(), String> {
+        let block_size = self.info.block_size;
+        let in_range = |b: &BlockId| (b.0 as usize) < self.info.n_blocks;
+        let mut users: BTreeMap<BlockId, (usize, Option<u64>)> = BTreeMap::new();
+        for seq in &batch.seqs {
+            let name = seq.seq.0;
+            let end = seq.start as usize + seq.inputs.len();
+            if seq.inputs.is_empty() {
+                return Err(format!("sequence {name} has no rows"));
+            }
+            if end > self.info.n_ctx {
+                return Err(format!("sequence {name} goes to {end}, the context to {}", self.info.n_ctx));
+            }
+            if seq.block_table.len() * block_size < end {
+                return Err(format!("sequence {name}: its table does not cover {end} slots"));
+            }
+            if let Some(b) = seq.block_table.iter().find(|b| !in_range(b)) {
+                return Err(format!("sequence {name}: there is no block {}", b.0));
+            }
+            let ascending = seq.wants.windows(2).all(|w| w[0].0 < w[1].0);
+            if !ascending || seq.wants.last().is_some_and(|w| w.0 as usize >= seq.inputs.len()) {
+                return Err(format!("sequence {name}: wants {:?}", seq.wants));
+            }
+            let written = seq.start as usize / block_size..end.div_ceil(block_size);
+            for (i, &block) in seq.block_table.iter().enumerate() {
+                let (n, writer) = users.entry(block).or_default();
+                *n += 1;
+                if written.contains(&i) {
+                    *writer = Some(name);
+                }
+            }
+        }
+        for (block, (n_users, writer)) in users {
+            if let (Some(writer), 2..) = (writer, n_users) {
+                return Err(format!("sequence {writer} writes block {}, which another uses", block.0));
+            }
+        }
+        if let Some(copy) = batch.copies.iter().find(|c| {
+            !in_range(&c.from) || !in_range(&c.to) || c.from == c.to || c.n_slots as usize > block_size
+        }) {
+            return Err(format!("{copy:?}"));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, seq: &SeqStep, dry: bool) -> SeqOut {
+        let (mut tokens, mut hash) = self.history(seq);
+        let mut wants = seq.wants.iter().peekable();
+        let mut rows = Vec::new();
+        for (row, input) in seq.inputs.iter().enumerate() {
+            let Input::Token(token) = *input;
+            let position = seq.start as usize + row;
+            hash = extend(hash, token);
+            tokens.push(token);
+            if !dry {
+                let block = seq.block_table[position / self.info.block_size].0 as usize;
+                self.slots[block][position % self.info.block_size] = Some(Slot { token, history: hash });
+            }
+            if let Some(&(_, want)) = wants.next_if(|w| w.0 as usize == row) {
+                let values = match want {
+                    Want::Logits => {
+                        let mut values = vec![0.0; self.info.n_vocab];
+                        (self.logits)(&tokens, &mut values);
+                        values
+                    }
+                    Want::Hidden => vec![unit(hash)],
+                };
+                rows.push(RowOut { row: row as u32, values });
+            }
+        }
+        SeqOut { seq: seq.seq, rows }
+    }
+}
+
+impl Executor for ScriptedExecutor {
+    fn info(&self) -> &ExecutorInfo {
+        &self.info
+    }
+
+    fn submit(&mut self, batch: StepBatch) -> Result<(), ExecutorError> {
+        self.check(&batch).map_err(ExecutorError::InvalidBatch)?;
+        let fault = self.faults.remove(&self.n_steps);
+        self.n_steps += 1;
+        for copy in &batch.copies {
+            let mut copied = self.slots[copy.from.0 as usize].clone();
+            copied[copy.n_slots as usize..].fill(None);
+            self.slots[copy.to.0 as usize] = copied;
+        }
+        let half = batch.seqs.len() / 2;
+        let run = |(i, seq)| self.run(seq, fault.is_some() && i >= half);
+        let seqs = batch.seqs.iter().enumerate().map(run).collect();
+        self.results.push_back((StepOut { step: batch.step, seqs }, fault));
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<StepOut, ExecutorError> {
+        let Some((out, fault)) = self.results.pop_front() else {
+            return Err(ExecutorError::InvalidBatch("no step was submitted".into()));
+        };
+        if !self.latency.is_zero() {
+            thread::sleep(self.latency);
+        }
+        match fault {
+            Some(Fault::Error) => Err(ExecutorError::Device(format!("scripted fault in step {}", out.step))),
+            Some(Fault::Panic) => panic!("scripted fault in step {}", out.step),
+            None => Ok(out),
+        }
+    }
+}
+
+/// Logits in `[0, 8)` that look random and follow from the history.
+pub fn hashed_logits(history: &[TokenId], logits: &mut [f32]) {
+    let hash = history.iter().fold(0, |hash, &token| extend(hash, token));
+    for (i, logit) in logits.iter_mut().enumerate() {
+        *logit = 8.0 * unit(extend(hash, TokenId(i as u32)));
+    }
+}
+
+/// Logits by which a greedy sampler continues a prompt with `script`, and with `after` from then on. The script
+/// begins after the first token that is `start`.
+pub fn recite(start: TokenId, script: Vec<TokenId>, after: TokenId) -> impl Fn(&[TokenId], &mut [f32]) {
+    move |history, logits| {
+        hashed_logits(history, logits);
+        let said = history.iter().position(|&t| t == start).map_or(0, |i| history.len() - i - 1);
+        let next = script.get(said).copied().unwrap_or(after);
+        logits[next.0 as usize] = 20.0;
+    }
+}
+
+fn extend(hash: u64, token: TokenId) -> u64 {
+    let mut z = (hash ^ u64::from(token.0).wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z ^ (z >> 32)
+}
+
+fn unit(hash: u64) -> f32 {
+    (hash >> 40) as f32 / (1u64 << 24) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ingle_step::SeqId;
+
+    fn step(start: u32, tokens: &[u32], blocks: &[u32]) -> SeqStep {
+        SeqStep {
+            seq: SeqId(7),
+            inputs: tokens.iter().map(|&t| Input::Token(TokenId(t))).collect(),
+            start,
+            block_table: blocks.iter().map(|&b| BlockId(b)).collect(),
+            causal: true,
+            wants: vec![(tokens.len() as u32 - 1, Want::Logits)],
+        }
+    }
+
+    fn run(executor: &mut ScriptedExecutor, seqs: Vec<SeqStep>) -> Vec<f32> {
+        executor.submit(StepBatch { seqs, ..StepBatch::default() }).unwrap();
+        executor.wait().unwrap().seqs.remove(0).rows.remove(0).values
+    }
+
+    #[test]
+    fn chunks_give_the_same_logits() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
+        let whole = run(&mut executor, vec![step(0, &[1, 2, 3], &[0, 1])]);
+        run(&mut executor, vec![step(0, &[1, 2], &[2])]);
+        let chunked = run(&mut executor, vec![step(2, &[3], &[2, 3])]);
+        assert_eq!(whole, chunked);
+        assert_ne!(whole, run(&mut executor, vec![step(0, &[1, 2, 4], &[0, 1])]));
+    }
+
+    #[test]
+    #[should_panic(expected = "stale or foreign block")]
+    fn a_foreign_block_is_noticed() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
+        run(&mut executor, vec![step(0, &[1, 2, 3, 4], &[0, 1])]);
+        run(&mut executor, vec![step(0, &[5, 6], &[2])]);
+        run(&mut executor, vec![step(4, &[7], &[2, 1, 3])]);
+    }
+
+    #[test]
+    #[should_panic(expected = "never written")]
+    fn an_empty_block_is_noticed() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
+        run(&mut executor, vec![step(2, &[1], &[0, 1])]);
+    }
+
+    #[test]
+    fn a_block_has_one_writer() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
+        let seqs = vec![step(0, &[1], &[0]), step(0, &[1], &[0])];
+        let error = executor.submit(StepBatch { seqs, ..StepBatch::default() }).unwrap_err();
+        assert!(error.to_string().contains("writes block 0"), "{error}");
+    }
+}

@@ -1,0 +1,253 @@
+//! A request's way in: the template is rendered, text becomes tokens, wishes become settings, and whatever cannot
+//! be served is refused here, by name, before it costs the engine thread anything. Runs on the caller's thread.
+
+mod checks;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ingle_chat::template::{ChatTemplate, CivilTime, TemplateError};
+use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task};
+use ingle_step::{Mirostat, SamplingParams, TokenId};
+use ingle_tokenizer::Tokenizer;
+
+pub use checks::{
+    CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
+    STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
+};
+
+/// What a model is to its callers: how they talk to it, and what it recommends.
+pub struct Frontend {
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How conversations are spelled; `None` if the model has no template.
+    pub template: Option<ChatTemplate>,
+    /// What the model is.
+    pub model: ModelInfo,
+    /// The model's recommended settings.
+    pub defaults: Sampling,
+    /// The local time that templates may show.
+    pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
+    /// Where seeds come from that no request has set.
+    pub entropy: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// A request with nothing left to decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// The prompt. Never empty.
+    pub prompt: Vec<TokenId>,
+    /// The prompt's text, if the answer begins with it.
+    pub echo: Option<String>,
+    /// How tokens are picked, seed included.
+    pub params: SamplingParams,
+    /// At most this many new tokens per choice.
+    pub max_tokens: usize,
+    /// No end before this many.
+    pub min_tokens: usize,
+    /// Text that ends an answer.
+    pub stop: Vec<String>,
+    /// Tokens that end an answer.
+    pub stop_token_ids: Vec<TokenId>,
+    /// Whether the model's own end tokens are tokens like others.
+    pub ignore_eos: bool,
+    /// How many answers.
+    pub n_choices: u32,
+    /// Alternatives to report with each new token.
+    pub logprobs: Option<usize>,
+    /// Alternatives to report with each prompt token.
+    pub prompt_logprobs: Option<usize>,
+    /// Whether control tokens appear in the text.
+    pub include_special: bool,
+    /// Who shares cached beginnings with whom.
+    pub tenant: String,
+}
+
+impl Frontend {
+    /// A frontend without recommendations, with the system's clock (in UTC) and the system's entropy.
+    pub fn new(tokenizer: Arc<Tokenizer>, template: Option<ChatTemplate>, model: ModelInfo) -> Self {
+        Self {
+            tokenizer,
+            template,
+            model,
+            defaults: Sampling::default(),
+            now: Box::new(|| {
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                CivilTime::from_unix(since_epoch.as_secs() as i64)
+            }),
+            // Each state is keyed afresh from the system's randomness.
+            entropy: Box::new(|| RandomState::new().hash_one(0)),
+        }
+    }
+
+    /// Decides everything about a request. `n_ctx` is the longest sequence that can run.
+    ///
+    /// # Errors
+    /// If it cannot be served: the caller's fault, named.
+    pub fn prepare(&self, request: &Request, n_ctx: usize) -> Result<Prepared, ProviderError> {
+        if let Some(model) = request.model.as_ref().filter(|m| **m != self.model.id) {
+            return Err(ProviderError::UnknownModel {
+                model: model.clone(),
+                available: vec![self.model.id.clone()],
+            });
+        }
+        let n_vocab = self.model.n_vocab;
+        checks::check_request(request, n_vocab)?;
+        let params = self.resolve(&request.sampling);
+        checks::check_params(&params, n_vocab)?;
+        let (prompt, echo) = self.tokens(&request.task, n_vocab)?;
+        let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
+        if request.min_tokens as usize > max_tokens {
+            let message =
+                format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
+            return Err(invalid("min_tokens", message));
+        }
+        checks::check_choices(request.n, prompt.len())?;
+        checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
+        Ok(Prepared {
+            prompt,
+            echo: echo.filter(|text| !text.is_empty()),
+            params,
+            max_tokens,
+            min_tokens: request.min_tokens as usize,
+            stop: request.stop.clone(),
+            stop_token_ids: request.stop_token_ids.clone(),
+            ignore_eos: request.ignore_eos,
+            n_choices: request.n,
+            logprobs: request.logprobs.map(|n| n as usize),
+            prompt_logprobs: request.prompt_logprobs.map(|n| n as usize),
+            include_special: request.include_special,
+            tenant: request.principal.tenant.clone(),
+        })
+    }
+
+    /// The prompt's tokens, and its text if it is to be echoed.
+    fn tokens(&self, task: &Task, n_vocab: usize) -> Result<(Vec<TokenId>, Option<String>), ProviderError> {
+        match task {
+            Task::Chat(input) => Ok((self.chat_tokens(input)?, None)),
+            Task::Completion { prompt, echo } => {
+                let (tokens, text) = match prompt {
+                    Prompt::Text(text) => {
+                        (self.tokenizer.encode(&Segments::content(text), true), text.clone())
+                    }
+                    Prompt::Tokens(tokens) => {
+                        if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
+                            let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");
+                            return Err(invalid("prompt", message));
+                        }
+                        let text = match echo {
+                            Echo::Yes => self.tokenizer.decode(tokens, false),
+                            Echo::No => String::new(),
+                        };
+                        (tokens.clone(), text)
+                    }
+                };
+                if tokens.is_empty() {
+                    return Err(invalid("prompt", "the prompt is empty: give it at least one token".into()));
+                }
+                Ok((tokens, matches!(echo, Echo::Yes).then_some(text)))
+            }
+        }
+    }
+
+    fn chat_tokens(&self, input: &ChatInput) -> Result<Vec<TokenId>, ProviderError> {
+        let Some(template) = &self.template else {
+            let message = format!(
+                "model `{}` has no chat template: load it with one (for example a built-in one), or send a \
+                 completion instead",
+                self.model.id
+            );
+            return Err(invalid("messages", message));
+        };
+        let segments = template.render(input, (self.now)()).map_err(|error| match error {
+            TemplateError::Syntax { .. } => ProviderError::Internal(error.to_string()),
+            TemplateError::Reserved { .. } => invalid("template_vars", error.to_string()),
+            TemplateError::Raised { .. } | TemplateError::Render { .. } | TemplateError::Limit { .. } => {
+                invalid("messages", error.to_string())
+            }
+        })?;
+        let mut tokens = self.tokenizer.encode(&segments, false);
+        // Most templates spell the BOS token themselves, some leave it to the tokenizer: one it shall be.
+        if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        if tokens.is_empty() {
+            return Err(invalid(
+                "messages",
+                "the chat template made an empty prompt of these messages".into(),
+            ));
+        }
+        Ok(tokens)
+    }
+
+    /// The caller's wish, else the model's recommendation, else the program's default.
+    fn resolve(&self, wish: &Sampling) -> SamplingParams {
+        let ours = SamplingParams::default();
+        let model = &self.defaults;
+        macro_rules! pick {
+            ($field:ident) => {
+                wish.$field.clone().or_else(|| model.$field.clone())
+            };
+        }
+        macro_rules! params {
+            ($($field:ident),*) => {
+                SamplingParams {
+                    $($field: pick!($field).unwrap_or(ours.$field),)*
+                    mirostat: match pick!(mirostat).unwrap_or(0) {
+                        0 => None,
+                        version => Some(Mirostat {
+                            version,
+                            tau: pick!(mirostat_tau).unwrap_or(5.0),
+                            eta: pick!(mirostat_eta).unwrap_or(0.1),
+                        }),
+                    },
+                    logit_bias: [&*model.logit_bias, &*wish.logit_bias].concat(),
+                    seed: pick!(seed).unwrap_or_else(|| (self.entropy)()),
+                }
+            };
+        }
+        params!(
+            temperature,
+            dynatemp_range,
+            dynatemp_exponent,
+            top_k,
+            top_p,
+            min_p,
+            typical_p,
+            top_n_sigma,
+            xtc_probability,
+            xtc_threshold,
+            repeat_penalty,
+            repeat_last_n,
+            frequency_penalty,
+            presence_penalty,
+            dry_multiplier,
+            dry_base,
+            dry_allowed_length,
+            dry_penalty_last_n,
+            dry_sequence_breakers,
+            min_keep,
+            order
+        )
+    }
+}
+
+/// How many tokens can follow a prompt. All of the prompt and all that was asked for must fit: nothing is ever cut
+/// off silently.
+fn room(n_prompt: usize, max_tokens: Option<u32>, n_ctx: usize) -> Result<usize, ProviderError> {
+    let too_long = || ProviderError::ContextLength { prompt_tokens: n_prompt, max_tokens, n_ctx };
+    let free = n_ctx.checked_sub(n_prompt).ok_or_else(too_long)?;
+    match max_tokens {
+        None if free == 0 => Err(too_long()),
+        None => Ok(free),
+        Some(n) if n as usize > free => Err(too_long()),
+        Some(n) => Ok(n as usize),
+    }
+}
+
+fn invalid(param: &str, message: String) -> ProviderError {
+    ProviderError::InvalidRequest { message, param: Some(param.to_owned()) }
+}

@@ -1,0 +1,27 @@
+//! Requests to tokens: the frontend, the scheduler with its blocks and prefix cache, sampling, and the thread that
+//! runs them over one [`ingle_step::Executor`].
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`frontend`] | a request's way in: template, tokens, checks, resolved settings |
+//! | [`engine`] | the clients' handle, admission, status |
+//! | `worker` | the thread: hops 6 to 9 of a token are its `step` |
+//! | [`scheduler`] | what runs next; pure |
+//! | [`block_allocator`], [`prefix_cache`] | block indices and who holds them; pure |
+//! | [`sampling`] | logits to a token; pure |
+//! | [`output`], [`stop`] | a token's way out: text, stop strings, log-probabilities; pure |
+
+pub mod block_allocator;
+pub mod engine;
+pub mod frontend;
+mod meter;
+pub mod output;
+pub mod prefix_cache;
+pub mod sampling;
+pub mod scheduler;
+pub mod stop;
+mod stream;
+mod worker;
+
+pub use engine::{Engine, EngineConfig};
+pub use frontend::Frontend;

@@ -1,0 +1,105 @@
+//! One token stream of a request.
+
+use ingle_step::{BlockId, TokenId};
+
+use super::RequestId;
+use crate::prefix_cache::NodeId;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Waiting,
+    Running,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Sequence {
+    pub request: RequestId,
+    pub state: State,
+    /// Its reader is slow.
+    pub paused: bool,
+    /// Prompt, then what was sampled.
+    pub tokens: Vec<TokenId>,
+    pub n_prompt: usize,
+    /// How many tokens it adds at most.
+    pub max_tokens: usize,
+    /// How many leading tokens are in the KV cache.
+    pub n_computed: usize,
+    /// Covers `n_computed` slots.
+    pub blocks: Vec<BlockId>,
+    /// Blocks that it will still get without asking.
+    pub n_reserved: usize,
+    /// Where its blocks end in the prefix cache; `None` once it publishes no more.
+    pub published: Option<NodeId>,
+    pub n_published: usize,
+    pub salt: u64,
+    /// Whether the rows before the prompt's last are wanted too, and how many have come.
+    pub prompt_logits: bool,
+    pub prompt_rows_done: usize,
+    /// On the first choice until the prompt's end: how many choices there will be.
+    pub unborn: u32,
+    pub preemptions: u32,
+    /// Prompt tokens from the prefix cache at the first start; `None` before it.
+    pub cached_tokens: Option<usize>,
+}
+
+impl Sequence {
+    pub fn new(
+        request: RequestId,
+        prompt: Vec<TokenId>,
+        max_tokens: usize,
+        salt: u64,
+        prompt_logits: bool,
+        n_choices: u32,
+    ) -> Self {
+        Self {
+            request,
+            state: State::Waiting,
+            paused: false,
+            n_prompt: prompt.len(),
+            tokens: prompt,
+            max_tokens,
+            n_computed: 0,
+            blocks: Vec::new(),
+            n_reserved: 0,
+            published: Some(NodeId::ROOT),
+            n_published: 0,
+            salt,
+            prompt_logits,
+            prompt_rows_done: 0,
+            unborn: n_choices,
+            preemptions: 0,
+            cached_tokens: None,
+        }
+    }
+
+    /// Tokens that are known and not computed.
+    pub fn n_pending(&self) -> usize {
+        self.tokens.len() - self.n_computed
+    }
+
+    pub fn wants_prompt_rows(&self) -> bool {
+        self.prompt_logits && self.prompt_rows_done < self.n_prompt - 1
+    }
+
+    /// Another choice with the same prompt and, for the caller to count, the same blocks.
+    pub fn fork(&self) -> Self {
+        Self {
+            tokens: self.tokens[..self.n_prompt].to_vec(),
+            blocks: self.blocks.clone(),
+            n_reserved: 0,
+            unborn: 0,
+            preemptions: 0,
+            ..self.clone()
+        }
+    }
+
+    /// Back to waiting: everything is to be computed again. The blocks are the caller's to release.
+    pub fn forget_kv(&mut self) {
+        self.state = State::Waiting;
+        self.blocks.clear();
+        self.n_reserved = 0;
+        self.n_computed = 0;
+        self.published = Some(NodeId::ROOT);
+        self.n_published = 0;
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine against the scripted executor.
+
+mod answers;
+mod client;
+mod faults;
+mod refusals;
+mod simulator;
+mod soak;
