@@ -8,6 +8,7 @@ mod principal;
 mod provider;
 mod request;
 mod segment;
+pub mod template;
 
 pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};

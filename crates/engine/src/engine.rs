@@ -1,10 +1,10 @@
 //! A model's engine: the handle that its clients hold, and what the handle shares with the thread that runs it
-//! ([`crate::worker`]).
+//! (`worker`).
 //!
 //! The thread wakes when a request arrives, when a client makes room in a full channel or goes away, at shutdown,
 //! and (while anything is unfinished) once in a while to look at its timeouts. It never waits for anyone: arrivals
 //! come over a bounded channel, deltas go out over one bounded channel per request, and a request whose channel is
-//! full is paused. What must be answered at once, admission and status, is in [`Shared`] and needs no thread.
+//! full is paused. What must be answered at once, admission and status, is in `Shared` and needs no thread.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
@@ -111,9 +111,11 @@ pub(crate) struct Arrival {
 
 impl Engine {
     /// Starts the thread of a model.
-    pub fn start(executor: Box<dyn Executor>, frontend: Frontend, config: EngineConfig) -> Self {
-        let frontend = Arc::new(frontend);
+    pub fn start(executor: Box<dyn Executor>, mut frontend: Frontend, config: EngineConfig) -> Self {
         let info = executor.info().clone();
+        // The executor's word counts: tokens beyond it have no embedding.
+        frontend.model.n_vocab = info.n_vocab;
+        let frontend = Arc::new(frontend);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: info.block_size,
             n_blocks: info.n_blocks,
@@ -186,7 +188,9 @@ impl Engine {
             board.unfinished += 1;
             // Under the lock, so that nobody arrives after the thread has looked for the last time.
             let sent = self.arrivals.try_send(Arrival { answer, outlet, at });
-            sent.map_err(|_| ProviderError::Unavailable("its thread has ended; load the model again".into()))?;
+            sent.map_err(|_| {
+                ProviderError::Unavailable("its thread has ended; load the model again".into())
+            })?;
         }
         self.thread().unpark();
         Ok(stream)

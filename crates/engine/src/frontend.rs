@@ -7,15 +7,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ingle_chat::{
-    ChatInput, ChatTemplate, CivilTime, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task,
-};
+use ingle_chat::template::{ChatTemplate, CivilTime, TemplateError};
+use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
 pub use checks::{
-    CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX, STOP_BYTES_MAX, STOP_TOKENS_MAX,
-    STOPS_MAX,
+    CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
+    STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
 
 /// What a model is to its callers: how they talk to it, and what it recommends.
@@ -100,9 +99,11 @@ impl Frontend {
         let (prompt, echo) = self.tokens(&request.task, n_vocab)?;
         let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
         if request.min_tokens as usize > max_tokens {
-            let message = format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
+            let message =
+                format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
             return Err(invalid("min_tokens", message));
         }
+        checks::check_choices(request.n, prompt.len())?;
         checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
         Ok(Prepared {
             prompt,
@@ -159,9 +160,13 @@ impl Frontend {
             );
             return Err(invalid("messages", message));
         };
-        let segments = template
-            .render(input, (self.now)())
-            .map_err(|e| invalid("messages", format!("the chat template refused the conversation: {e}")))?;
+        let segments = template.render(input, (self.now)()).map_err(|error| match error {
+            TemplateError::Syntax { .. } => ProviderError::Internal(error.to_string()),
+            TemplateError::Reserved { .. } => invalid("template_vars", error.to_string()),
+            TemplateError::Raised { .. } | TemplateError::Render { .. } | TemplateError::Limit { .. } => {
+                invalid("messages", error.to_string())
+            }
+        })?;
         let mut tokens = self.tokenizer.encode(&segments, false);
         // Most templates spell the BOS token themselves, some leave it to the tokenizer: one it shall be.
         if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())
@@ -170,7 +175,10 @@ impl Frontend {
             tokens.insert(0, bos);
         }
         if tokens.is_empty() {
-            return Err(invalid("messages", "the chat template made an empty prompt of these messages".into()));
+            return Err(invalid(
+                "messages",
+                "the chat template made an empty prompt of these messages".into(),
+            ));
         }
         Ok(tokens)
     }

@@ -1,5 +1,5 @@
 //! A token's way out: the sampler's pick becomes text, stop strings and end tokens end it, log-probabilities go
-//! along. Pure: one [`Answer`] per request, one [`Choice`] per sequence of it.
+//! along. Pure: one [`Answer`] per request, one `Choice` per sequence of it.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ pub struct Answer {
     /// Tokens by which the model ends an answer.
     end_tokens: Arc<[TokenId]>,
     request: Prepared,
+    /// Those that have begun: who waits costs no more than a prompt.
     choices: Vec<Choice>,
     prompt_logprobs: Vec<TokenLogprob>,
 }
@@ -33,21 +34,7 @@ struct Choice {
 impl Answer {
     /// The beginning: nothing sampled yet. `end_tokens` are the model's.
     pub fn new(request: Prepared, tokenizer: Arc<Tokenizer>, end_tokens: Arc<[TokenId]>) -> Self {
-        let breakers = DryBreakers::default();
-        let choices = (0..request.n_choices)
-            .map(|choice| {
-                let mut sampler = Sampler::new(request.params.clone(), breakers.clone(), choice);
-                request.prompt.iter().for_each(|&token| sampler.accept(token));
-                Choice {
-                    sampler,
-                    detokenizer: Detokenizer::new(tokenizer.clone(), request.include_special),
-                    stops: StopMatcher::new(&request.stop),
-                    n_tokens: 0,
-                    finished: false,
-                }
-            })
-            .collect();
-        Self { tokenizer, end_tokens, request, choices, prompt_logprobs: Vec::new() }
+        Self { tokenizer, end_tokens, request, choices: Vec::new(), prompt_logprobs: Vec::new() }
     }
 
     /// The request that is answered.
@@ -62,7 +49,7 @@ impl Answer {
 
     /// Whether every choice is complete.
     pub fn is_finished(&self) -> bool {
-        self.choices.iter().all(|c| c.finished)
+        self.choices.len() == self.request.n_choices as usize && self.choices.iter().all(|c| c.finished)
     }
 
     /// Takes logits `(n_vocab,)` after the prompt token at `position`, which tell the next one's log-probability.
@@ -99,7 +86,8 @@ impl Answer {
         scratch: &mut Vec<f32>,
         events: &mut Vec<Event>,
     ) -> (Option<TokenId>, bool) {
-        if self.choices[choice as usize].n_tokens == 0 {
+        if self.choices.len() == choice as usize {
+            self.choices.push(Choice::new(&self.request, &self.tokenizer, choice));
             self.preamble(choice, events);
         }
         let Self { tokenizer, end_tokens, request, choices, .. } = self;
@@ -115,7 +103,9 @@ impl Answer {
         if choice.n_tokens < request.min_tokens {
             let own_end = if request.ignore_eos { &[] } else { &**end_tokens };
             for token in own_end.iter().chain(&request.stop_token_ids) {
-                scratch[token.0 as usize] = f32::NEG_INFINITY;
+                if let Some(logit) = scratch.get_mut(token.0 as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
             }
         }
         let token = choice.sampler.sample(scratch, position as u64);
@@ -148,6 +138,18 @@ impl Answer {
 }
 
 impl Choice {
+    fn new(request: &Prepared, tokenizer: &Arc<Tokenizer>, choice: u32) -> Self {
+        let mut sampler = Sampler::new(request.params.clone(), DryBreakers, choice);
+        request.prompt.iter().for_each(|&token| sampler.accept(token));
+        Self {
+            sampler,
+            detokenizer: Detokenizer::new(tokenizer.clone(), request.include_special),
+            stops: StopMatcher::new(&request.stop),
+            n_tokens: 0,
+            finished: false,
+        }
+    }
+
     /// Sends text on, up to a stop string, which it names. Before `min_tokens` nothing stops an answer.
     fn say(
         &mut self,

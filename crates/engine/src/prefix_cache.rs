@@ -246,8 +246,7 @@ mod tests {
             let (mut at, mut blocks) = self.cache.match_prefix(&mut self.allocator, salt, &tokens);
             for chunk in tokens.chunks_exact(BLOCK).skip(blocks.len()) {
                 let own = self.allocator.take().unwrap();
-                let (next, block) =
-                    self.cache.insert(&mut self.allocator, at, salt, chunk, own).unwrap();
+                let (next, block) = self.cache.insert(&mut self.allocator, at, salt, chunk, own).unwrap();
                 (at, blocks) = (next, [blocks, vec![block]].concat());
             }
             self.release(&blocks);
@@ -310,8 +309,7 @@ mod tests {
         let mut f = Fixture::new(4);
         let shared = f.publish(0, "ab")[0];
         let own = f.allocator.take().unwrap();
-        let (_, block) =
-            f.cache.insert(&mut f.allocator, NodeId::ROOT, 0, &tokens("ab"), own).unwrap();
+        let (_, block) = f.cache.insert(&mut f.allocator, NodeId::ROOT, 0, &tokens("ab"), own).unwrap();
         assert_eq!(block, shared);
         assert_eq!(f.allocator.n_free(), 3);
     }

@@ -108,7 +108,8 @@ impl Stream for AnswerStream {
             None => {
                 self.ended = true;
                 let error = self.link.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Err(error.unwrap_or_else(|| ProviderError::Internal("the engine stopped in mid-answer".into())))
+                Err(error
+                    .unwrap_or_else(|| ProviderError::Internal("the engine stopped in mid-answer".into())))
             }
         }))
     }

@@ -108,7 +108,7 @@ impl Worker {
         self.in_step = None;
         let batch = self.scheduler.schedule();
         self.in_step = Some(self.scheduler.in_flight());
-        let Some(batch) = batch else { return Ok(false) };
+        let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
         self.executor.submit(batch)?;
         let out = self.wait_for(planned.step)?;
@@ -148,6 +148,21 @@ impl Worker {
         sampled
     }
 
+    /// Nothing to do: the time to look whether the books are right. Called within `step`, so that what is wrong
+    /// is reported and everything starts afresh.
+    fn check_idle(&self) -> bool {
+        if self.active.is_empty() {
+            self.scheduler.check_integrity();
+            assert_eq!(
+                self.scheduler.stats().blocks_used,
+                0,
+                "blocks are held for nobody:\n{}",
+                self.scheduler
+            );
+        }
+        false
+    }
+
     /// The results of this step, past those of a step that was abandoned.
     fn wait_for(&mut self, step: u64) -> Result<StepOut, ExecutorError> {
         loop {
@@ -175,8 +190,15 @@ impl Worker {
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
     fn recover(&mut self, why: &str) -> bool {
         self.scheduler.reset_kv();
-        let failed = self.in_step.take().map_or_else(|| self.ids(), |ids| ids.into_iter().collect());
-        for id in failed {
+        let in_step = self.in_step.take();
+        for id in self.ids() {
+            let active = self.active.get_mut(&id).expect("just listed");
+            match &in_step {
+                Some(ids) if !ids.contains(&id) => continue,
+                // Nobody knows who it was about; whoever only waits for the reader was not in it.
+                None if active.complete => continue,
+                _ => active.complete = false,
+            }
             self.fail(id, ProviderError::Internal(format!("a step failed: {why}")));
         }
         true

@@ -13,7 +13,9 @@ pub const CHOICES_MAX: u32 = 128;
 /// The most alternatives to a token.
 pub const LOGPROBS_MAX: u32 = 20;
 /// The most log-probabilities that one prompt gives, alternatives included: they are sent in one piece.
-pub const PROMPT_LOGPROBS_ENTRIES_MAX: usize = 1 << 20;
+pub const PROMPT_LOGPROBS_ENTRIES_MAX: usize = 1 << 18;
+/// The most prompt tokens over all answers to one request: each answer keeps its own history.
+pub const CHOICE_TOKENS_MAX: usize = 1 << 20;
 /// The most stop strings.
 pub const STOPS_MAX: usize = 32;
 /// The longest stop string.
@@ -46,6 +48,19 @@ pub(super) fn check_request(request: &Request, n_vocab: usize) -> Result<(), Pro
     }
     at_most("stop_token_ids", request.stop_token_ids.len(), STOP_TOKENS_MAX)?;
     in_vocabulary("stop_token_ids", request.stop_token_ids.iter().copied(), n_vocab)
+}
+
+/// Refuses more answers to a long prompt than there is memory for.
+pub(super) fn check_choices(n: u32, n_prompt: usize) -> Result<(), ProviderError> {
+    let n_tokens = n_prompt.saturating_mul(n as usize);
+    if n > 1 && n_tokens > CHOICE_TOKENS_MAX {
+        let message = format!(
+            "{n} answers to a prompt of {n_prompt} tokens are {n_tokens} tokens; at most {CHOICE_TOKENS_MAX} are \
+             allowed: ask for fewer answers"
+        );
+        return Err(invalid("n", message));
+    }
+    Ok(())
 }
 
 /// Refuses log-probabilities for more of a prompt than can be sent.

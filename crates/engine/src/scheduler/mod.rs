@@ -24,6 +24,8 @@
 
 mod display;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -460,15 +462,16 @@ impl Scheduler {
         self.running.remove(&id);
         self.waiting.insert(id);
         self.preemptions += 1;
+        let max_preemptions = self.config.max_preemptions;
         let seq = self.seq_mut(id);
+        assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
         seq.preemptions += 1;
         seq.forget_kv();
     }
 
     /// Starts waiting sequences, oldest first, as long as the whole of each fits.
     fn admit(&mut self, plan: &mut Plan) {
-        let waiting: Vec<SeqId> =
-            self.waiting.iter().copied().filter(|id| !self.seqs[id].paused).collect();
+        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(|id| !self.seqs[id].paused).collect();
         for id in waiting {
             let n_active = self.runnable().count();
             if plan.budget == 0 || n_active >= self.config.max_running_seqs {
@@ -526,8 +529,7 @@ impl Scheduler {
             return (NodeId::ROOT, Vec::new());
         }
         let seq = &self.seqs[&id];
-        let n_tokens =
-            if seq.wants_prompt_rows() { seq.prompt_rows_done } else { seq.tokens.len() - 1 };
+        let n_tokens = if seq.wants_prompt_rows() { seq.prompt_rows_done } else { seq.tokens.len() - 1 };
         self.cache.match_prefix(&mut self.allocator, seq.salt, &seq.tokens[..n_tokens])
     }
 

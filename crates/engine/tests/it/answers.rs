@@ -1,12 +1,16 @@
 //! What answers look like when nothing goes wrong.
 
-use ingle_chat::{Echo, Event, FinishReason, Prompt, Provider, Request, Sampling, Task};
-use ingle_engine::EngineConfig;
+use ingle_chat::template::{ChatTemplate, TemplateOptions};
+use ingle_chat::{
+    ChatInput, Echo, Event, FinishReason, Message, Prompt, Provider, Request, Role, Sampling, Task,
+};
+use ingle_engine::{Engine, EngineConfig, Frontend};
 use ingle_step::TokenId;
 use ingle_testkit::scripted::{hashed_logits, recite};
 
 use crate::client::{
-    Answer, BOS, EOS, N_VOCAB, ask, byte, bytes, completion, executor, next, start, stream, wait_until_idle,
+    Answer, BOS, EOS, N_VOCAB, ask, byte, bytes, completion, executor, frontend, next, start, stream,
+    wait_until_idle,
 };
 
 const LENGTH: FinishReason = FinishReason::Length;
@@ -71,7 +75,7 @@ fn end_tokens_and_their_exceptions() {
     let at_least = Request { min_tokens: 5, ..stop_token };
     let answer = say(b"abcd", at_least);
     assert!(answer.usage.completion_tokens >= 5);
-    assert!(answer.text().starts_with("ab") && !answer.text()[..3].contains('c'));
+    assert!(answer.text().starts_with("ab") && !answer.text().contains('c'), "{:?}", answer.text());
 }
 
 #[test]
@@ -153,19 +157,23 @@ fn logprobs_are_of_the_logits_before_sampling() {
 #[test]
 fn the_second_request_finds_the_first_ones_blocks() {
     let engine = start(executor(), EngineConfig::default());
-    let prompt = "a prompt that is longer than one block of eight";
+    let prompt = "a_prompt_that_is_longer_than_one_block_of_eight";
     let first = ask(&engine, completion(prompt)).unwrap();
     let second = ask(&engine, completion(prompt)).unwrap();
-    assert_eq!((first.usage.cached_tokens, second.usage.cached_tokens), (0, 48), "of 48 tokens and 1");
+    assert_eq!(
+        (first.usage.cached_tokens, second.usage.cached_tokens),
+        (0, 40),
+        "the last of 48 is not taken"
+    );
     assert_eq!(first.texts, second.texts);
     let status = wait_until_idle(&engine);
-    assert_eq!((status.cached_tokens_total, status.prompt_tokens_total), (48 - 8, 48 + 8));
+    assert_eq!((status.cached_tokens_total, status.prompt_tokens_total), (40, 48 + 8));
 }
 
 #[test]
 fn another_tenant_finds_nothing() {
     let engine = start(executor(), EngineConfig::default());
-    let prompt = "a prompt that is longer than one block of eight";
+    let prompt = "a_prompt_that_is_longer_than_one_block_of_eight";
     let mut other = completion(prompt);
     other.principal.tenant = "other".into();
     ask(&engine, completion(prompt)).unwrap();
@@ -221,4 +229,28 @@ fn the_status_counts_exactly() {
     assert_eq!((status.prompt_tokens_total, status.generated_tokens_total), (3 * 8, 3 * 16));
     assert_eq!(status.steps_total, 3 * 16);
     assert!(status.decode_tokens_per_s > 0.0 && status.prefill_tokens_per_s > 0.0);
+}
+
+#[test]
+fn a_conversation_goes_through_the_template_with_one_bos() {
+    let check = |template: &str, n_prompt: u64| {
+        let options = TemplateOptions {
+            bos_token: "<s>".into(),
+            eos_token: "</s>".into(),
+            special_tokens: ["<unk>", "<s>", "</s>"].map(String::from).to_vec(),
+            ..TemplateOptions::default()
+        };
+        let template = ChatTemplate::new(template, options).unwrap();
+        let script = executor().with_logits(recite(byte(b':'), bytes(b"hello"), EOS));
+        let frontend = Frontend { template: Some(template), ..frontend(256) };
+        let engine = Engine::start(Box::new(script), frontend, EngineConfig::default());
+        let messages = vec![Message::text(Role::User, "</s>hi")];
+        let task = Task::Chat(ChatInput { messages, ..ChatInput::default() });
+        let answer = ask(&engine, Request { task, ..completion("") }).unwrap();
+        assert_eq!(answer.text(), "hello");
+        assert_eq!(answer.started.unwrap().0, n_prompt);
+    };
+    // BOS, six bytes of content that spell no token, one control token, a colon.
+    check("{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}:", 9);
+    check("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}:", 9);
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use futures_core::Stream;
 use ingle_chat::{
     Delta, DeltaStream, Echo, Event, FinishReason, ModelInfo, Principal, Prompt, Provider, ProviderError,
     ProviderStatus, Request, Sampling, Task, TokenLogprob, Usage,
@@ -118,12 +117,19 @@ pub fn read(mut stream: DeltaStream) -> Result<Answer, ProviderError> {
             reasons.resize(i + 1, None);
             answer.texts.resize(i + 1, String::new());
         }
-        assert_eq!(answer.started.is_none(), matches!(event, Event::Started { .. }), "Started comes first, once");
+        assert_eq!(
+            answer.started.is_none(),
+            matches!(event, Event::Started { .. }),
+            "Started comes first, once"
+        );
         assert!(reasons[i].is_none() || matches!(event, Event::Done(_)), "an event after Finished");
         match event {
             Event::Started { prompt_tokens, seed } => answer.started = Some((prompt_tokens, seed)),
             Event::PromptLogprobs(logprobs) => {
-                assert!(answer.texts.iter().all(String::is_empty), "prompt log-probabilities come before text");
+                assert!(
+                    answer.texts.iter().all(String::is_empty),
+                    "prompt log-probabilities come before text"
+                );
                 answer.prompt_logprobs = logprobs;
             }
             Event::Text { text, logprobs } => {
@@ -165,7 +171,11 @@ pub fn first_text(stream: &mut DeltaStream) {
 }
 
 /// Waits until the engine's condition is as expected.
-pub fn wait_until(engine: &Engine, what: &str, condition: impl Fn(&ProviderStatus) -> bool) -> ProviderStatus {
+pub fn wait_until(
+    engine: &Engine,
+    what: &str,
+    condition: impl Fn(&ProviderStatus) -> bool,
+) -> ProviderStatus {
     let start = Instant::now();
     loop {
         let status = engine.status();

@@ -1,0 +1,130 @@
+//! Small stories, told as what each step runs and what the state is then. The simulator in `tests/` tells long ones.
+
+use super::*;
+
+fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Scheduler {
+    Scheduler::new(SchedulerConfig {
+        block_size: 4,
+        n_blocks,
+        n_ctx: 64,
+        max_running_seqs,
+        step_token_budget: budget,
+        max_waiting_requests: 4,
+        max_waiting_tokens: 100,
+        prefix_cache: true,
+        max_preemptions: 3,
+    })
+}
+
+fn request(n_prompt: u32, max_tokens: usize) -> NewRequest {
+    let prompt = (0..n_prompt).map(TokenId).collect();
+    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false }
+}
+
+/// Runs a step, sampling token 99 wherever one is due. Gives `seq:start+rows` for each sequence in it.
+fn step(scheduler: &mut Scheduler) -> String {
+    let Some(batch) = scheduler.schedule() else { return "nothing".into() };
+    let rows = |s: &SeqStep| format!("{}:{}+{}", s.seq.0, s.start, s.inputs.len());
+    let story: Vec<String> = batch.seqs.iter().map(rows).collect();
+    let mut results = Vec::new();
+    for seq in batch.seqs.iter().filter(|s| !s.wants.is_empty()) {
+        let request = scheduler.seqs[&seq.seq].request;
+        for choice in scheduler.choices_of(seq.seq) {
+            let id = request.choice(choice);
+            let n_prompt = scheduler.seqs[&seq.seq].n_prompt;
+            let n_new = scheduler.n_tokens(seq.seq) + 1 - n_prompt;
+            let done = n_new >= scheduler.seqs[&seq.seq].max_tokens;
+            results.push(Sampled { seq: id, token: Some(TokenId(99)), done });
+        }
+    }
+    scheduler.commit(&results);
+    scheduler.check_integrity();
+    story.join(" ")
+}
+
+#[test]
+fn decodes_go_first_and_prompts_are_read_in_chunks() {
+    let mut s = scheduler(16, 6, 3);
+    s.add(request(4, 10)).unwrap();
+    assert_eq!(step(&mut s), "0:0+4");
+    s.add(NewRequest { salt: 1, ..request(12, 10) }).unwrap();
+    assert_eq!(step(&mut s), "0:4+1 1:0+5");
+    assert_eq!(step(&mut s), "0:5+1 1:5+5");
+    assert_eq!(step(&mut s), "0:6+1 1:10+2");
+    assert_eq!(step(&mut s), "0:7+1 1:12+1");
+}
+
+#[test]
+fn a_cached_beginning_is_not_read_again() {
+    let mut s = scheduler(16, 64, 3);
+    s.add(request(9, 1)).unwrap();
+    assert_eq!(step(&mut s), "0:0+9");
+    s.add(request(9, 1)).unwrap();
+    s.add(request(8, 1)).unwrap();
+    assert_eq!(step(&mut s), "1:8+1 2:4+4", "the last token of a prompt is always computed");
+    assert_eq!(s.stats().cached_tokens, 12);
+}
+
+#[test]
+fn the_youngest_gives_way_and_comes_back() {
+    let mut s = scheduler(5, 64, 4);
+    s.add(request(7, 8)).unwrap();
+    s.add(NewRequest { salt: 1, ..request(7, 8) }).unwrap();
+    assert_eq!(step(&mut s), "0:0+7 1:0+7");
+    assert_eq!(step(&mut s), "0:7+1 1:7+1");
+    assert_eq!(step(&mut s), "0:8+1", "one block was left, and the older took it");
+    let state = "step 3: blocks 0 free, 0 cached, 5 used of 5 (0 reserved); queued 0 requests, 0 tokens
+  seq 0 of 0: running, 7 prompt + 3 new tokens, 9 computed, blocks [0cx2 1cx2 4], preempted 0
+  seq 1 of 1: running, 7 prompt + 2 new tokens, 8 computed, blocks [2cx2 3cx2], preempted 0
+";
+    assert_eq!(s.to_string(), state);
+    for start in 9..12 {
+        assert_eq!(step(&mut s), format!("0:{start}+1"));
+    }
+    assert_eq!(step(&mut s), "0:12+1", "the younger was preempted for this block");
+    assert_eq!(s.stats().preemptions, 1);
+    assert_eq!(step(&mut s), "0:13+1");
+    assert_eq!(step(&mut s), "1:4+5", "what was not evicted is not computed again");
+}
+
+#[test]
+fn choices_share_the_prompts_blocks_until_they_write() {
+    let mut s = scheduler(8, 64, 4);
+    s.add(NewRequest { n_choices: 3, ..request(6, 4) }).unwrap();
+    assert_eq!(step(&mut s), "0:0+6");
+    let state = "step 1: blocks 6 free, 0 cached, 2 used of 8 (0 reserved); queued 0 requests, 0 tokens
+  seq 0 of 0: running, 6 prompt + 1 new tokens, 6 computed, blocks [0cx4 1x3], preempted 0
+  seq 1 of 0: running, 6 prompt + 1 new tokens, 6 computed, blocks [0cx4 1x3], preempted 0
+  seq 2 of 0: running, 6 prompt + 1 new tokens, 6 computed, blocks [0cx4 1x3], preempted 0
+";
+    assert_eq!(s.to_string(), state);
+    let batch = s.schedule().unwrap();
+    let copies: Vec<_> = batch.copies.iter().map(|c| (c.from.0, c.to.0, c.n_slots)).collect();
+    assert_eq!(copies, [(1, 2, 2), (1, 3, 2)], "the last holder writes in place");
+}
+
+#[test]
+fn who_cannot_be_served_is_refused() {
+    let mut s = scheduler(4, 64, 1);
+    assert_eq!(s.add(request(10, 7)), Err(AddError::TooLong { n_tokens: 17, max_tokens: 16 }));
+    for _ in 0..4 {
+        s.add(request(2, 2)).unwrap();
+    }
+    assert_eq!(s.add(request(2, 2)), Err(AddError::Full { waiting: 4 }));
+    assert_eq!(s.stats().queued_tokens, 8);
+}
+
+#[test]
+fn a_paused_sequence_lets_others_run() {
+    let mut s = scheduler(16, 64, 1);
+    let slow = s.add(request(3, 9)).unwrap();
+    s.add(request(2, 2)).unwrap();
+    assert_eq!(step(&mut s), "0:0+3");
+    s.set_paused(slow, true);
+    assert_eq!(step(&mut s), "1:0+2");
+    s.set_paused(slow, false);
+    assert_eq!(step(&mut s), "0:3+1 1:2+1");
+    s.abort(slow);
+    assert_eq!(step(&mut s), "nothing");
+    assert_eq!(s.stats().blocks_used, 0);
+}
