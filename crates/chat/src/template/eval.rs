@@ -265,7 +265,14 @@ impl<'a> Interp<'a> {
         self.call(&callee, call)
     }
 
-    fn exec_loop(&self, def: &Arc<ForLoop>, items: Value, depth: usize, scope: &Rc<Scope>, out: &mut TextBuf) -> Eval<()> {
+    fn exec_loop(
+        &self,
+        def: &Arc<ForLoop>,
+        items: Value,
+        depth: usize,
+        scope: &Rc<Scope>,
+        out: &mut TextBuf,
+    ) -> Eval<()> {
         let mut items = self.iterate(&items)?;
         if let Some(filter) = &def.filter {
             let mut kept = Vec::with_capacity(items.len());
@@ -405,7 +412,9 @@ impl<'a> Interp<'a> {
                 }
                 match &cond.otherwise {
                     Some(e) => self.eval(e, scope),
-                    None => Ok(Value::undefined("the inline if-expression evaluated to false and without `else`")),
+                    None => {
+                        Ok(Value::undefined("the inline if-expression evaluated to false and without `else`"))
+                    }
                 }
             }
             _ => unreachable!("simple expressions are evaluated by `eval`"),
@@ -523,7 +532,11 @@ impl<'a> Interp<'a> {
         if def.uses_varargs {
             scope.set(&"varargs".into(), self.tuple(rest));
         } else if !rest.is_empty() {
-            return fail(format!("macro '{}' takes not more than {} argument(s)", def.name, def.params.len()));
+            return fail(format!(
+                "macro '{}' takes not more than {} argument(s)",
+                def.name,
+                def.params.len()
+            ));
         }
         let mut buf = TextBuf::default();
         self.exec(&def.body, &scope, &mut buf)?;
@@ -616,7 +629,8 @@ impl<'a> Interp<'a> {
                 let (left, right) = run.split_at(width.min(run.len()));
                 let (mut i, mut j) = (0, 0);
                 while i < left.len() && j < right.len() {
-                    let right_first = right[j].0.compare(&left[i].0, self.fuel)? == Some(std::cmp::Ordering::Less);
+                    let right_first =
+                        right[j].0.compare(&left[i].0, self.fuel)? == Some(std::cmp::Ordering::Less);
                     if right_first {
                         merged.push(right[j].clone());
                         j += 1;

@@ -7,18 +7,65 @@ use super::eval::{Call, Interp};
 use super::json::JsonStyle;
 use super::lexer::is_space;
 use super::methods::{Ends, capitalize, center_share, join, lower, pad, replace, strip, upper};
+use super::numbers::{parse_float, parse_int, round};
 use super::strfmt;
+use super::tests;
 use super::text::{Text, TextBuf};
 use super::value::{Eval, Key, Value, View, fail};
-use super::tests;
 
 /// Every filter.
 pub(super) const FILTERS: [&str; 51] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape",
-    "filesizeformat", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last",
-    "length", "list", "lower", "map", "max", "min", "pprint", "reject", "rejectattr", "replace", "reverse", "round",
-    "safe", "select", "selectattr", "slice", "sort", "string", "striptags", "sum", "title", "tojson", "trim",
-    "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "filesizeformat",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "striptags",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+    "wordwrap",
 ];
 
 /// Whether there is such a filter.
@@ -71,14 +118,15 @@ impl Interp<'_> {
                         ok(shown.into_text())
                     }
                     "string" => ok(s),
-                    "safe" => ok(s.as_markup(true)),
+                    "safe" => ok(s.with_markup(true)),
                     "forceescape" => ok(s.force_escaped()),
                     _ => ok(s.escaped()),
                 }
             }
             "trim" => {
                 let [chars] = call.bind(name, ["chars"])?;
-                let chars = chars.filter(|v| !matches!(v, Value::None)).map(|v| v.to_text(self.fuel)).transpose()?;
+                let chars =
+                    chars.filter(|v| !matches!(v, Value::None)).map(|v| v.to_text(self.fuel)).transpose()?;
                 let s = text()?;
                 self.fuel.charge(chars.as_ref().map_or(0, |c| c.len() * s.len() / 256))?;
                 ok(strip(&s, chars.as_ref().map(Text::as_str), Ends::Both))
@@ -98,9 +146,11 @@ impl Interp<'_> {
                     (Value::Str(s), "first") => {
                         s.as_str().chars().next().map(|c| Value::Str(s.slice(0, c.len_utf8())))
                     }
-                    (Value::Str(s), _) => {
-                        s.as_str().chars().next_back().map(|c| Value::Str(s.slice(s.len() - c.len_utf8(), s.len())))
-                    }
+                    (Value::Str(s), _) => s
+                        .as_str()
+                        .chars()
+                        .next_back()
+                        .map(|c| Value::Str(s.slice(s.len() - c.len_utf8(), s.len()))),
                     (Value::List(l) | Value::Tuple(l), "first") => l.0.borrow().first().cloned(),
                     (Value::List(l) | Value::Tuple(l), _) => l.0.borrow().last().cloned(),
                     (Value::Generator(_), "last") => return fail("'generator' object is not reversible"),
@@ -122,7 +172,8 @@ impl Interp<'_> {
                 let separator = separator.map_or_else(|| Ok(Text::own("")), |s| s.to_text(self.fuel))?;
                 let mut items = self.iterate(&value)?;
                 if let Some(attribute) = attribute.filter(|a| !matches!(a, Value::None)) {
-                    items = items.iter().map(|v| self.by_attribute(v, &attribute, None)).collect::<Eval<_>>()?;
+                    items =
+                        items.iter().map(|v| self.by_attribute(v, &attribute, None)).collect::<Eval<_>>()?;
                 }
                 let items = items.iter().map(|v| v.to_text(self.fuel)).collect::<Eval<Vec<_>>>()?;
                 ok(join(self, &separator, items.into_iter())?)
@@ -131,7 +182,13 @@ impl Interp<'_> {
                 let [old, new, count] = call.bind(name, ["old", "new", "count"])?;
                 let (Some(old), Some(new)) = (old, new) else { return fail("replace needs two arguments") };
                 let count = count.filter(|c| !matches!(c, Value::None));
-                ok(replace(self, &text()?, &old.to_text(self.fuel)?, &new.to_text(self.fuel)?, int_or(&count, -1)?)?)
+                ok(replace(
+                    self,
+                    &text()?,
+                    &old.to_text(self.fuel)?,
+                    &new.to_text(self.fuel)?,
+                    int_or(&count, -1)?,
+                )?)
             }
             "tojson" => self.to_json(&value, call),
             "indent" => self.indent(&text()?, call),
@@ -219,7 +276,8 @@ impl Interp<'_> {
             "map" => self.map_filter(&value, call),
             "select" | "reject" | "selectattr" | "rejectattr" => self.select(name, &value, call),
             "sort" => {
-                let [reverse, case, attribute] = call.bind(name, ["reverse", "case_sensitive", "attribute"])?;
+                let [reverse, case, attribute] =
+                    call.bind(name, ["reverse", "case_sensitive", "attribute"])?;
                 let mut items = self.iterate(&value)?;
                 let key = |v: &Value| self.sort_key(v, attribute.as_ref(), !flag(&case));
                 self.sort_stable(&mut items, flag(&reverse), key)?;
@@ -239,7 +297,9 @@ impl Interp<'_> {
                     }
                     let better = match &best {
                         None => true,
-                        Some((old, _)) if name == "min" => key.compare(old, self.fuel)?.is_some_and(|o| o.is_lt()),
+                        Some((old, _)) if name == "min" => {
+                            key.compare(old, self.fuel)?.is_some_and(|o| o.is_lt())
+                        }
                         Some((old, _)) => key.compare(old, self.fuel)?.is_some_and(|o| o.is_gt()),
                     };
                     if better {
@@ -374,12 +434,14 @@ impl Interp<'_> {
             return Ok(self.generator(Vec::new()));
         }
         let items = self.iterate(value)?;
-        let attribute = call.named.iter().position(|(n, _)| &**n == "attribute").map(|i| call.named.remove(i).1);
+        let attribute =
+            call.named.iter().position(|(n, _)| &**n == "attribute").map(|i| call.named.remove(i).1);
         let mut mapped = Vec::with_capacity(items.len());
         if call.positional.is_empty()
             && let Some(attribute) = attribute
         {
-            let default = call.named.iter().position(|(n, _)| &**n == "default").map(|i| call.named.remove(i).1);
+            let default =
+                call.named.iter().position(|(n, _)| &**n == "default").map(|i| call.named.remove(i).1);
             if let Some((name, _)) = call.named.first() {
                 return fail(format!("Unexpected keyword argument '{name}'"));
             }
@@ -413,7 +475,11 @@ impl Interp<'_> {
         } else {
             None
         };
-        let test = if call.positional.is_empty() { None } else { Some(call.positional.remove(0).to_text(self.fuel)?) };
+        let test = if call.positional.is_empty() {
+            None
+        } else {
+            Some(call.positional.remove(0).to_text(self.fuel)?)
+        };
         let mut kept = Vec::new();
         for item in items {
             let subject = match &attribute {
@@ -450,7 +516,8 @@ impl Interp<'_> {
                 _ => groups.push((key, shown, vec![item])),
             }
         }
-        let groups = groups.into_iter().map(|(_, shown, group)| self.tuple(vec![shown, self.list(group)])).collect();
+        let groups =
+            groups.into_iter().map(|(_, shown, group)| self.tuple(vec![shown, self.list(group)])).collect();
         Ok(self.list(groups))
     }
 
@@ -478,10 +545,14 @@ impl Interp<'_> {
         let indent = match indent {
             None | Some(Value::None) => None,
             Some(Value::Str(s)) => Some(s.as_str().to_owned()),
-            other => Some(" ".repeat(usize::try_from(int_or(&other, 0)?.clamp(0, 1 << 10)).expect("clamped"))),
+            other => {
+                Some(" ".repeat(usize::try_from(int_or(&other, 0)?.clamp(0, 1 << 10)).expect("clamped")))
+            }
         };
         let (item_separator, key_separator) = match separators {
-            None | Some(Value::None) => (Text::own(if indent.is_some() { "," } else { ", " }), Text::own(": ")),
+            None | Some(Value::None) => {
+                (Text::own(if indent.is_some() { "," } else { ", " }), Text::own(": "))
+            }
             Some(pair) => match self.iterate(&pair)?.as_slice() {
                 [Value::Str(a), Value::Str(b)] => (a.clone(), b.clone()),
                 _ => return fail("separators must be a pair of strings"),
@@ -525,7 +596,7 @@ impl Interp<'_> {
             buf.push_slice(s, at, at + line.len());
             at += line.len() + if s.as_str()[at + line.len()..].starts_with("\r\n") { 2 } else { 1 };
         }
-        Ok(Value::Str(buf.into_text().as_markup(s.is_markup())))
+        Ok(Value::Str(buf.into_text().with_markup(s.is_markup())))
     }
 
     fn truncate(&self, s: &Text, call: Call) -> Eval<Value> {
@@ -650,7 +721,11 @@ fn title(s: &Text) -> Text {
     let mut start = true;
     s.map_chars(|c, out| {
         let separator = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
-        if start && !separator { out.extend(c.to_uppercase()) } else { out.extend(c.to_lowercase()) }
+        if start && !separator {
+            out.extend(c.to_uppercase())
+        } else {
+            out.extend(c.to_lowercase())
+        }
         start = separator;
     })
 }
@@ -684,72 +759,6 @@ fn strip_tags(s: &Text) -> Text {
         from += kept.as_str()[from..].chars().next().map_or(0, char::len_utf8);
     }
     out.into_text()
-}
-
-/// Python's `int(text, base)`.
-fn parse_int(s: &str, base: i128) -> Option<i128> {
-    let s = s.trim_matches(is_space);
-    let (negative, digits) = match s.strip_prefix(['+', '-']) {
-        Some(rest) => (s.starts_with('-'), rest),
-        None => (false, s),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let prefixes = [("0x", 16), ("0o", 8), ("0b", 2)];
-    let found = prefixes.iter().find(|(p, b)| (base == *b || base == 0) && lower.starts_with(p));
-    let (digits, radix) = match found {
-        Some((_, radix)) => (lower[2..].strip_prefix('_').unwrap_or(&lower[2..]), *radix as u32),
-        None if base == 0 => (lower.as_str(), 10),
-        None => (lower.as_str(), u32::try_from(base).ok().filter(|b| (2..=36).contains(b))?),
-    };
-    if digits.is_empty() || digits.starts_with('_') || digits.ends_with('_') || digits.contains("__") {
-        return None;
-    }
-    if digits.starts_with(['+', '-']) {
-        return None;
-    }
-    let value = i128::from_str_radix(&digits.replace('_', ""), radix).ok()?;
-    Some(if negative { -value } else { value })
-}
-
-/// Python's `float(text)`.
-fn parse_float(s: &str) -> Option<f64> {
-    let s = s.trim_matches(is_space);
-    if s.starts_with('_') || s.ends_with('_') || s.contains("__") {
-        return None;
-    }
-    s.replace('_', "").parse().ok()
-}
-
-/// Jinja's `round`: to even at exact ties for "common", as Python's `round` works on the shortest decimal.
-fn round(value: &Value, precision: i128, method: &str) -> Eval<Value> {
-    if !matches!(method, "common" | "ceil" | "floor") {
-        return fail("method must be common, ceil or floor");
-    }
-    let Some(f) = value.as_float() else { return fail(format!("cannot round {}", value.type_name())) };
-    let precision = precision.clamp(-300, 300) as i32;
-    if method != "common" {
-        let scale = 10f64.powi(precision);
-        let scaled = if method == "ceil" { (f * scale).ceil() } else { (f * scale).floor() };
-        return Ok(Value::Float(scaled / scale));
-    }
-    if let Some(i) = value.as_int() {
-        if precision >= 0 {
-            return Ok(Value::Int(i));
-        }
-        let Some(unit) = 10i128.checked_pow(precision.unsigned_abs()) else { return Ok(Value::Int(0)) };
-        let (q, r) = (i.div_euclid(unit), i.rem_euclid(unit));
-        let up = r * 2 > unit || (r * 2 == unit && q % 2 != 0);
-        return Ok(Value::Int((q + i128::from(up)) * unit));
-    }
-    if !f.is_finite() {
-        return Ok(Value::Float(f));
-    }
-    if precision >= 0 {
-        // Rust formats the exact binary value and rounds ties to even, as Python does.
-        return Ok(Value::Float(format!("{f:.*}", precision as usize).parse().unwrap_or(f)));
-    }
-    let unit = 10f64.powi(-precision);
-    Ok(Value::Float((f / unit).round_ties_even() * unit))
 }
 
 fn file_size(value: &Value, binary: bool) -> Eval<Value> {

@@ -10,9 +10,28 @@ use crate::{ChatInput, Content, Message, Part, Role};
 
 /// Names that callers cannot set: they belong to the conversation or to the engine.
 const RESERVED: [&str; 22] = [
-    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize",
-    "tokenizer", "return_dict", "return_tensors", "padding", "truncation", "max_length", "bos_token", "eos_token",
-    "raise_exception", "strftime_now", "namespace", "range", "dict", "cycler", "joiner",
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template",
+    "tokenize",
+    "tokenizer",
+    "return_dict",
+    "return_tensors",
+    "padding",
+    "truncation",
+    "max_length",
+    "bos_token",
+    "eos_token",
+    "raise_exception",
+    "strftime_now",
+    "namespace",
+    "range",
+    "dict",
+    "cycler",
+    "joiner",
 ];
 /// Bounds of template variables.
 const VARS_BYTES_MAX: usize = 16 << 10;
@@ -25,7 +44,16 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 const ROLES: [&str; 9] =
     ["system", "developer", "user", "assistant", "tool", "function", "ipython", "model", "tool_response"];
 const TYPES: [&str; 10] = [
-    "text", "function", "image", "image_url", "audio", "input_audio", "video", "input_text", "thinking", "document",
+    "text",
+    "function",
+    "image",
+    "image_url",
+    "audio",
+    "input_audio",
+    "video",
+    "input_text",
+    "thinking",
+    "document",
 ];
 /// Fuel of one trial rendering.
 const PROBE_FUEL: u64 = 100_000;
@@ -88,21 +116,21 @@ pub(super) fn json_bytes(value: &Json) -> usize {
 /// A template variable as a value with provenance.
 pub(super) fn variable(interp: &Interp, name: &str, json: &Json) -> Eval<Value> {
     match (name, json) {
-        ("bos_token" | "eos_token", _) => interp.from_json(json, false),
+        ("bos_token" | "eos_token", _) => interp.json_value(json, false),
         ("messages", Json::Array(messages)) => {
             let messages = messages.iter().map(|m| message(interp, m)).collect::<Eval<_>>()?;
             Ok(interp.list(messages))
         }
-        _ => interp.from_json(json, true),
+        _ => interp.json_value(json, true),
     }
 }
 
 /// A message: its keys and the words of the format are the template's, all else is foreign.
 fn message(interp: &Interp, json: &Json) -> Eval<Value> {
-    let Json::Object(map) = json else { return interp.from_json(json, true) };
+    let Json::Object(map) = json else { return interp.json_value(json, true) };
     let known = |value: &Json, words: &[&str]| match value {
         Json::String(s) => Ok(Value::Str(Text::marked(s, !words.contains(&s.as_str())))),
-        other => interp.from_json(other, true),
+        other => interp.json_value(other, true),
     };
     let mut entries = Vec::with_capacity(map.len());
     for (key, value) in map {
@@ -112,20 +140,23 @@ fn message(interp: &Interp, json: &Json) -> Eval<Value> {
                 let mut items = Vec::with_capacity(parts.len());
                 for part in parts {
                     let Json::Object(part) = part else {
-                        items.push(interp.from_json(part, true)?);
+                        items.push(interp.json_value(part, true)?);
                         continue;
                     };
                     let mut fields = Vec::with_capacity(part.len());
                     for (key, value) in part {
-                        let value =
-                            if key == "type" { known(value, &TYPES)? } else { interp.from_json(value, true)? };
+                        let value = if key == "type" {
+                            known(value, &TYPES)?
+                        } else {
+                            interp.json_value(value, true)?
+                        };
                         fields.push((Value::Str(Text::foreign(key)), value));
                     }
                     items.push(interp.dict(fields)?);
                 }
                 interp.list(items)
             }
-            (_, value) => interp.from_json(value, true)?,
+            (_, value) => interp.json_value(value, true)?,
         };
         entries.push((Value::Str(Text::foreign(key)), value));
     }
@@ -172,7 +203,8 @@ impl Wants {
             // It wants something that no probe has: leave everything as it comes.
             return Self::default();
         }
-        let content = |s: &str| if wants.only_parts { json!([{"type": "text", "text": s}]) } else { json!(s) };
+        let content =
+            |s: &str| if wants.only_parts { json!([{"type": "text", "text": s}]) } else { json!(s) };
 
         let with_system = try_with(json!([
             {"role": "system", "content": content(SAID)},
@@ -194,10 +226,12 @@ impl Wants {
         let object_works = has(&object, SAID) && !has(&object, "{'prwxk'");
         wants.arguments_as_text = !object_works && has(&as_text, SAID);
 
-        let arguments = if wants.arguments_as_text { json!("{\"prwxk\": \"prwxq\"}") } else { json!({"prwxk": SAID}) };
+        let arguments =
+            if wants.arguments_as_text { json!("{\"prwxk\": \"prwxq\"}") } else { json!({"prwxk": SAID}) };
         let null = calling(Json::Null, arguments.clone());
         let empty = calling(content(""), arguments);
-        wants.no_null_content = empty.is_some() && (null.is_none() || has(&null, "None") && !has(&empty, "None"));
+        wants.no_null_content =
+            empty.is_some() && (null.is_none() || has(&null, "None") && !has(&empty, "None"));
         wants
     }
 
@@ -299,7 +333,9 @@ fn flat(content: &Content) -> String {
     match content {
         Content::None => String::new(),
         Content::Text(text) => text.clone(),
-        Content::Parts(parts) => parts.iter().map(|Part::Text(text)| text.as_str()).collect::<Vec<_>>().join("\n"),
+        Content::Parts(parts) => {
+            parts.iter().map(|Part::Text(text)| text.as_str()).collect::<Vec<_>>().join("\n")
+        }
     }
 }
 
@@ -308,11 +344,19 @@ fn last_is_assistant(input: &ChatInput) -> bool {
 }
 
 fn final_text(input: &ChatInput) -> String {
-    if last_is_assistant(input) { input.messages.last().map_or_else(String::new, |m| flat(&m.content)) } else { String::new() }
+    if last_is_assistant(input) {
+        input.messages.last().map_or_else(String::new, |m| flat(&m.content))
+    } else {
+        String::new()
+    }
 }
 
 /// Where the last message shall be continued: the text up to that message's end.
-pub(super) fn continued(mut text: String, mut foreign: Vec<(u32, u32)>, input: &ChatInput) -> (String, Vec<(u32, u32)>) {
+pub(super) fn continued(
+    mut text: String,
+    mut foreign: Vec<(u32, u32)>,
+    input: &ChatInput,
+) -> (String, Vec<(u32, u32)>) {
     let last = final_text(input);
     let stripped = last.trim();
     if input.continue_final_message

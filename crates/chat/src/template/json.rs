@@ -18,7 +18,7 @@ pub(super) struct JsonStyle {
 
 impl Interp<'_> {
     /// A template value of a JSON value; its strings are foreign or not.
-    pub fn from_json(&self, json: &Json, foreign: bool) -> Eval<Value> {
+    pub fn json_value(&self, json: &Json, foreign: bool) -> Eval<Value> {
         self.fuel.charge(1)?;
         Ok(match json {
             Json::Null => Value::None,
@@ -29,15 +29,14 @@ impl Interp<'_> {
                 _ => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
             },
             Json::String(s) => Value::Str(Text::marked(s, foreign)),
-            Json::Array(items) => {
-                self.list(items.iter().map(|v| self.nested(|i| i.from_json(v, foreign))).collect::<Eval<_>>()?)
-            }
+            Json::Array(items) => self
+                .list(items.iter().map(|v| self.nested(|i| i.json_value(v, foreign))).collect::<Eval<_>>()?),
             Json::Object(map) => {
                 let mut entries = Vec::with_capacity(map.len());
                 for (key, value) in map {
                     entries.push((
                         Value::Str(Text::marked(key, foreign)),
-                        self.nested(|i| i.from_json(value, foreign))?,
+                        self.nested(|i| i.json_value(value, foreign))?,
                     ));
                 }
                 self.dict(entries)?
@@ -170,7 +169,8 @@ pub(super) fn compact(json: &Json) -> String {
             format!("[{}]", items.join(", "))
         }
         Json::Object(map) => {
-            let items: Vec<String> = map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), compact(v))).collect();
+            let items: Vec<String> =
+                map.iter().map(|(k, v)| format!("{}: {}", Json::from(k.as_str()), compact(v))).collect();
             format!("{{{}}}", items.join(", "))
         }
         other => other.to_string(),

@@ -19,8 +19,8 @@ pub(super) enum Tok {
 }
 
 const OPERATORS: [&str; 26] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
-    ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",", ";",
 ];
 
 /// White space as Python's `\s` and `str.strip` see it.
@@ -45,6 +45,9 @@ pub(super) fn tokenize(source: &str) -> Result<Vec<(u32, Tok)>, TemplateError> {
     lexer.push(Tok::End);
     Ok(lexer.tokens)
 }
+
+/// Whether a byte is a digit of a radix.
+type DigitTest = fn(&u8) -> bool;
 
 struct Lexer<'s> {
     rest: &'s str,
@@ -73,7 +76,8 @@ impl<'s> Lexer<'s> {
     /// Text up to the next tag, and the tag.
     fn next_chunk(&mut self) -> Result<(), TemplateError> {
         let bytes = self.rest.as_bytes();
-        let start = (0..bytes.len()).find(|&i| bytes[i] == b'{' && matches!(bytes.get(i + 1), Some(b'{' | b'%' | b'#')));
+        let start = (0..bytes.len())
+            .find(|&i| bytes[i] == b'{' && matches!(bytes.get(i + 1), Some(b'{' | b'%' | b'#')));
         let Some(start) = start else {
             let data = self.take(bytes.len()).to_owned();
             self.push(Tok::Data(data));
@@ -85,7 +89,9 @@ impl<'s> Lexer<'s> {
         let head = 2 + usize::from(sign.is_some());
         match kind {
             b'#' => {
-                let body = self.rest[head..].find("#}").ok_or_else(|| syntax(self.line, "a comment is not closed with `#}`"))?;
+                let body = self.rest[head..]
+                    .find("#}")
+                    .ok_or_else(|| syntax(self.line, "a comment is not closed with `#}`"))?;
                 let end = head + body;
                 let dash = end > head && self.rest.as_bytes()[end - 1] == b'-';
                 let plus = end > head && self.rest.as_bytes()[end - 1] == b'+';
@@ -127,7 +133,11 @@ impl<'s> Lexer<'s> {
             Some(_) => data,
             None if kind != b'{' => {
                 let line_at = data.rfind('\n').map_or(0, |i| i + 1);
-                if (line_at > 0 || line_starting) && data[line_at..].chars().all(is_space) { &data[..line_at] } else { data }
+                if (line_at > 0 || line_starting) && data[line_at..].chars().all(is_space) {
+                    &data[..line_at]
+                } else {
+                    data
+                }
             }
             None => data,
         };
@@ -160,7 +170,10 @@ impl<'s> Lexer<'s> {
             let inner = after[usize::from(sign.is_some())..].trim_start_matches(is_space);
             let close = inner.strip_prefix("endraw").map(|s| s.trim_start_matches(is_space));
             let end = close.and_then(|s| {
-                ["-%}", "+%}", "%}"].iter().find(|e| s.starts_with(**e)).map(|e| (self.rest.len() - s.len() + e.len(), *e))
+                ["-%}", "+%}", "%}"]
+                    .iter()
+                    .find(|e| s.starts_with(**e))
+                    .map(|e| (self.rest.len() - s.len() + e.len(), *e))
             });
             let Some((end, how)) = end else {
                 from = at + 2;
@@ -180,11 +193,17 @@ impl<'s> Lexer<'s> {
             let n = self.rest.len() - self.rest.trim_start_matches(is_space).len();
             self.take(n);
             if self.rest.is_empty() {
-                return Err(syntax(self.line, format!("a tag is not closed with `{}`", if print { "}}" } else { "%}" })));
+                return Err(syntax(
+                    self.line,
+                    format!("a tag is not closed with `{}`", if print { "}}" } else { "%}" }),
+                ));
             }
             if open.is_empty() {
-                let (ends, tok): (&[&str], _) =
-                    if print { (&["-}}", "}}"], Tok::PrintEnd) } else { (&["-%}", "+%}", "%}"], Tok::BlockEnd) };
+                let (ends, tok): (&[&str], _) = if print {
+                    (&["-}}", "}}"], Tok::PrintEnd)
+                } else {
+                    (&["-%}", "+%}", "%}"], Tok::BlockEnd)
+                };
                 if let Some(end) = ends.iter().find(|e| self.rest.starts_with(**e)) {
                     self.push(tok);
                     self.take(end.len());
@@ -226,13 +245,15 @@ impl<'s> Lexer<'s> {
         let digits = |from: usize, ok: fn(&u8) -> bool| {
             let bytes = s.as_bytes();
             let mut i = from;
-            while i < bytes.len() && (ok(&bytes[i]) || (bytes[i] == b'_' && i > from && bytes.get(i + 1).is_some_and(ok))) {
+            while i < bytes.len()
+                && (ok(&bytes[i]) || (bytes[i] == b'_' && i > from && bytes.get(i + 1).is_some_and(ok)))
+            {
                 i += 1;
             }
             i
         };
         let bytes = s.as_bytes();
-        let radix: Option<(u32, fn(&u8) -> bool)> = match (bytes[0], bytes.get(1).map(u8::to_ascii_lowercase)) {
+        let radix: Option<(u32, DigitTest)> = match (bytes[0], bytes.get(1).map(u8::to_ascii_lowercase)) {
             (b'0', Some(b'x')) => Some((16, u8::is_ascii_hexdigit)),
             (b'0', Some(b'o')) => Some((8, |b| (b'0'..=b'7').contains(b))),
             (b'0', Some(b'b')) => Some((2, |b| matches!(b, b'0' | b'1'))),
@@ -242,7 +263,8 @@ impl<'s> Lexer<'s> {
         if let Some((radix, ok)) = radix {
             let end = digits(2, ok);
             if end > 2 {
-                let value = i128::from_str_radix(&s[2..end].replace('_', ""), radix).map_err(|_| too_big(self.line))?;
+                let value = i128::from_str_radix(&s[2..end].replace('_', ""), radix)
+                    .map_err(|_| too_big(self.line))?;
                 self.push(Tok::Int(value));
                 self.take(end);
                 return Ok(());

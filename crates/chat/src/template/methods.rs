@@ -9,11 +9,47 @@ use super::value::{DictObj, Eval, ListObj, Value, View, fail};
 
 /// Methods of `str`.
 const STR: [&str; 41] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index", "isalnum",
-    "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join",
-    "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-    "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
-    "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "islower",
+    "isnumeric",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
 ];
 const LIST: [&str; 11] =
     ["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
@@ -78,7 +114,7 @@ pub(super) fn strip(s: &Text, chars: Option<&str>, ends: Ends) -> Text {
 /// Lower case; a final sigma needs the whole string, so such a string is of one kind afterwards.
 pub(super) fn lower(s: &Text) -> Text {
     if s.as_str().contains('Σ') {
-        return Text::marked(&s.as_str().to_lowercase(), s.is_foreign()).as_markup(s.is_markup());
+        return Text::marked(&s.as_str().to_lowercase(), s.is_foreign()).with_markup(s.is_markup());
     }
     s.map_chars(|c, out| out.extend(c.to_lowercase()))
 }
@@ -93,11 +129,17 @@ pub(super) fn capitalize(s: &Text) -> Text {
     let mut buf = TextBuf::default();
     buf.push(&upper(&s.slice(0, first)));
     buf.push(&lower(&s.slice(first, s.len())));
-    buf.into_text().as_markup(s.is_markup())
+    buf.into_text().with_markup(s.is_markup())
 }
 
 /// Pads to a width in characters.
-pub(super) fn pad(interp: &Interp, s: &Text, width: i128, fill: &Text, left_share: impl Fn(usize, usize) -> usize) -> Eval<Text> {
+pub(super) fn pad(
+    interp: &Interp,
+    s: &Text,
+    width: i128,
+    fill: &Text,
+    left_share: impl Fn(usize, usize) -> usize,
+) -> Eval<Text> {
     let n = s.as_str().chars().count();
     let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
     interp.check_size(width)?;
@@ -108,7 +150,7 @@ pub(super) fn pad(interp: &Interp, s: &Text, width: i128, fill: &Text, left_shar
     (0..left).for_each(|_| buf.push(fill));
     buf.push(s);
     (left..total).for_each(|_| buf.push(fill));
-    Ok(buf.into_text().as_markup(s.is_markup()))
+    Ok(buf.into_text().with_markup(s.is_markup()))
 }
 
 /// Python's share of the padding on the left.
@@ -168,7 +210,11 @@ fn split_space(s: &Text, max: usize, from_right: bool) -> Vec<Text> {
             break;
         }
         if from_right {
-            let at = rest.char_indices().rev().find(|(_, c)| is_space(*c)).map_or(start, |(i, c)| start + i + c.len_utf8());
+            let at = rest
+                .char_indices()
+                .rev()
+                .find(|(_, c)| is_space(*c))
+                .map_or(start, |(i, c)| start + i + c.len_utf8());
             words.push(s.slice(at, end));
             end = at;
         } else {
@@ -206,7 +252,9 @@ fn split(s: &Text, separator: &str, max: usize, from_right: bool) -> Vec<Text> {
 
 fn split_lines(s: &Text, keep_ends: bool) -> Vec<Text> {
     let raw = s.as_str();
-    let is_end = |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_end = |c: char| {
+        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    };
     let mut lines = Vec::new();
     let mut at = 0;
     while at < raw.len() {
@@ -226,7 +274,11 @@ fn split_lines(s: &Text, keep_ends: bool) -> Vec<Text> {
 fn title(s: &Text) -> Text {
     let mut inside = false;
     s.map_chars(|c, out| {
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = c.is_alphabetic();
     })
 }
@@ -236,8 +288,12 @@ impl Interp<'_> {
         match value {
             Value::Str(s) if s.is_markup() => {
                 // Text that goes into safe text is escaped, and what comes out is safe.
-                let call = if matches!(name, "replace" | "join" | "format") { self.escaped_call(name, call)? } else { call };
-                Ok(self.as_markup(self.str_method(s, name, call)?))
+                let call = if matches!(name, "replace" | "join" | "format") {
+                    self.escaped_call(name, call)?
+                } else {
+                    call
+                };
+                Ok(self.declared_safe(self.str_method(s, name, call)?))
             }
             Value::Str(s) => self.str_method(s, name, call),
             Value::List(l) => self.list_method(l, name, call),
@@ -299,9 +355,9 @@ impl Interp<'_> {
     }
 
     /// The same value with its texts declared safe.
-    fn as_markup(&self, value: Value) -> Value {
+    fn declared_safe(&self, value: Value) -> Value {
         let mark = |v: &Value| match v {
-            Value::Str(s) => Value::Str(s.clone().as_markup(true)),
+            Value::Str(s) => Value::Str(s.clone().with_markup(true)),
             other => other.clone(),
         };
         match &value {
@@ -325,7 +381,11 @@ impl Interp<'_> {
                     "capitalize" => capitalize(s),
                     "title" => title(s),
                     _ => s.map_chars(|c, out| {
-                        if c.is_uppercase() { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+                        if c.is_uppercase() {
+                            out.extend(c.to_lowercase())
+                        } else {
+                            out.extend(c.to_uppercase())
+                        }
                     }),
                 })
             }
@@ -437,10 +497,18 @@ impl Interp<'_> {
                 };
                 let part = part.as_str();
                 if name == "count" {
-                    let n = if needle.is_empty() { part.chars().count() + 1 } else { part.matches(needle.as_str()).count() };
+                    let n = if needle.is_empty() {
+                        part.chars().count() + 1
+                    } else {
+                        part.matches(needle.as_str()).count()
+                    };
                     return Ok(Value::Int(n as i128));
                 }
-                let found = if name.starts_with('r') { part.rfind(needle.as_str()) } else { part.find(needle.as_str()) };
+                let found = if name.starts_with('r') {
+                    part.rfind(needle.as_str())
+                } else {
+                    part.find(needle.as_str())
+                };
                 match found {
                     Some(i) => Ok(Value::Int(from + part[..i].chars().count() as i128)),
                     None if name.ends_with("index") => fail("substring not found"),
@@ -452,7 +520,8 @@ impl Interp<'_> {
                 if items.is_undefined() {
                     return text(Text::own(""));
                 }
-                let items = self.iterate(&items)?.iter().map(|v| text_arg(v, name)).collect::<Eval<Vec<_>>>()?;
+                let items =
+                    self.iterate(&items)?.iter().map(|v| text_arg(v, name)).collect::<Eval<Vec<_>>>()?;
                 text(join(self, s, items.into_iter())?)
             }
             "format" => text(strfmt::format(self, s, &call)?),
@@ -475,7 +544,13 @@ impl Interp<'_> {
                 let sign = usize::from(raw.starts_with(['+', '-']));
                 let mut buf = TextBuf::default();
                 buf.push_slice(s, 0, sign);
-                buf.push(&pad(self, &s.slice(sign, raw.len()), width - sign as i128, &Text::own("0"), |total, _| total)?);
+                buf.push(&pad(
+                    self,
+                    &s.slice(sign, raw.len()),
+                    width - sign as i128,
+                    &Text::own("0"),
+                    |total, _| total,
+                )?);
                 text(buf.into_text())
             }
             "expandtabs" => {
@@ -501,12 +576,19 @@ impl Interp<'_> {
             }
             "isalpha" => all(char::is_alphabetic),
             "isalnum" => all(char::is_alphanumeric),
-            "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric())),
+            "isdecimal" => all(|c| c.is_ascii_digit()),
+            "isdigit" => {
+                all(|c| c.is_ascii_digit() || matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉'))
+            }
             "isnumeric" => all(char::is_numeric),
             "isspace" => all(is_space),
             "isascii" => Ok(Value::Bool(raw.is_ascii())),
-            "islower" => super::tests::run(self, "lower", &Value::Str(s.clone()), Vec::new()).map(Value::Bool),
-            "isupper" => super::tests::run(self, "upper", &Value::Str(s.clone()), Vec::new()).map(Value::Bool),
+            "islower" => {
+                super::tests::run(self, "lower", &Value::Str(s.clone()), Vec::new()).map(Value::Bool)
+            }
+            "isupper" => {
+                super::tests::run(self, "upper", &Value::Str(s.clone()), Vec::new()).map(Value::Bool)
+            }
             "istitle" => Ok(Value::Bool(raw.chars().any(char::is_alphabetic) && title(s) == *s)),
             _ => fail(format!("'str' object has no method {name}")),
         }
@@ -531,7 +613,8 @@ impl Interp<'_> {
                 let [index, item] = call.bind(name, ["index", "object"])?;
                 let Some(item) = item else { return fail("insert needs two arguments") };
                 let index = int_arg(index, 0, name)?;
-                let index = (if index < 0 { index.saturating_add(n as i128) } else { index }).clamp(0, n as i128);
+                let index =
+                    (if index < 0 { index.saturating_add(n as i128) } else { index }).clamp(0, n as i128);
                 list.0.borrow_mut().insert(index as usize, item);
                 Ok(Value::None)
             }
@@ -645,7 +728,12 @@ impl Interp<'_> {
     }
 
     /// Python's `sorted(..., reverse=...)`: equal items keep their order either way.
-    pub fn sort_stable(&self, items: &mut Vec<Value>, reverse: bool, key: impl Fn(&Value) -> Eval<Value>) -> Eval<()> {
+    pub fn sort_stable(
+        &self,
+        items: &mut Vec<Value>,
+        reverse: bool,
+        key: impl Fn(&Value) -> Eval<Value>,
+    ) -> Eval<()> {
         if reverse {
             items.reverse();
         }

@@ -28,6 +28,7 @@ mod input;
 mod json;
 mod lexer;
 mod methods;
+mod numbers;
 mod ops;
 mod parser;
 mod scope;
@@ -196,7 +197,11 @@ impl ChatTemplate {
     }
 
     /// Renders to text and the ranges in it that came from outside.
-    fn run(&self, vars: &Map<String, Json>, now: CivilTime) -> Result<(String, Vec<(u32, u32)>), TemplateError> {
+    fn run(
+        &self,
+        vars: &Map<String, Json>,
+        now: CivilTime,
+    ) -> Result<(String, Vec<(u32, u32)>), TemplateError> {
         let input_bytes: usize = vars.values().map(input::json_bytes).sum();
         let fuel = Fuel::new(self.options.fuel.saturating_add(4 * input_bytes as u64));
         let interp = Interp::new(&fuel, now, self.options.output_bytes_max);

@@ -44,9 +44,10 @@ impl Interp<'_> {
                 let mut buf = TextBuf::default();
                 buf.push(&a);
                 buf.push(&b);
-                Ok(Value::Str(buf.into_text().as_markup(markup)))
+                Ok(Value::Str(buf.into_text().with_markup(markup)))
             }
-            (ArithOp::Add, Value::List(a), Value::List(b)) | (ArithOp::Add, Value::Tuple(a), Value::Tuple(b)) => {
+            (ArithOp::Add, Value::List(a), Value::List(b))
+            | (ArithOp::Add, Value::Tuple(a), Value::Tuple(b)) => {
                 let (a, b) = (a.0.borrow(), b.0.borrow());
                 self.fuel.charge(a.len() + b.len())?;
                 let items = a.iter().chain(b.iter()).cloned().collect();
@@ -56,7 +57,8 @@ impl Interp<'_> {
             | (ArithOp::Mul, times, sequence @ (Value::Str(_) | Value::List(_) | Value::Tuple(_)))
                 if times.as_int().is_some() =>
             {
-                let times = usize::try_from(times.as_int().expect("checked above").max(0)).unwrap_or(usize::MAX);
+                let times =
+                    usize::try_from(times.as_int().expect("checked above").max(0)).unwrap_or(usize::MAX);
                 self.repeat(sequence, times)
             }
             (ArithOp::Mod, Value::Str(format), _) => strfmt::percent(self, format, &right).map(Value::Str),
@@ -78,14 +80,21 @@ impl Interp<'_> {
                 for _ in 0..if s.is_empty() { 0 } else { times } {
                     buf.push(s);
                 }
-                Ok(Value::Str(buf.into_text().as_markup(s.is_markup())))
+                Ok(Value::Str(buf.into_text().with_markup(s.is_markup())))
             }
             Value::List(l) | Value::Tuple(l) => {
                 let items = l.0.borrow();
                 self.fuel.charge(items.len().saturating_mul(times))?;
-                let repeated: Vec<Value> =
-                    if items.is_empty() { Vec::new() } else { (0..times).flat_map(|_| items.iter().cloned()).collect() };
-                Ok(if matches!(sequence, Value::List(_)) { self.list(repeated) } else { self.tuple(repeated) })
+                let repeated: Vec<Value> = if items.is_empty() {
+                    Vec::new()
+                } else {
+                    (0..times).flat_map(|_| items.iter().cloned()).collect()
+                };
+                Ok(if matches!(sequence, Value::List(_)) {
+                    self.list(repeated)
+                } else {
+                    self.tuple(repeated)
+                })
             }
             _ => unreachable!("only sequences are repeated"),
         }
@@ -115,9 +124,13 @@ impl Interp<'_> {
                     self.fuel.charge_bytes(s.len() + needle.len())?;
                     Ok(s.as_str().contains(needle.as_str()))
                 }
-                other => fail(format!("'in <string>' requires string as left operand, not {}", other.type_name())),
+                other => {
+                    fail(format!("'in <string>' requires string as left operand, not {}", other.type_name()))
+                }
             },
-            Value::Dict(d) | Value::View(View::Keys, d) => Ok(d.0.borrow().contains_key(&item.key(self.fuel)?)),
+            Value::Dict(d) | Value::View(View::Keys, d) => {
+                Ok(d.0.borrow().contains_key(&item.key(self.fuel)?))
+            }
             Value::Undefined(_) => Ok(false),
             Value::Namespace(_) | Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
                 fail(format!("argument of type '{}' is not iterable", container.type_name()))
@@ -194,7 +207,9 @@ impl Interp<'_> {
     /// `value[key]`: an item first, then an attribute.
     pub fn item(&self, value: &Value, key: &Value) -> Eval<Value> {
         let index = |n: usize| {
-            key.as_int().and_then(|i| usize::try_from(if i < 0 { i + n as i128 } else { i }).ok()).filter(|i| *i < n)
+            key.as_int()
+                .and_then(|i| usize::try_from(if i < 0 { i + n as i128 } else { i }).ok())
+                .filter(|i| *i < n)
         };
         let found = match value {
             Value::Undefined(what) => return fail(format!("{what} is undefined")),
@@ -240,7 +255,9 @@ impl Interp<'_> {
             return Ok(Some(Value::Method(std::rc::Rc::new((value.clone(), name.into())))));
         }
         Ok(match value {
-            Value::Namespace(d) => d.0.borrow().get(&Value::own(name).key(self.fuel)?).map(|(_, v)| v.clone()),
+            Value::Namespace(d) => {
+                d.0.borrow().get(&Value::own(name).key(self.fuel)?).map(|(_, v)| v.clone())
+            }
             Value::Loop(l) => {
                 let items = l.items.0.borrow();
                 let (at, n) = (l.at.get() as i128, items.len() as i128);
@@ -274,7 +291,13 @@ impl Interp<'_> {
     }
 
     /// `value[start:stop:step]`
-    pub fn slice(&self, value: &Value, start: Option<Value>, stop: Option<Value>, step: Option<Value>) -> Eval<Value> {
+    pub fn slice(
+        &self,
+        value: &Value,
+        start: Option<Value>,
+        stop: Option<Value>,
+        step: Option<Value>,
+    ) -> Eval<Value> {
         let bound = |v: Option<Value>| match v {
             None | Some(Value::None) => Ok(None),
             Some(v) => match v.as_int() {
@@ -297,7 +320,8 @@ impl Interp<'_> {
             None => default,
             Some(i) => (if i < 0 { i.saturating_add(n) } else { i }).clamp(low, high),
         };
-        let (start, stop) = if step > 0 { (clip(start, 0), clip(stop, n)) } else { (clip(start, n - 1), clip(stop, -1)) };
+        let (start, stop) =
+            if step > 0 { (clip(start, 0), clip(stop, n)) } else { (clip(start, n - 1), clip(stop, -1)) };
         let step = step.clamp(-n - 1, n + 1);
         let count = range_len(start, stop, step);
         self.fuel.charge(count / 16 + 1)?;
@@ -317,7 +341,7 @@ impl Interp<'_> {
                 self.fuel.charge(chars.len())?;
                 let mut buf = TextBuf::default();
                 indices().for_each(|i| buf.push(&chars[i]));
-                Value::Str(buf.into_text().as_markup(s.is_markup()))
+                Value::Str(buf.into_text().with_markup(s.is_markup()))
             }
             Value::List(l) => {
                 self.fuel.charge(count)?;
@@ -329,7 +353,9 @@ impl Interp<'_> {
                 let items = indices().map(|i| l.0.borrow()[i].clone()).collect();
                 self.tuple(items)
             }
-            Value::Range(a, _, c) => Value::Range(a + start * c, a + (start + count as i128 * step) * c, c * step),
+            Value::Range(a, _, c) => {
+                Value::Range(a + start * c, a + (start + count as i128 * step) * c, c * step)
+            }
             _ => unreachable!("checked above"),
         })
     }
@@ -343,7 +369,9 @@ fn int_arith(op: ArithOp, a: i128, b: i128) -> Eval<Value> {
         ArithOp::Div | ArithOp::FloorDiv | ArithOp::Mod if b == 0 => return fail("division by zero"),
         ArithOp::Div => return Ok(Value::Float(a as f64 / b as f64)),
         // Rounds to minus infinity; the remainder has the divisor's sign.
-        ArithOp::FloorDiv => a.checked_div(b).map(|q| if a % b != 0 && (a < 0) != (b < 0) { q - 1 } else { q }),
+        ArithOp::FloorDiv => {
+            a.checked_div(b).map(|q| if a % b != 0 && (a < 0) != (b < 0) { q - 1 } else { q })
+        }
         ArithOp::Mod => a.checked_rem(b).map(|r| if r != 0 && (r < 0) != (b < 0) { r + b } else { r }),
         ArithOp::Pow if b < 0 => return float_arith(op, a as f64, b as f64),
         ArithOp::Pow => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),

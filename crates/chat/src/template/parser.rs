@@ -151,7 +151,10 @@ impl Parser {
                     }
                     Tok::End if ends.is_empty() => return Ok(body),
                     Tok::End => {
-                        return p.error(format!("expected `{{% {} %}}` before the end of the template", ends[ends.len() - 1]));
+                        return p.error(format!(
+                            "expected `{{% {} %}}` before the end of the template",
+                            ends[ends.len() - 1]
+                        ));
                     }
                     other => return p.error(format!("unexpected {}", Self::describe(&other))),
                 };
@@ -295,7 +298,12 @@ impl Parser {
         Ok(StmtKind::SetBlock(target, chain, self.scoped_body("endset")?))
     }
 
-    fn macro_rest(&mut self, name: Arc<str>, params: Vec<(Arc<str>, Option<Expr>)>, end: &str) -> Parse<Arc<MacroDef>> {
+    fn macro_rest(
+        &mut self,
+        name: Arc<str>,
+        params: Vec<(Arc<str>, Option<Expr>)>,
+        end: &str,
+    ) -> Parse<Arc<MacroDef>> {
         let names = self.names.len();
         let loops = std::mem::take(&mut self.loops);
         let body = self.scoped_body(end)?;
@@ -444,7 +452,10 @@ impl Parser {
                 Tok::Op(">") => CmpOp::Gt,
                 Tok::Op(">=") => CmpOp::Ge,
                 Tok::Name(n) if n == "in" => CmpOp::In,
-                Tok::Name(n) if n == "not" && matches!(&self.tokens.get(self.at + 1), Some((_, Tok::Name(n))) if n == "in") => {
+                Tok::Name(n)
+                    if n == "not"
+                        && matches!(&self.tokens.get(self.at + 1), Some((_, Tok::Name(n))) if n == "in") =>
+                {
                     self.next();
                     CmpOp::NotIn
                 }
@@ -499,8 +510,10 @@ impl Parser {
         };
         let mut posts = Vec::new();
         self.postfix(&mut posts)?;
-        while with_filter {
-            if self.skip_op("|") {
+        loop {
+            if !with_filter {
+                break;
+            } else if self.skip_op("|") {
                 let (name, args) = self.filter()?;
                 posts.push(Post::Filter(name, args));
             } else if self.skip_name("is") {
@@ -644,7 +657,9 @@ impl Parser {
                 args.star = Some(Box::new(self.expression()?));
             } else if self.skip_op("**") {
                 args.star_star = Some(Box::new(self.expression()?));
-            } else if let (Tok::Name(name), Some((_, Tok::Op("=")))) = (self.peek(), self.tokens.get(self.at + 1)) {
+            } else if let (Tok::Name(name), Some((_, Tok::Op("=")))) =
+                (self.peek(), self.tokens.get(self.at + 1))
+            {
                 let name: Arc<str> = name.as_str().into();
                 self.next();
                 self.next();

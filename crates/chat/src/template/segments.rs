@@ -101,7 +101,11 @@ mod tests {
     #[test]
     fn only_spelled_tokens_are_content() {
         check(&["<|a|>"], &[("<|a|>", false), ("hello", true), ("<|a|>", false)], "<|a|>hello<|a|>");
-        check(&["<|a|>"], &[("<|a|>", false), ("x <|a|> y", true), ("<|a|>", false)], "<|a|>x «<|a|>» y<|a|>");
+        check(
+            &["<|a|>"],
+            &[("<|a|>", false), ("x <|a|> y", true), ("<|a|>", false)],
+            "<|a|>x «<|a|>» y<|a|>",
+        );
         // Formed across the boundary.
         check(&["<|a|>"], &[("<|", false), ("a", true), ("|>", false)], "«<|a|>»");
         // A shorter token inside a longer one.

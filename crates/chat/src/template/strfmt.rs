@@ -121,7 +121,12 @@ pub(super) fn percent(interp: &Interp, format: &Text, args: &Value) -> Eval<Text
                     (Value::Float(f), 'd' | 'i' | 'u') if f.is_finite() => f.trunc() as i128,
                     (other, _) => match other.as_int() {
                         Some(i) => i,
-                        None => return fail(format!("%{kind} format: a number is required, not {}", other.type_name())),
+                        None => {
+                            return fail(format!(
+                                "%{kind} format: a number is required, not {}",
+                                other.type_name()
+                            ));
+                        }
                     },
                 };
                 spec.kind = Some(if matches!(kind, 'i' | 'u') { 'd' } else { kind });
@@ -130,7 +135,11 @@ pub(super) fn percent(interp: &Interp, format: &Text, args: &Value) -> Eval<Text
             'e' | 'E' | 'f' | 'F' | 'g' | 'G' => match value.as_float() {
                 Some(f) => {
                     spec.kind = Some(kind);
-                    Text::own(&number_field(&float_digits(f, &spec), f.is_sign_negative() && !f.is_nan(), &spec))
+                    Text::own(&number_field(
+                        &float_digits(f, &spec),
+                        f.is_sign_negative() && !f.is_nan(),
+                        &spec,
+                    ))
                 }
                 None => return fail(format!("must be real number, not {}", value.type_name())),
             },
@@ -146,7 +155,7 @@ pub(super) fn percent(interp: &Interp, format: &Text, args: &Value) -> Eval<Text
     if next.next().is_some() && !used_mapping && !matches!(args, Value::Dict(_)) {
         return fail("not all arguments converted during string formatting");
     }
-    Ok(buf.into_text().as_markup(format.is_markup()))
+    Ok(buf.into_text().with_markup(format.is_markup()))
 }
 
 fn truncated(s: Text, precision: Option<usize>) -> Text {
@@ -202,7 +211,11 @@ fn float_digits(f: f64, spec: &Spec) -> String {
             let precision = precision.max(1);
             let (digits, e) = exponent_form(precision - 1);
             let trim = |s: String| {
-                if spec.alternate || !s.contains('.') { s } else { s.trim_end_matches('0').trim_end_matches('.').to_owned() }
+                if spec.alternate || !s.contains('.') {
+                    s
+                } else {
+                    s.trim_end_matches('0').trim_end_matches('.').to_owned()
+                }
             };
             if e < -4 || e >= precision as i32 {
                 with_exponent(&trim(digits), e)
@@ -234,11 +247,14 @@ fn number_field(digits: &str, negative: bool, spec: &Spec) -> String {
         }
         digits = grouped + &digits[whole..];
     }
-    if spec.zero && spec.align.is_none_or(|a| a == '=') {
-        let width = spec.width.saturating_sub(sign.len());
-        let (prefix, rest) = digits.split_at(if spec.alternate && digits.len() > 1 && !digits.as_bytes()[1].is_ascii_digit() { 2 } else { 0 });
-        let rest_width = width.saturating_sub(prefix.len());
-        return format!("{sign}{prefix}{rest:0>rest_width$}");
+    // Padding between sign and digits: asked for by `=`, or by a zero before the width.
+    if spec.align == Some('=') || (spec.zero && spec.align.is_none()) {
+        let has_prefix = spec.alternate && digits.len() > 1 && !digits.as_bytes()[1].is_ascii_digit();
+        let (prefix, rest) = digits.split_at(if has_prefix { 2 } else { 0 });
+        let n = spec.width.saturating_sub(sign.len() + digits.len());
+        let fill = spec.fill.unwrap_or(if spec.zero { '0' } else { ' ' });
+        let padding: String = std::iter::repeat_n(fill, n).collect();
+        return format!("{sign}{prefix}{padding}{rest}");
     }
     format!("{sign}{digits}")
 }
@@ -250,7 +266,7 @@ pub(super) fn format(interp: &Interp, format: &Text, call: &Call) -> Eval<Text> 
 }
 
 fn format_level(interp: &Interp, format: &Text, call: &Call, auto: &mut usize, level: u32) -> Eval<Text> {
-    if level > 1 {
+    if level > 2 {
         return fail("Max string recursion exceeded");
     }
     let raw = format.as_str();
@@ -415,11 +431,11 @@ fn format_value(interp: &Interp, value: &Value, raw: &str) -> Eval<Text> {
         return value.to_text(interp.fuel);
     }
     let mut spec = parse_spec(raw)?;
-    let unknown = |kind: char| fail(format!("unknown format code '{kind}' for object of type '{}'", value.type_name()));
+    let unknown =
+        |kind: char| fail(format!("unknown format code '{kind}' for object of type '{}'", value.type_name()));
     let (field, is_number) = match (value, spec.kind) {
         (Value::Str(s), None | Some('s')) => (truncated(s.clone(), spec.precision), false),
         (Value::Str(_), Some(kind)) => return unknown(kind),
-        (Value::Bool(b), None) => (Text::own(if *b { "True" } else { "False" }), true),
         (Value::Int(_) | Value::Bool(_), None | Some('d' | 'n' | 'x' | 'X' | 'o' | 'b')) => {
             let i = value.as_int().expect("an int or a bool");
             spec.precision = None;
@@ -432,12 +448,18 @@ fn format_value(interp: &Interp, value: &Value, raw: &str) -> Eval<Text> {
         (Value::Float(f), None) if spec.precision.is_none() => {
             (Text::own(&number_field(&float_repr(f.abs()), f.is_sign_negative() && !f.is_nan(), &spec)), true)
         }
-        (Value::Int(_) | Value::Bool(_) | Value::Float(_), None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%')) => {
+        (
+            Value::Int(_) | Value::Bool(_) | Value::Float(_),
+            None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%'),
+        ) => {
             let f = value.as_float().expect("a number");
             if spec.kind == Some('n') {
                 spec.kind = Some('g');
             }
-            (Text::own(&number_field(&float_digits(f, &spec), f.is_sign_negative() && !f.is_nan(), &spec)), true)
+            (
+                Text::own(&number_field(&float_digits(f, &spec), f.is_sign_negative() && !f.is_nan(), &spec)),
+                true,
+            )
         }
         (Value::Int(_) | Value::Bool(_) | Value::Float(_), Some(kind)) => return unknown(kind),
         _ => return fail(format!("unsupported format string passed to {}.__format__", value.type_name())),

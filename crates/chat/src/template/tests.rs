@@ -7,10 +7,45 @@ use super::value::{Eval, Value, fail};
 
 /// Every test.
 pub(super) const TESTS: [&str; 39] = [
-    "boolean", "callable", "defined", "divisibleby", "eq", "==", "equalto", "escaped", "even", "false", "filter",
-    "float", "ge", ">=", "gt", ">", "greaterthan", "in", "integer", "iterable", "le", "<=", "lower", "lt", "<",
-    "lessthan", "mapping", "ne", "!=", "none", "number", "odd", "sameas", "sequence", "string", "test", "true",
-    "undefined", "upper",
+    "boolean",
+    "callable",
+    "defined",
+    "divisibleby",
+    "eq",
+    "==",
+    "equalto",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "ge",
+    ">=",
+    "gt",
+    ">",
+    "greaterthan",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "<=",
+    "lower",
+    "lt",
+    "<",
+    "lessthan",
+    "mapping",
+    "ne",
+    "!=",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "string",
+    "test",
+    "true",
+    "undefined",
+    "upper",
 ];
 
 /// Whether there is such a test.
@@ -21,8 +56,8 @@ pub(super) fn is_known(name: &str) -> bool {
 /// Whether a value passes a test.
 pub(super) fn run(interp: &Interp, name: &str, value: &Value, args: Vec<Value>) -> Eval<bool> {
     let wanted = match name {
-        "divisibleby" | "eq" | "==" | "equalto" | "ge" | ">=" | "gt" | ">" | "greaterthan" | "in" | "le" | "<=" | "lt"
-        | "<" | "lessthan" | "ne" | "!=" | "sameas" => 1,
+        "divisibleby" | "eq" | "==" | "equalto" | "ge" | ">=" | "gt" | ">" | "greaterthan" | "in" | "le"
+        | "<=" | "lt" | "<" | "lessthan" | "ne" | "!=" | "sameas" => 1,
         _ => 0,
     };
     if !is_known(name) {
@@ -61,7 +96,12 @@ pub(super) fn run(interp: &Interp, name: &str, value: &Value, args: Vec<Value>) 
         "mapping" => matches!(value, Value::Dict(_)),
         "sequence" => matches!(
             value,
-            Value::Undefined(_) | Value::Str(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_) | Value::Range(..)
+            Value::Undefined(_)
+                | Value::Str(_)
+                | Value::List(_)
+                | Value::Tuple(_)
+                | Value::Dict(_)
+                | Value::Range(..)
         ),
         "iterable" => !matches!(
             value,
@@ -79,7 +119,12 @@ pub(super) fn run(interp: &Interp, name: &str, value: &Value, args: Vec<Value>) 
         // Undefined values have a call that fails, so Python says they are callable.
         "callable" => matches!(
             value,
-            Value::Func(_) | Value::Macro(_) | Value::Method(_) | Value::Joiner(_) | Value::Undefined(_) | Value::Loop(_)
+            Value::Func(_)
+                | Value::Macro(_)
+                | Value::Method(_)
+                | Value::Joiner(_)
+                | Value::Undefined(_)
+                | Value::Loop(_)
         ),
         "escaped" => value.as_text().is_some_and(super::text::Text::is_markup),
         "even" => modulo(&Value::Int(2))?.equals(&Value::Int(0), interp.fuel)?,

@@ -91,7 +91,7 @@ impl Text {
         }
         let mut buf = TextBuf::default();
         buf.push_slice(self, start, end);
-        buf.into_text().as_markup(self.markup)
+        buf.into_text().with_markup(self.markup)
     }
 
     pub fn is_markup(&self) -> bool {
@@ -99,7 +99,7 @@ impl Text {
     }
 
     /// The same text, declared safe or not.
-    pub fn as_markup(mut self, markup: bool) -> Self {
+    pub fn with_markup(mut self, markup: bool) -> Self {
         self.markup = markup;
         self
     }
@@ -119,7 +119,7 @@ impl Text {
             '"' => out.push_str("&#34;"),
             c => out.push(c),
         });
-        escaped.as_markup(true)
+        escaped.with_markup(true)
     }
 
     /// Maps each character; what it becomes is of the character's kind.
@@ -131,7 +131,7 @@ impl Text {
             run.chars().for_each(|c| f(c, &mut scratch));
             buf.push_str(&scratch, foreign);
         }
-        buf.into_text().as_markup(self.markup)
+        buf.into_text().with_markup(self.markup)
     }
 
     /// The characters as texts of their own.
@@ -139,7 +139,9 @@ impl Text {
         let mut out = Vec::new();
         let mut utf8 = [0; 4];
         for (run, foreign) in self.runs() {
-            out.extend(run.chars().map(|c| Self::marked(c.encode_utf8(&mut utf8), foreign).as_markup(self.markup)));
+            out.extend(
+                run.chars().map(|c| Self::marked(c.encode_utf8(&mut utf8), foreign).with_markup(self.markup)),
+            );
         }
         out
     }
@@ -244,6 +246,9 @@ mod tests {
         assert_eq!(show(&text.slice(3, 4)), "<d>");
         assert_eq!(show(&text.slice(4, 6)), "ef");
         assert_eq!(show(&text.map_chars(|c, out| out.extend(c.to_uppercase()))), "AB<CD>EF<GH>");
-        assert_eq!(text.chars().iter().map(show).collect::<Vec<_>>(), "a b <c> <d> e f <g> <h>".split(' ').collect::<Vec<_>>());
+        assert_eq!(
+            text.chars().iter().map(show).collect::<Vec<_>>(),
+            "a b <c> <d> e f <g> <h>".split(' ').collect::<Vec<_>>()
+        );
     }
 }

@@ -19,7 +19,17 @@ pub struct CivilTime {
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -47,7 +57,9 @@ impl CivilTime {
     fn day_of_year(&self) -> i64 {
         const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         let leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
-        BEFORE[usize::from(self.month.clamp(1, 12)) - 1] + i64::from(self.day) + i64::from(leap && self.month > 2)
+        BEFORE[usize::from(self.month.clamp(1, 12)) - 1]
+            + i64::from(self.day)
+            + i64::from(leap && self.month > 2)
     }
 
     /// From 0, Sunday.
@@ -120,7 +132,9 @@ impl CivilTime {
                 Some('w') => out.push_str(&weekday.to_string()),
                 Some('u') => out.push_str(&((weekday + 6) % 7 + 1).to_string()),
                 Some('U') => out.push_str(&number((self.day_of_year() - 1 + 7 - weekday) / 7, 2, '0')),
-                Some('W') => out.push_str(&number((self.day_of_year() - 1 + 7 - (weekday + 6) % 7) / 7, 2, '0')),
+                Some('W') => {
+                    out.push_str(&number((self.day_of_year() - 1 + 7 - (weekday + 6) % 7) / 7, 2, '0'))
+                }
                 Some('G') => out.push_str(&self.iso_week().0.to_string()),
                 Some('V') => out.push_str(&number(self.iso_week().1, 2, '0')),
                 Some('D' | 'x') => out.push_str(&self.format("%m/%d/%y")),

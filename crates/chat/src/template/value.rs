@@ -57,7 +57,10 @@ impl Fuel {
     /// Pays for one more level of a value.
     fn descend(&self, depth: u32) -> Eval<()> {
         if depth > VALUE_DEPTH_MAX {
-            return Err(TemplateError::Limit { what: "nesting of values", limit: u64::from(VALUE_DEPTH_MAX) });
+            return Err(TemplateError::Limit {
+                what: "nesting of values",
+                limit: u64::from(VALUE_DEPTH_MAX),
+            });
         }
         self.charge(1)
     }
@@ -254,7 +257,9 @@ impl Value {
             Self::Float(f) if f.fract() == 0.0 && f.abs() < 1e38 => Key::Int(*f as i128),
             Self::Float(f) => Key::Float(f.to_bits()),
             Self::Str(s) => Key::Str(s.shared()),
-            Self::Tuple(t) => Key::Tuple(t.0.borrow().iter().map(|v| v.key_at(depth + 1, fuel)).collect::<Eval<_>>()?),
+            Self::Tuple(t) => {
+                Key::Tuple(t.0.borrow().iter().map(|v| v.key_at(depth + 1, fuel)).collect::<Eval<_>>()?)
+            }
             Self::Range(..) => Key::Tuple(Vec::new()),
             Self::List(_) | Self::Dict(_) | Self::View(..) => {
                 return fail(format!("unhashable type: '{}'", self.type_name()));
@@ -458,7 +463,9 @@ impl Value {
             Self::Macro(m) => out.push_own(&format!("<Macro '{}'>", m.def.name)),
             Self::Generator(_) => out.push_own("<generator object>"),
             Self::Func(f) => out.push_own(&format!("<function {f:?}>")),
-            Self::Method(m) => out.push_own(&format!("<built-in method {} of {} object>", m.1, m.0.type_name())),
+            Self::Method(m) => {
+                out.push_own(&format!("<built-in method {} of {} object>", m.1, m.0.type_name()))
+            }
             Self::Cycler(_) => out.push_own("<Cycler>"),
             Self::Joiner(_) => out.push_own("<Joiner>"),
         }
