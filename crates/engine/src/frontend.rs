@@ -12,6 +12,8 @@ use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sam
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
+use crate::sampling::DryBreakers;
+
 pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
@@ -42,6 +44,8 @@ pub struct Prepared {
     pub echo: Option<String>,
     /// How tokens are picked, seed included.
     pub params: SamplingParams,
+    /// `params.dry_sequence_breakers`, as tokens.
+    pub breakers: DryBreakers,
     /// At most this many new tokens per choice.
     pub max_tokens: usize,
     /// No end before this many.
@@ -109,6 +113,7 @@ impl Frontend {
             prompt,
             echo: echo.filter(|text| !text.is_empty()),
             params,
+            breakers: DryBreakers::default(),
             max_tokens,
             min_tokens: request.min_tokens as usize,
             stop: request.stop.clone(),

@@ -4,7 +4,7 @@ use ingle_step::{SamplingParams, TokenId};
 
 /// What ends a run for DRY, as tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct DryBreakers;
+pub struct DryBreakers(Vec<Vec<TokenId>>);
 
 /// Picks the tokens of one sequence.
 #[derive(Clone, Debug)]
