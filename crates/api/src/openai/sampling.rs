@@ -124,6 +124,10 @@ fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), Req
     for Whole(names, min, max, slot) in WHOLES {
         *slot(sampling) = fields.integer(names, *min, *max)?.map(|v| v as i32);
     }
+    // The smallest set with no probability at all is the best token alone; samplers are given a positive share.
+    for share in [&mut sampling.top_p, &mut sampling.typical_p].into_iter().flatten() {
+        *share = share.max(f32::MIN_POSITIVE);
+    }
     sampling.mirostat = fields.integer(&["mirostat", "mirostat_mode"], 0, 2)?.map(|v| v as u8);
     sampling.min_keep = fields.integer(&["min_keep"], 0, I32_MAX)?.map(|v| v as usize);
     // -1 means "draw one", as llama.cpp's users write it; other negative numbers are seeds like any other.
@@ -340,6 +344,7 @@ mod tests {
         check(&["dynatemp_exponent"], json!(2), |r| r.sampling.dynatemp_exponent = Some(2.0));
         check(&["top_k"], json!(7), |r| r.sampling.top_k = Some(7));
         check(&["top_p"], json!(0.5), |r| r.sampling.top_p = Some(0.5));
+        check(&["top_p"], json!(0), |r| r.sampling.top_p = Some(f32::MIN_POSITIVE));
         check(&["min_p"], json!(0.5), |r| r.sampling.min_p = Some(0.5));
         check(&["typical_p", "typ_p"], json!(0.5), |r| r.sampling.typical_p = Some(0.5));
         check(&["top_n_sigma"], json!(1.5), |r| r.sampling.top_n_sigma = Some(1.5));
