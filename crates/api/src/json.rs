@@ -14,7 +14,7 @@ use crate::RequestError;
 use crate::error::quoted;
 
 /// The most values (numbers, strings, lists, objects) in one body; an object counts as [`OBJECT_NODES`].
-pub const MAX_NODES: usize = 2_000_000;
+pub const MAX_NODES: usize = 1_000_000;
 /// What an object weighs: its table takes about this many times a number's memory.
 const OBJECT_NODES: usize = 10;
 
@@ -144,8 +144,8 @@ mod tests {
     #[test]
     fn bounded() {
         let body = format!("{{\"a\":[{}0]}}", "0,".repeat(MAX_NODES));
-        check(&body, Err("more than 2000000 values"));
+        check(&body, Err("more than 1000000 values"));
         let body = format!("{{\"a\":[{}0]}}", "{},".repeat(MAX_NODES / OBJECT_NODES));
-        check(&body, Err("more than 2000000 values"));
+        check(&body, Err("more than 1000000 values"));
     }
 }
