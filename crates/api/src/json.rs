@@ -1,8 +1,8 @@
 //! Strict, bounded JSON: what RFC 8259 leaves open is refused.
 //!
 //! Duplicate keys would let two readers of one body disagree, so they are errors. So are trailing bytes. The number
-//! of values is bounded because a value in memory is larger than in a body (`[[],[],…`); depth is bounded by
-//! `serde_json` itself (128).
+//! of values is bounded because a value in memory is larger than in a body (`[[],[],…`), objects most of all; depth is
+//! bounded by `serde_json` itself (128).
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,8 +13,10 @@ use serde_json::{Map, Number, Value};
 use crate::RequestError;
 use crate::error::quoted;
 
-/// The most values (numbers, strings, lists, objects) in one body.
-pub const MAX_NODES: usize = 2_000_000;
+/// The most values (numbers, strings, lists, objects) in one body; an object counts as [`OBJECT_NODES`].
+pub const MAX_NODES: usize = 1_000_000;
+/// What an object weighs: its table takes about this many times a number's memory.
+const OBJECT_NODES: usize = 10;
 
 /// Reads a body that must be one JSON object.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, RequestError> {
@@ -42,12 +44,16 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let left = self.left.get();
-        if left == 0 {
-            return Err(D::Error::custom(format_args!("more than {MAX_NODES} values")));
-        }
-        self.left.set(left - 1);
+        self.count(1)?;
         deserializer.deserialize_any(self)
+    }
+}
+
+impl Node<'_> {
+    fn count<E: Error>(self, nodes: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(nodes);
+        self.left.set(left.ok_or_else(|| E::custom(format_args!("more than {MAX_NODES} values")))?);
+        Ok(())
     }
 }
 
@@ -95,6 +101,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        self.count(OBJECT_NODES - 1)?;
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             if map.contains_key(&key) {
@@ -137,6 +144,8 @@ mod tests {
     #[test]
     fn bounded() {
         let body = format!("{{\"a\":[{}0]}}", "0,".repeat(MAX_NODES));
-        check(&body, Err("more than 2000000 values"));
+        check(&body, Err("more than 1000000 values"));
+        let body = format!("{{\"a\":[{}0]}}", "{},".repeat(MAX_NODES / OBJECT_NODES));
+        check(&body, Err("more than 1000000 values"));
     }
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
+use ingle_api::RequestError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +16,9 @@ use crate::error::Failure;
 const BYTES_PER_S_MIN: u64 = 16 * 1024;
 /// How long any body may take.
 const SLACK: Duration = Duration::from_secs(20);
+
+/// Bodies up to this size are parsed where they were read.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// A body, and its share of the memory that all bodies may take.
 pub(crate) struct BoundedBody {
@@ -64,9 +68,25 @@ pub(crate) async fn read_json(
     Ok(BoundedBody { bytes, _share: share })
 }
 
+/// Reads a body's JSON with `parse`, which a large body must not make others wait for.
+pub(crate) async fn parse<T: Send + 'static>(
+    body: BoundedBody,
+    parse: impl FnOnce(&[u8]) -> Result<T, RequestError> + Send + 'static,
+) -> Result<T, Failure> {
+    if body.bytes.len() <= INLINE_BYTES_MAX {
+        return Ok(parse(&body.bytes)?);
+    }
+    let parsed = tokio::task::spawn_blocking(move || parse(&body.bytes)).await;
+    Ok(parsed.map_err(|_| Failure::Panicked)??)
+}
+
 /// A page of another site can send other types without asking first; so only JSON is read.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let plain = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get(header::CONTENT_ENCODING).is_none_or(plain) {
+        return false;
+    }
     let essence = value.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }

@@ -82,7 +82,7 @@ impl Failure {
             ),
             Self::UnsupportedMediaType => invalid(
                 "unsupported_media_type",
-                "the body must be JSON: send `Content-Type: application/json`",
+                "the body must be JSON, not compressed: send `Content-Type: application/json`",
             ),
             Self::BodyTooLarge { bytes_max } => invalid(
                 "body_too_large",

@@ -46,12 +46,18 @@ impl ProviderSlot {
 
     /// Fills the place, or replaces what is there: answers that run keep their provider.
     pub fn set_ready(&self, provider: Arc<dyn Provider>) {
-        *self.0.write().expect("writers do not panic") = SlotState::Ready(provider);
+        self.replace(SlotState::Ready(provider));
     }
 
     /// Says that loading failed.
     pub fn set_failed(&self, reason: impl Into<String>) {
-        *self.0.write().expect("writers do not panic") = SlotState::Failed { reason: reason.into() };
+        self.replace(SlotState::Failed { reason: reason.into() });
+    }
+
+    fn replace(&self, state: SlotState) {
+        let old = std::mem::replace(&mut *self.0.write().expect("writers do not panic"), state);
+        // Dropping a provider can take a while, so not under the lock.
+        drop(old);
     }
 
     /// What is there now.

@@ -56,9 +56,10 @@ impl From<&ProviderError> for ErrorObject {
     fn from(e: &ProviderError) -> Self {
         let message = e.to_string();
         match e {
-            ProviderError::InvalidRequest { param, .. } => {
-                Self { param: param.clone(), ..Self::new("invalid_request_error", Value::Null, message) }
-            }
+            ProviderError::InvalidRequest { param, .. } => Self {
+                param: param.as_deref().map(|p| wire_name(p).to_owned()),
+                ..Self::new("invalid_request_error", Value::Null, message)
+            },
             ProviderError::ContextLength { .. } => {
                 let message = format!("{message}; shorten the prompt or ask for fewer tokens");
                 Self::new("invalid_request_error", "context_length_exceeded", message)
@@ -75,5 +76,14 @@ impl From<&ProviderError> for ErrorObject {
                 "internal error; the server's log says more under this request's id",
             ),
         }
+    }
+}
+
+/// This dialect's name of a field that has another one in `chat`.
+fn wire_name(neutral: &str) -> &str {
+    match neutral {
+        "template_vars" => "chat_template_kwargs",
+        "order" => "samplers",
+        same => same,
     }
 }

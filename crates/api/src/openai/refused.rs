@@ -9,6 +9,7 @@ use crate::RequestError;
 use crate::fields::Fields;
 
 /// A field that is refused whatever its value.
+#[derive(Clone, Copy, Debug)]
 pub struct Refused {
     /// The field.
     pub name: &'static str,
@@ -17,6 +18,7 @@ pub struct Refused {
 }
 
 /// A field that is accepted only with values under which it changes nothing.
+#[derive(Clone, Copy, Debug)]
 pub struct Harmless {
     /// The field.
     pub name: &'static str,

@@ -124,6 +124,10 @@ fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), Req
     for Whole(names, min, max, slot) in WHOLES {
         *slot(sampling) = fields.integer(names, *min, *max)?.map(|v| v as i32);
     }
+    // The smallest set with no probability at all is the best token alone; samplers are given a positive share.
+    for share in [&mut sampling.top_p, &mut sampling.typical_p].into_iter().flatten() {
+        *share = share.max(f32::MIN_POSITIVE);
+    }
     sampling.mirostat = fields.integer(&["mirostat", "mirostat_mode"], 0, 2)?.map(|v| v as u8);
     sampling.min_keep = fields.integer(&["min_keep"], 0, I32_MAX)?.map(|v| v as usize);
     // -1 means "draw one", as llama.cpp's users write it; other negative numbers are seeds like any other.
@@ -300,5 +304,95 @@ pub fn check_vocabulary(request: &Request, n_vocab: usize) -> Result<(), Request
             format!("token {id} in `{param}` is not in the model's vocabulary of {n_vocab} tokens"),
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ingle_chat::Principal;
+    use serde_json::json;
+
+    use super::*;
+    use crate::openai::{Caller, chat};
+
+    fn read(more: Value) -> Request {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let caller = Caller { id: "id".into(), principal: Principal::local() };
+        chat::parse(body.to_string().as_bytes(), caller).expect("valid").request
+    }
+
+    /// Every field, under each of its names, sets what it should and nothing else.
+    #[track_caller]
+    fn check(names: &[&str], value: Value, set: impl Fn(&mut Request)) {
+        let mut expected = read(json!({}));
+        set(&mut expected);
+        assert_ne!(expected, read(json!({})), "{names:?} changes something");
+        for name in names {
+            let mut more = json!({});
+            more[*name] = value.clone();
+            assert_eq!(read(more), expected, "{name}");
+        }
+        let all: serde_json::Map<_, _> = names.iter().map(|n| ((*n).to_owned(), value.clone())).collect();
+        assert_eq!(read(Value::Object(all)), expected, "{names:?} together");
+    }
+
+    #[test]
+    fn fields_set_what_they_say() {
+        check(&["temperature"], json!(0.5), |r| r.sampling.temperature = Some(0.5));
+        check(&["dynatemp_range"], json!(0.5), |r| r.sampling.dynatemp_range = Some(0.5));
+        check(&["dynatemp_exponent"], json!(2), |r| r.sampling.dynatemp_exponent = Some(2.0));
+        check(&["top_k"], json!(7), |r| r.sampling.top_k = Some(7));
+        check(&["top_p"], json!(0.5), |r| r.sampling.top_p = Some(0.5));
+        check(&["top_p"], json!(0), |r| r.sampling.top_p = Some(f32::MIN_POSITIVE));
+        check(&["min_p"], json!(0.5), |r| r.sampling.min_p = Some(0.5));
+        check(&["typical_p", "typ_p"], json!(0.5), |r| r.sampling.typical_p = Some(0.5));
+        check(&["top_n_sigma"], json!(1.5), |r| r.sampling.top_n_sigma = Some(1.5));
+        check(&["xtc_probability"], json!(0.5), |r| r.sampling.xtc_probability = Some(0.5));
+        check(&["xtc_threshold"], json!(0.25), |r| r.sampling.xtc_threshold = Some(0.25));
+        let names = ["repeat_penalty", "repetition_penalty"];
+        check(&names, json!(1.5), |r| r.sampling.repeat_penalty = Some(1.5));
+        check(&["repeat_last_n"], json!(-1), |r| r.sampling.repeat_last_n = Some(-1));
+        check(&["frequency_penalty"], json!(-2), |r| r.sampling.frequency_penalty = Some(-2.0));
+        check(&["presence_penalty"], json!(2), |r| r.sampling.presence_penalty = Some(2.0));
+        check(&["dry_multiplier"], json!(0.5), |r| r.sampling.dry_multiplier = Some(0.5));
+        check(&["dry_base"], json!(1.5), |r| r.sampling.dry_base = Some(1.5));
+        check(&["dry_allowed_length"], json!(3), |r| r.sampling.dry_allowed_length = Some(3));
+        check(&["dry_penalty_last_n"], json!(9), |r| r.sampling.dry_penalty_last_n = Some(9));
+        let breakers = || vec!["\n".to_owned(), "é".to_owned()];
+        check(&["dry_sequence_breakers"], json!(["\n", "é"]), |r| {
+            r.sampling.dry_sequence_breakers = Some(breakers());
+        });
+        check(&["mirostat", "mirostat_mode"], json!(2), |r| r.sampling.mirostat = Some(2));
+        check(&["mirostat_tau"], json!(4), |r| r.sampling.mirostat_tau = Some(4.0));
+        check(&["mirostat_eta"], json!(0.5), |r| r.sampling.mirostat_eta = Some(0.5));
+        check(&["min_keep"], json!(3), |r| r.sampling.min_keep = Some(3));
+        check(&["samplers"], json!(["top_k", "typical_p", "temperature"]), |r| {
+            r.sampling.order = Some(vec![SamplerKind::TopK, SamplerKind::TypicalP, SamplerKind::Temperature]);
+        });
+        check(&["seed"], json!(5.0), |r| r.sampling.seed = Some(5));
+        check(&["seed"], json!(u64::MAX), |r| r.sampling.seed = Some(u64::MAX));
+        check(&["max_tokens", "max_completion_tokens"], json!(5), |r| r.max_tokens = Some(5));
+        check(&["min_tokens"], json!(5), |r| r.min_tokens = 5);
+        check(&["n", "best_of"][..1], json!(5), |r| r.n = 5);
+        check(&["stop"], json!("x"), |r| r.stop = vec!["x".into()]);
+        check(&["stop"], json!(["x", "yz"]), |r| r.stop = vec!["x".into(), "yz".into()]);
+        check(&["stop_token_ids"], json!([3, 4]), |r| r.stop_token_ids = vec![TokenId(3), TokenId(4)]);
+        check(&["ignore_eos"], json!(true), |r| r.ignore_eos = true);
+        check(&["skip_special_tokens"], json!(false), |r| r.include_special = true);
+        check(&["logprobs"], json!(true), |r| r.logprobs = Some(0));
+        check(&["prompt_logprobs"], json!(2), |r| r.prompt_logprobs = Some(2));
+        check(&["model"], json!("m"), |r| r.model = Some("m".into()));
+        assert_eq!(read(json!({ "logprobs": true, "top_logprobs": 4 })).logprobs, Some(4));
+        assert_eq!(read(json!({ "seed": -1 })).sampling.seed, None, "-1 draws one");
+        assert_eq!(read(json!({ "seed": -2 })).sampling.seed, Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn logit_bias_in_both_shapes() {
+        let expected = vec![(TokenId(3), f32::NEG_INFINITY), (TokenId(50), -1.5)];
+        for bias in [json!({ "50": -1.5, "3": false }), json!([[50, -1.5], [3, false]])] {
+            assert_eq!(read(json!({ "logit_bias": bias })).sampling.logit_bias, expected);
+        }
     }
 }

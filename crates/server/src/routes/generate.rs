@@ -15,7 +15,7 @@ use ingle_chat::{Provider, ProviderError, Request};
 use super::{Context, Reply, now, unique};
 use crate::App;
 use crate::answer::Answer;
-use crate::body::read_json;
+use crate::body::{parse, read_json};
 use crate::error::{Failure, json};
 use crate::names::resolve;
 use crate::phase::Phase;
@@ -32,8 +32,7 @@ pub(super) async fn chat(
     let body = read_json(&app, &headers, body).await?;
     let caller = caller("chatcmpl", &context);
     let id = caller.id.clone();
-    let mut call = chat::parse(&body.bytes, caller)?;
-    drop(body);
+    let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call.request, call.streaming));
@@ -57,8 +56,7 @@ pub(super) async fn completions(
     let body = read_json(&app, &headers, body).await?;
     let caller = caller("cmpl", &context);
     let id = caller.id.clone();
-    let mut call = completion::parse(&body.bytes, caller)?;
-    drop(body);
+    let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, &mut call.requests)?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
@@ -74,7 +72,9 @@ pub(super) async fn completions(
 }
 
 fn caller(prefix: &str, context: &Context) -> Caller {
-    Caller { id: format!("{prefix}-{}", unique()), principal: context.principal.clone() }
+    let id = format!("{prefix}-{}", unique());
+    tracing::Span::current().record("answer", &id);
+    Caller { id, principal: context.principal.clone() }
 }
 
 /// The provider, if requests are taken now.

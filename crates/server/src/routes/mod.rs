@@ -81,7 +81,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let id = request_id(request.headers());
-    let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty);
+    let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
         if !public && !is_local_caller(&app.config, request.headers()) {

@@ -222,10 +222,16 @@ async fn routes_methods_types_sizes() {
         let header = format!("Content-Type: {content_type}\r\n");
         assert_eq!(server.post_with(CHAT, &header, body.as_bytes()).await.status, 415, "{content_type}");
     }
+    let compressed = server.post_with(CHAT, "Content-Encoding: gzip\r\n", body.as_bytes()).await;
+    assert_eq!(compressed.status, 415);
     for content_type in ["application/json; charset=utf-8", "Application/JSON"] {
         let header = format!("Content-Type: {content_type}\r\n");
         assert_eq!(server.post_with(CHAT, &header, body.as_bytes()).await.status, 200, "{content_type}");
     }
+    // Large enough to be parsed aside.
+    let large = json!({ "prompt": "x", "user": "y".repeat(1_000_000) }).to_string();
+    assert_eq!(server.post(COMPLETIONS, &large).await.status, 200);
+    assert_eq!(server.post(COMPLETIONS, &large[..900_000]).await.status, 400);
     let small = start_with(ingle_server::ServerConfig { body_bytes_max: 2048, ..config() }, true).await;
     let long = json!({ "prompt": "x".repeat(3000) }).to_string();
     assert_eq!(small.post(COMPLETIONS, &long).await.status, 413);

@@ -3,6 +3,7 @@
 mod chat;
 mod client;
 mod completions;
+mod documentation;
 mod errors;
 mod fixtures;
 mod operations;

@@ -309,7 +309,16 @@ async fn a_client_that_stops_reading_is_let_go() {
     client.write_all(format!("{}{body}", post_head(CHAT, "", body.len())).as_bytes()).await.unwrap();
     read_until(&mut client, "flood").await;
     server.idle().await;
-    // One that does not finish its request's head is let go too.
+    // One that is idle after its reply is let go too.
+    let mut client = server.connect().await;
+    client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    read_until(&mut client, "live").await;
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest))
+        .await
+        .expect("closed")
+        .unwrap();
+    // And one that does not finish its request's head.
     let mut client = server.connect().await;
     client.write_all(b"GET /health HTT").await.unwrap();
     let mut rest = Vec::new();
@@ -349,6 +358,45 @@ async fn shutdown_lets_answers_finish_and_ends_the_rest() {
     server.stopped().await;
     let elapsed = begun.elapsed();
     assert!((Duration::from_millis(1100)..Duration::from_millis(2800)).contains(&elapsed), "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_shutdown() {
+    let mut server = start().await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    read_until(&mut client, "live").await;
+    server.begin_stop();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), server.stopped())
+        .await
+        .expect("long before the grace period ends");
+}
+
+#[tokio::test]
+async fn bodies_share_their_memory() {
+    let config = ServerConfig { body_bytes_max: 64 << 10, bodies_bytes_max: 64 << 10, ..config() };
+    let server = start_with(config, true).await;
+    let large = json!({ "prompt": "x", "user": "y".repeat(50_000) }).to_string();
+    assert_eq!(server.post("/v1/completions", &large).await.status, 200);
+    // Most of a body, and then nothing.
+    let mut client = server.connect().await;
+    let head = post_head("/v1/completions", "", large.len());
+    client.write_all(format!("{head}{}", &large[..40_000]).as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    loop {
+        let reply = server.post("/v1/completions", &large).await;
+        if reply.status == 429 {
+            assert_eq!(reply.header("retry-after"), Some("1"));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "the first body's share was never taken");
+    }
+    assert_eq!(server.post(CHAT, &body("hi", false)).await.status, 200, "small ones still fit");
+    client.write_all(&large.as_bytes()[40_000..]).await.unwrap();
+    read_until(&mut client, "HTTP/1.1 200").await;
+    assert_eq!(server.post("/v1/completions", &large).await.status, 200);
 }
 
 #[cfg(unix)]
