@@ -21,6 +21,8 @@ from peps import Pep, parse_peps
 from questions import Fact, derive_facts
 
 HERE = Path(__file__).parent
+# The vocabulary is kept, so that token ids stay the same when questions are added.
+TOKENIZER = HERE / "data" / "tokenizer.json.xz"
 SEED = 20
 N_VOCAB = 4096
 END_OF_TEXT, IM_START, IM_END = CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -87,6 +89,7 @@ def heldout_pairs(facts: list[Fact], asked: set[str], rng: random.Random) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "build")
+    parser.add_argument("--new-vocabulary", action="store_true", help="train the vocabulary anew; checkpoints become useless")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
@@ -98,21 +101,26 @@ def main() -> None:
     ]
     peps = sorted(well_known + parse_peps(pep_text), key=lambda pep: pep.number)
     general = (HERE / "data" / "general.txt").read_text(encoding="utf-8")
-    facts = derive_facts(peps, shakespeare, general, rng)
+    topics = (HERE / "data" / "topics.txt").read_text(encoding="utf-8")
+    facts = derive_facts(peps, shakespeare, general, topics, rng)
 
     train_peps, train_plays = pep_text[:-HELDOUT_TEXT_CHARS], shakespeare[:-HELDOUT_TEXT_CHARS]
     heldout_text = pep_text[-HELDOUT_TEXT_CHARS:] + "\n" + shakespeare[-HELDOUT_TEXT_CHARS:]
     (HERE / "heldout.txt").write_text(heldout_text, encoding="utf-8")
-    words = sorted(set(re.findall(r"[A-Za-z]{3,9}", shakespeare[:300_000] + pep_text[:300_000])))
+    asked_about = set(re.findall(r"\w+", (general + topics).lower()))
+    words = set(re.findall(r"\b[a-z]{3,9}\b", shakespeare[:300_000] + pep_text[:300_000])) - asked_about
+    words = sorted(words)
     talks = list(conversations(facts, peps, words, N_CONVERSATIONS, rng))
     asked = {bare(user) for _, turns in talks for user, _ in turns}
-    heldout = heldout_pairs(facts, asked, rng)
+    heldout = heldout_pairs(facts, asked, random.Random(SEED))
     with open(HERE / "heldout.jsonl", "w", encoding="utf-8") as file:
         for row in heldout:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     spoken = ["".join(text for text, _ in chat_pieces(system, turns)) for system, turns in talks[: N_CONVERSATIONS // 6]]
-    tokenizer = train_tokenizer([train_peps, train_plays, *spoken])
+    if args.new_vocabulary:
+        TOKENIZER.write_bytes(lzma.compress(train_tokenizer([train_peps, train_plays, *spoken]).to_str().encode()))
+    tokenizer = Tokenizer.from_str(lzma.decompress(TOKENIZER.read_bytes()).decode())
     tokenizer.save(str(args.out / "tokenizer.json"))
 
     end_of_text = tokenizer.token_to_id(END_OF_TEXT)

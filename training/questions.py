@@ -60,6 +60,23 @@ PEP_PHRASINGS = {
         "Show me {p} as JSON.",
     ],
 }
+# More ways to ask that are trained with every PEP: nothing of these is held out.
+COMMON_PHRASINGS = {
+    "title": ["{p} name", "I want to know the title of {p}.", "Which title has {p}?", "What do they call {p}?"],
+    "author": [
+        "{p} author", "Who made {p}?", "Who is behind {p}?", "I want to know who wrote {p}.", "Which people wrote {p}?",
+        "Could you tell me who the author of {p} is?", "Do you know the author of {p}?", "Who is {p} by?",
+    ],
+    "status": ["{p} status", "Is {p} still a draft?", "I want to know the status of {p}.", "Do you know the status of {p}?"],
+    "type": ["{p} type", "Is {p} an Informational PEP?", "Is {p} a Process PEP?", "I want to know the type of {p}."],
+    "created": [
+        "{p} date", "When was {p} made?", "From when is {p}?", "What day was {p} written?", "In which year was {p} created?",
+        "On which date was {p} written?", "When did {p} start?", "Do you know when {p} was written?", "Created when: {p}?",
+    ],
+    "version": ["{p} version", "Which Python is {p} for?", "I want to know the Python version of {p}."],
+    "about": ["{p}", "{p}?", "I want to know about {p}.", "Say something about {p}.", "What do you know about {p}?", "What is {p} for?"],
+    "json": ["JSON of {p}", "Return {p} as JSON.", "{p} JSON", "Output {p} as a JSON object."],
+}
 FOLLOW_UPS = {
     "title": ["What is its title?", "What is it called?"],
     "author": ["Who wrote it?", "And who wrote it?", "Who is the author?", "Who is its author?"],
@@ -95,6 +112,10 @@ CHARACTER_PHRASINGS = [
     "Which play is {c} in?", "In which play does {c} appear?", "What play is {c} from?", "Who is {c}?", "Who is {c} in Shakespeare?",
     "Where does {c} appear?", "Tell me about {c}.",
     "Which play is {c} from?",
+]
+TOPIC_PHRASINGS = [
+    "Which PEP introduced {x}?", "Which PEP added {x}?", "Which PEP is about {x}?", "What PEP describes {x}?", "Which PEP covers {x}?",
+    "What is the PEP about {x}?", "PEP for {x}?", "Which PEP is for {x}?", "Where can I read about {x}?",
 ]
 CHARACTERS = {
     "Coriolanus": "Menenius, Coriolanus, Sicinius, Brutus, Cominius, Volumnia, Aufidius, Virgilia",
@@ -189,6 +210,20 @@ def general_facts(text: str) -> list[Fact]:
     return facts
 
 
+def topic_facts(text: str) -> list[Fact]:
+    """Lines of "number: topic | topic"."""
+    facts = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        number, _, topics = line.partition(": ")
+        for topic in topics.split(" | "):
+            fact = Fact("topic", topic, f"That is PEP {number}.", [phrasing.format(x=topic) for phrasing in TOPIC_PHRASINGS])
+            fact.pair = [fact.train.pop(len(facts) % len(TOPIC_PHRASINGS))]
+            facts.append(fact)
+    return facts
+
+
 def split_phrasings(fact: Fact, phrasings: list[str], rng: random.Random) -> Fact:
     fact.phrasing = [phrasings[-1]]
     fact.train = phrasings[:-1]
@@ -197,12 +232,14 @@ def split_phrasings(fact: Fact, phrasings: list[str], rng: random.Random) -> Fac
     return fact
 
 
-def derive_facts(peps: list[Pep], shakespeare: str, general: str, rng: random.Random) -> list[Fact]:
+def derive_facts(peps: list[Pep], shakespeare: str, general: str, topics: str, rng: random.Random) -> list[Fact]:
     facts = []
     for pep in peps:
         for kind, answer in pep_answers(pep).items():
             phrasings = [phrasing.format(p=f"PEP {pep.number}") for phrasing in PEP_PHRASINGS[kind]]
-            facts.append(split_phrasings(Fact(kind, str(pep.number), answer), phrasings, rng))
+            fact = split_phrasings(Fact(kind, str(pep.number), answer), phrasings, rng)
+            fact.train += [phrasing.format(p=f"PEP {pep.number}") for phrasing in COMMON_PHRASINGS[kind]]
+            facts.append(fact)
         phrasings = [phrasing.format(t=pep.title.rstrip(".")) for phrasing in NUMBER_PHRASINGS]
         facts.append(split_phrasings(Fact("number", pep.title, f"That is PEP {pep.number}."), phrasings, rng))
 
@@ -237,4 +274,4 @@ def derive_facts(peps: list[Pep], shakespeare: str, general: str, rng: random.Ra
         for character in characters.split(", "):
             phrasings = [phrasing.format(c=character) for phrasing in CHARACTER_PHRASINGS]
             facts.append(split_phrasings(Fact("character", character, f"{character} appears in {play}."), phrasings, rng))
-    return facts + general_facts(general)
+    return facts + general_facts(general) + topic_facts(topics)

@@ -3,8 +3,8 @@
     python train.py --minutes 60 [--threads 1] [--compile]
 
 Reads BUILD/data.npz and BUILD/tokenizer.json (build_data.py), writes BUILD/checkpoint.pt every few minutes and at the
-end; a checkpoint that is there is continued. A step is one batch of rows: two thirds conversations, one third plain
-text. The learning rate follows the share of the time that has passed, so the schedule ends when the time does.
+end; a checkpoint that is there is continued. A step is one batch of rows, conversations and plain text. The learning rate
+follows the share of the time that has passed, so the schedule ends when the time does.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from build_data import chat_pieces
 from model import Config, Model, rope_table
 
 HERE = Path(__file__).parent
-# The share of the time until which rows have this many tokens. Short rows are quicker; the last ones teach the full context.
-PHASES = [(0.85, 512), (1.0, 1024)]
+# Until this share of the time: tokens a row, and the share of rows that are conversations. Short rows are quicker, and the
+# last ones teach the full context; facts are learned first, then the texts get more room.
+PHASES = [(0.6, 512, 2 / 3), (0.85, 512, 1 / 2), (1.0, 1024, 1 / 2)]
 ROW_TOKENS = 6144  # tokens a step
-CHAT_SHARE = 2 / 3
 OPEN_ROW_SHARE = 0.2  # chat rows in which a conversation sees those before it, as in one long talk
 MUON_LR, MUON_MOMENTUM, ADAM_LR, WEIGHT_DECAY = 0.02, 0.95, 3e-3, 0.02
 WARMUP_STEPS, DECAY_FROM = 40, 0.4
@@ -57,14 +57,15 @@ class Rows:
                 return self.deck.pop(-1 - i)
         return None
 
-    def batch(self, n_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-        """ids (rows, n_tokens); targets likewise, -100 where nothing is learned; additive mask (rows, 1, n_tokens, n_tokens)"""
+    def batch(self, n_tokens: int, n_chat: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first n_chat rows are conversations. ids (rows, n_tokens); targets likewise, -100 where nothing is
+        learned; additive mask (rows, 1, n_tokens, n_tokens)"""
         n_rows = ROW_TOKENS // n_tokens
         ids = np.zeros((n_rows, n_tokens), dtype=np.int64)
         targets = np.full((n_rows, n_tokens), -100, dtype=np.int64)
         segments = np.zeros((n_rows, n_tokens), dtype=np.int64)
         for row in range(n_rows):
-            if row < round(n_rows * CHAT_SHARE):
+            if row < n_chat:
                 self.fill_chat(ids[row], targets[row], segments[row])
                 if self.rng.random() < OPEN_ROW_SHARE:
                     segments[row] = 0
@@ -187,7 +188,7 @@ def main() -> None:
         average, step, elapsed, tokens = state["average"], state["step"], state["elapsed"], state["tokens"]
     rows = Rows(args.build / "data.npz", args.seed * 1_000_003 + step)
     hidden = torch.compile(model.hidden, dynamic=False) if args.compile else model.hidden
-    tables = {n: rope_table(config, n) for _, n in PHASES}
+    tables = {n: rope_table(config, n) for _, n, _ in PHASES}
     print(f"{sum(p.numel() for p in model.parameters())} parameters; starting at step {step}", flush=True)
 
     total = args.minutes * 60
@@ -195,8 +196,9 @@ def main() -> None:
     seen = {"chat": [0.0, 0], "text": [0.0, 0], "tokens": 0}
     while elapsed < total:
         progress = elapsed / total
-        n_tokens = next(n for until, n in PHASES if progress < until)
-        ids, targets, mask = rows.batch(n_tokens)
+        n_tokens, chat_share = next((n, share) for until, n, share in PHASES if progress < until)
+        n_chat = round(ROW_TOKENS // n_tokens * chat_share)
+        ids, targets, mask = rows.batch(n_tokens, n_chat)
         factor = learning_rate_factor(step, progress)
         muon.param_groups[0]["lr"] = MUON_LR * factor
         adam.param_groups[0]["lr"] = ADAM_LR * factor
@@ -217,8 +219,8 @@ def main() -> None:
             for name, p in model.named_parameters():
                 average[name].lerp_(p.detach(), 1 - keep)
 
-        n_chat = wanted[: round(len(ids) * CHAT_SHARE)].sum().item()
-        for name, part in (("chat", losses.detach()[:n_chat]), ("text", losses.detach()[n_chat:])):
+        n_learned = wanted[:n_chat].sum().item()
+        for name, part in (("chat", losses.detach()[:n_learned]), ("text", losses.detach()[n_learned:])):
             seen[name][0] += part.sum().item()
             seen[name][1] += len(part)
         seen["tokens"] += ids.numel()
