@@ -6,7 +6,9 @@ use ingle_gguf::{GgufFile, GgufWriter, Value};
 
 fn shard(no: u16, count: u16, tensors: &[(&str, f32)]) -> GgufWriter {
     let mut w = GgufWriter::new();
-    w.set("split.no", Value::U16(no)).set("split.count", Value::U16(count)).set("split.tensors.count", Value::I32(3));
+    w.set("split.no", Value::U16(no))
+        .set("split.count", Value::U16(count))
+        .set("split.tensors.count", Value::I32(3));
     for (name, x) in tensors {
         w.tensor_f32(name, &[2], &[*x, *x]);
     }

@@ -1,0 +1,280 @@
+//! The short commands: `show`, `tokenize`, `render`, `settings`.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use ingle_chat::template::{ChatTemplate, TemplateOptions};
+use ingle_gguf::{Array, GgufFile, Value};
+use ingle_tokenizer::Tokenizer;
+use serde_json::json;
+
+use crate::settings;
+
+/// Most bytes that are read from standard input.
+const STDIN_BYTES_MAX: u64 = 1 << 30;
+
+fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[Arg]) -> ArgMatches {
+    Command::new(name)
+        .bin_name(format!("ingle {name}"))
+        .about(about)
+        .no_binary_name(true)
+        .args(list.iter().cloned())
+        .try_get_matches_from(args)
+        .unwrap_or_else(|error| error.exit())
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn stdin_text() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(STDIN_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .context("cannot read standard input")?;
+    if bytes.len() as u64 > STDIN_BYTES_MAX {
+        bail!("standard input has more than {STDIN_BYTES_MAX} bytes");
+    }
+    String::from_utf8(bytes).context("standard input is not valid UTF-8")
+}
+
+fn open(path: &str) -> Result<GgufFile> {
+    GgufFile::open(&PathBuf::from(path)).with_context(|| format!("cannot use {path}"))
+}
+
+/// `ingle settings`
+pub fn settings(args: &[OsString]) -> Result<()> {
+    let m =
+        matches("settings", "List every setting.", args, &[flag("markdown", "As the page docs/settings.md")]);
+    let mut out = std::io::stdout().lock();
+    if m.get_flag("markdown") {
+        write!(out, "{}", settings::markdown())?;
+        return Ok(());
+    }
+    for s in settings::TABLE {
+        let default = if s.default.is_empty() { String::new() } else { format!(" [{}]", s.default) };
+        writeln!(out, "--{:28} {:32} {}{default}", s.flag, s.env(), s.help)?;
+    }
+    Ok(())
+}
+
+/// `ingle tokenize`
+pub fn tokenize(args: &[OsString]) -> Result<()> {
+    let m = matches(
+        "tokenize",
+        "Print the tokens of the text on standard input. It is taken as content: no control token is parsed.",
+        args,
+        &[
+            option("model", "FILE", "GGUF file whose tokenizer is used").short('m').required(true),
+            flag("bos", "Add what the model starts and ends texts with"),
+            flag("json", r#"Print {"ids": [...]}"#),
+        ],
+    );
+    let file = open(m.get_one::<String>("model").expect("required"))?;
+    let tokenizer = Tokenizer::from_metadata(file.metadata())?;
+    let text = stdin_text()?;
+    let ids = if m.get_flag("bos") {
+        tokenizer.encode(&ingle_chat::Segments::content(text), true)
+    } else {
+        tokenizer.encode_content(&text)
+    };
+    let mut out = std::io::stdout().lock();
+    if m.get_flag("json") {
+        writeln!(out, "{}", json!({ "ids": ids.iter().map(|id| id.0).collect::<Vec<_>>() }))?;
+    } else {
+        for id in ids {
+            writeln!(out, "{:7} {:?}", id.0, tokenizer.token_text(id))?;
+        }
+    }
+    Ok(())
+}
+
+/// `ingle render`
+pub fn render(args: &[OsString]) -> Result<()> {
+    let m = matches(
+        "render",
+        "Render a chat template with the variables on standard input (JSON: messages, tools, ...), and print the \
+         prompt as it is.",
+        args,
+        &[
+            option("template", "FILE", "Jinja file"),
+            option("model", "FILE", "GGUF file whose template is used").short('m').conflicts_with("template"),
+        ],
+    );
+    let mut vars: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&stdin_text()?).context("standard input is no JSON object")?;
+    let now = match vars.remove("now") {
+        None => crate::clock::now(),
+        Some(serde_json::Value::String(text)) => crate::clock::parse(&text).context("`now`")?,
+        Some(other) => bail!("`now` is {other}; it must be a time such as \"2025-03-14T15:09:26\""),
+    };
+    let mut options = TemplateOptions::default();
+    let source = match (m.get_one::<String>("template"), m.get_one::<String>("model")) {
+        (Some(path), None) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+        (None, Some(path)) => {
+            let file = open(path)?;
+            let tokenizer = Tokenizer::from_metadata(file.metadata())?;
+            let text =
+                |id: Option<ingle_step::TokenId>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
+            options.bos_token = text(tokenizer.bos());
+            options.eos_token = text(tokenizer.eos());
+            file.metadata()
+                .opt_str("tokenizer.chat_template")?
+                .map(str::to_owned)
+                .with_context(|| format!("{path} has no chat template; give one with --template"))?
+        }
+        _ => bail!("give a template with --template FILE, or a model with --model FILE"),
+    };
+    let template = ChatTemplate::new(&source, options)?;
+    let text = template.render_vars(&vars, now)?;
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// `ingle show`
+pub fn show(args: &[OsString]) -> Result<()> {
+    let m = matches(
+        "show",
+        "Describe a model file: metadata, tensors, sizes.",
+        args,
+        &[
+            Arg::new("file").value_name("FILE").required(true),
+            flag("json", "Print for machines"),
+            flag("tensors", "List every tensor"),
+            flag("template", "Print the chat template only"),
+        ],
+    );
+    let path = m.get_one::<String>("file").expect("required");
+    let file = open(path)?;
+    let mut out = std::io::stdout().lock();
+    if m.get_flag("template") {
+        match file.metadata().opt_str("tokenizer.chat_template")? {
+            Some(template) => writeln!(out, "{template}")?,
+            None => bail!("{path} has no chat template"),
+        }
+        return Ok(());
+    }
+    let mut by_type: Vec<(&'static str, u64, u64)> = Vec::new();
+    for t in file.tensors() {
+        match by_type.iter_mut().find(|(name, ..)| *name == t.ty.name()) {
+            Some(entry) => {
+                entry.1 += 1;
+                entry.2 += t.n_bytes() as u64;
+            }
+            None => by_type.push((t.ty.name(), 1, t.n_bytes() as u64)),
+        }
+    }
+    by_type.sort_by_key(|&(_, _, bytes)| std::cmp::Reverse(bytes));
+    let n_params: u64 = file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum();
+    if m.get_flag("json") {
+        let metadata: serde_json::Map<_, _> =
+            file.metadata().iter().map(|(k, v)| (k.to_owned(), json_value(v))).collect();
+        let tensors: Vec<_> = file
+            .tensors()
+            .iter()
+            .map(|t| json!({ "name": t.name, "type": t.ty.name(), "dims": t.dims, "bytes": t.n_bytes() }))
+            .collect();
+        let report = json!({
+            "file": path, "bytes": file.n_bytes(), "parameters": n_params, "metadata": metadata, "tensors": tensors
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{path}: {}, {} parameters", bytes(file.n_bytes()), count(n_params))?;
+    for (name, n, size) in by_type {
+        writeln!(out, "  {n:5} tensors {name:8} {}", bytes(size))?;
+    }
+    match ingle_model::Sizing::from_gguf(&file) {
+        Ok(s) => {
+            let kv = s.kv_bytes(ingle_step::KvType::F16, 32, 32) / 32;
+            writeln!(out, "  keys and values in f16: {} per token, context {}", bytes(kv), s.n_ctx_train)?;
+        }
+        Err(why) => writeln!(out, "  cannot be run: {why}")?,
+    }
+    writeln!(out, "metadata:")?;
+    for (key, value) in file.metadata().iter() {
+        writeln!(out, "  {key} = {}", short_value(value))?;
+    }
+    if m.get_flag("tensors") {
+        writeln!(out, "tensors:")?;
+        for t in file.tensors() {
+            writeln!(out, "  {:40} {:8} {:?}", t.name, t.ty.name(), t.dims)?;
+        }
+    }
+    Ok(())
+}
+
+/// `1.2 GB`
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..1_000 => format!("{n} B"),
+        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.2} GB", n as f64 / 1e9),
+    }
+}
+
+/// `1.24 billion`
+fn count(n: u64) -> String {
+    match n {
+        0..1_000_000 => n.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.2} million", n as f64 / 1e6),
+        _ => format!("{:.2} billion", n as f64 / 1e9),
+    }
+}
+
+/// A metadata value as one short line.
+fn short_value(value: &Value) -> String {
+    const SHOWN: usize = 100;
+    match value {
+        Value::Array(a) => format!("[{} × {}]", a.len(), a.element_type()),
+        Value::String(s) => {
+            let text = String::from_utf8_lossy(s);
+            let mut shown: String = text.chars().take(SHOWN).collect();
+            if shown.len() < text.len() {
+                shown.push('…');
+            }
+            format!("{shown:?}")
+        }
+        other => json_value(other).to_string(),
+    }
+}
+
+fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::U8(v) => json!(v),
+        Value::I8(v) => json!(v),
+        Value::U16(v) => json!(v),
+        Value::I16(v) => json!(v),
+        Value::U32(v) => json!(v),
+        Value::I32(v) => json!(v),
+        Value::F32(v) => json!(v),
+        Value::Bool(v) => json!(v),
+        Value::String(v) => json!(String::from_utf8_lossy(v)),
+        Value::U64(v) => json!(v),
+        Value::I64(v) => json!(v),
+        Value::F64(v) => json!(v),
+        Value::Array(a) => match a {
+            Array::U8(v) => json!(v),
+            Array::I8(v) => json!(v),
+            Array::U16(v) => json!(v),
+            Array::I16(v) => json!(v),
+            Array::U32(v) => json!(v),
+            Array::I32(v) => json!(v),
+            Array::F32(v) => json!(v),
+            Array::Bool(v) => json!(v),
+            Array::String(v) => v.iter().map(|s| json!(String::from_utf8_lossy(s))).collect(),
+            Array::U64(v) => json!(v),
+            Array::I64(v) => json!(v),
+            Array::F64(v) => json!(v),
+        },
+    }
+}

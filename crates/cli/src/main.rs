@@ -1,0 +1,80 @@
+//! `ingle`: run, serve and measure language models on one's own machines.
+//!
+//! This crate composes the others: it turns command lines into plain structs, loads models through `runtime`, and
+//! hands providers to `server`. Answers go to standard output; everything else goes to standard error.
+
+mod bench;
+mod clock;
+mod commands;
+mod progress;
+mod run;
+mod sampling;
+mod serve;
+mod settings;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Ingle runs language models on your own machines.
+
+Usage: ingle <COMMAND> [OPTIONS]
+
+Commands:
+  run       Answer a prompt, or converse in the terminal
+  serve     Serve a model over HTTP with OpenAI's API
+  show      Describe a model file
+  bench     Measure prefill and decode, beside this machine's limits
+  tokenize  Print the tokens of a text
+  render    Render a chat template
+  settings  List every setting with its flag, environment variable and key
+
+`ingle run` alone starts a conversation with the small model that ships with Ingle.
+`ingle <COMMAND> --help` has the details.
+";
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
+    let result = match command.to_str() {
+        Some("run") => run::main(&args),
+        Some("serve") => serve::main(&args),
+        Some("show") => commands::show(&args),
+        Some("bench") => bench::main(&args),
+        Some("tokenize") => commands::tokenize(&args),
+        Some("render") => commands::render(&args),
+        Some("settings") => commands::settings(&args),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some("version" | "--version" | "-V") => {
+            println!("ingle {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("ingle: there is no command `{}`; `ingle help` lists them", command.display());
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that closed the pipe has what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ingle {}: {error:#}", command.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

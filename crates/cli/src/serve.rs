@@ -1,0 +1,139 @@
+//! `ingle serve`: a model behind OpenAI's API.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ingle_runtime::{Engine, Source};
+use ingle_server::{Alias, ProviderSlot, Server, ServerConfig};
+
+use crate::progress::LoadProgress;
+use crate::run::load_options;
+use crate::settings::compat::Facts;
+use crate::settings::{Commands, Settings, Usage, parse};
+use crate::signals::stop_requested;
+
+const USAGE: Usage = Usage {
+    name: "serve",
+    about: "Serve a model over HTTP with OpenAI's API.\n\n\
+            It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
+    command: Commands::SERVE,
+    positional: "MODEL",
+    positional_max: 1,
+};
+
+const HOST_DEFAULT: &str = "127.0.0.1";
+const PORT_DEFAULT: u16 = 8080;
+
+pub fn main(args: &[OsString]) -> Result<()> {
+    let (parsed, _) = parse(USAGE, &[], args, &Facts::default())?;
+    let mut settings = parsed.settings;
+    if let Some(model) = parsed.positional.first() {
+        if settings.model.is_some() {
+            bail!("there are two models: `{model}` and the one of --model");
+        }
+        settings.model = Some(PathBuf::from(model));
+    }
+    for note in &parsed.notes {
+        eprintln!("note: {note}");
+    }
+    let config = server_config(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(settings, config))
+}
+
+async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
+    let slot = ProviderSlot::loading();
+    let server = Server::bind(config, slot.clone()).await?;
+    for address in server.local_addrs() {
+        eprintln!("listening on http://{address}");
+    }
+    // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
+    let progress = slot.clone();
+    let loading = tokio::task::spawn_blocking(move || load(&settings, &progress));
+    let running = tokio::spawn(server.run(stop_requested()));
+    let engine = match loading.await.context("loading the model failed")? {
+        Ok(engine) => engine,
+        Err(error) => {
+            running.abort();
+            return Err(error);
+        }
+    };
+    slot.set_ready(engine.provider());
+    let info = engine.info();
+    eprintln!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    running.await.context("the server failed")
+}
+
+fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
+    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
+    let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
+    if source == Source::Shipped {
+        eprintln!("note: no model was named; this is the small one that ships with Ingle");
+    }
+    let options = load_options(settings)?;
+    let progress = LoadProgress::new(&name);
+    Engine::load_with(&source, &options, &mut |done, total| {
+        progress.report(done, total);
+        slot.set_progress(done as f32 / total.max(1) as f32);
+    })
+    .with_context(|| format!("cannot load {name}"))
+}
+
+fn server_config(s: &Settings) -> Result<ServerConfig> {
+    let mut listen = s.listen.clone();
+    if listen.is_empty() || s.host.is_some() || s.port.is_some() {
+        listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
+    }
+    let mut api_keys: Vec<String> = s.api_key.iter().flat_map(|k| k.split(',')).map(str::to_owned).collect();
+    if let Some(path) = &s.api_key_file {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
+        let before = api_keys.len();
+        api_keys.extend(
+            text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned),
+        );
+        if api_keys.len() == before {
+            bail!("--api-key-file: {} has no key; one a line is expected", path.display());
+        }
+    }
+    if api_keys.iter().any(|k| k.trim().is_empty()) {
+        bail!("--api-key: a key is empty");
+    }
+    Ok(ServerConfig {
+        listen,
+        api_keys,
+        no_auth: s.no_auth,
+        aliases: s
+            .served_names
+            .iter()
+            .skip(1)
+            .map(|name| Alias { name: name.clone(), model: None })
+            .collect(),
+        body_bytes_max: s
+            .max_body_mb
+            .map_or(ServerConfig::default().body_bytes_max, |mb| (mb as usize) << 20),
+        shutdown_grace: s
+            .shutdown_grace_s
+            .map_or(ServerConfig::default().shutdown_grace, |s| Duration::from_secs(s.into())),
+        ..ServerConfig::default()
+    })
+}
+
+/// The addresses of a host; `localhost` may have two.
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut addresses: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .with_context(|| format!("--host: `{host}` is no address of this machine"))?
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    // Port 0 would pick two different ones.
+    if port == 0 {
+        addresses.truncate(1);
+    }
+    Ok(addresses)
+}

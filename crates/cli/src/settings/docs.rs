@@ -1,0 +1,49 @@
+//! `docs/settings.md`, written from the table so that it cannot disagree with the program.
+
+use std::fmt::Write;
+
+use super::{Commands, Shape, TABLE};
+
+/// The page.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Settings\n\n\
+         Each setting is a flag, an environment variable and a key of the configuration file (TOML, found at\n\
+         `$INGLE_CONFIG` or `ingle/config.toml` in the configuration folder). The flag wins over the environment, the\n\
+         environment over the file. Other names of a flag are spellings that llama.cpp and vLLM use.\n\n\
+         This page is written by `ingle settings --markdown`; a test compares the two.\n\n\
+         | flag | other names | environment | key | for | default | what it does |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for s in TABLE {
+        let mut names: Vec<String> = s.short.iter().map(|c| format!("`-{c}`")).collect();
+        names.extend(s.dash.iter().map(|d| format!("`-{d}`")));
+        names.extend(s.aliases.iter().map(|a| format!("`--{a}`")));
+        let mut env = vec![format!("`{}`", s.env())];
+        env.extend(s.env_aliases.iter().map(|e| format!("`{e}`")));
+        let value = if s.shape == Shape::Switch {
+            String::new()
+        } else {
+            format!(" {}", s.value_name.replace('|', "\\|"))
+        };
+        let commands: Vec<&str> =
+            [(Commands::RUN, "run"), (Commands::SERVE, "serve"), (Commands::BENCH, "bench")]
+                .iter()
+                .filter(|(c, _)| s.commands.contains(*c))
+                .map(|(_, name)| *name)
+                .collect();
+        writeln!(
+            page,
+            "| `--{}{value}` | {} | {} | `{}` | {} | {} | {} |",
+            s.flag,
+            names.join(" "),
+            env.join(" "),
+            s.key,
+            commands.join(", "),
+            s.default,
+            s.help
+        )
+        .expect("writing to a String cannot fail");
+    }
+    page
+}

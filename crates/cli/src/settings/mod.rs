@@ -1,0 +1,75 @@
+//! Every setting, defined once.
+//!
+//! [`table`] has one entry per setting: from it come the flag with its aliases, the environment variable, the TOML
+//! key, the help text and `docs/settings.md`. [`compat`] has the peers' options that are not settings here: each is
+//! accepted with a note or refused with the reason, never ignored in silence.
+//!
+//! Where several sources name a setting, the later one wins: default, configuration file, environment, flag.
+
+mod args;
+pub mod compat;
+mod docs;
+mod table;
+mod value;
+
+pub use args::{Usage, parse};
+pub use docs::markdown;
+pub use table::{Settings, TABLE};
+
+/// The commands a setting belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commands(u8);
+
+impl Commands {
+    pub const RUN: Self = Self(1);
+    pub const SERVE: Self = Self(2);
+    pub const BENCH: Self = Self(4);
+    pub const LOAD: Self = Self(1 | 2 | 4);
+    pub const RUN_SERVE: Self = Self(1 | 2);
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How a setting appears on a command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Present or not.
+    Switch,
+    /// One value.
+    One,
+    /// One value each time it is given.
+    Many,
+}
+
+/// One setting.
+pub struct Setting {
+    /// Field in [`Settings`] and key in the configuration file.
+    pub key: &'static str,
+    /// The flag, without dashes.
+    pub flag: &'static str,
+    pub short: Option<char>,
+    /// Other long spellings, without dashes: the peers' names.
+    pub aliases: &'static [&'static str],
+    /// llama.cpp's spellings with one dash and several letters.
+    pub dash: &'static [&'static str],
+    /// Environment variables of peers that mean the same.
+    pub env_aliases: &'static [&'static str],
+    pub commands: Commands,
+    pub shape: Shape,
+    /// What stands for the value in help.
+    pub value_name: &'static str,
+    /// What holds if nothing is said, in words.
+    pub default: &'static str,
+    pub help: &'static str,
+    /// Takes a value in.
+    pub set: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// The environment variable.
+    pub fn env(&self) -> String {
+        format!("INGLE_{}", self.key.to_uppercase())
+    }
+}

@@ -1,0 +1,364 @@
+//! The binary, as people call it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use ingle_testkit::tiny::{Arch, TinySpec};
+use serde_json::Value;
+
+fn ingle(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingle"));
+    command.args(args).env_remove("RUST_LOG").env("INGLE_CONFIG", "/dev/null").stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end with `input` on standard input.
+fn output(args: &[&str], input: &str) -> Output {
+    let mut child = ingle(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+fn stdout_of(args: &[&str], input: &str) -> String {
+    let out = output(args, input);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("output is UTF-8")
+}
+
+/// The error text of a call that must fail.
+fn failure(args: &[&str]) -> String {
+    let out = output(args, "");
+    assert!(!out.status.success(), "{args:?} succeeded: {}", String::from_utf8_lossy(&out.stdout));
+    String::from_utf8(out.stderr).expect("errors are UTF-8")
+}
+
+/// A tiny model in a file.
+fn tiny() -> &'static str {
+    static FILE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("tiny.gguf");
+        std::fs::write(&path, TinySpec::new(Arch::Llama).bytes()).expect("the model is written");
+        let text = path.to_str().expect("the path is UTF-8").to_owned();
+        (dir, text)
+    });
+    path
+}
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    path.exists().then_some(path)
+}
+
+#[test]
+fn the_shipped_model_answers() {
+    let answer = stdout_of(&["run", "-p", "What is a PEP?"], "");
+    assert!(answer.contains("Python Enhancement Proposal"), "{answer}");
+    // The same from standard input, from a file, and as an argument of `--prompt`.
+    assert_eq!(stdout_of(&["run"], "What is a PEP?\n"), answer);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "What is a PEP?").unwrap();
+    assert_eq!(stdout_of(&["run", "-f", file.path().to_str().unwrap()], ""), answer);
+}
+
+#[test]
+fn a_completion_starts_with_its_prompt_unless_told_otherwise() {
+    let args = ["run", tiny(), "abc", "--raw", "-n", "8", "--temp", "0"];
+    let with = stdout_of(&args, "");
+    let without = stdout_of(&[&args[..], &["--no-display-prompt"]].concat(), "");
+    assert_eq!(with, format!("abc{without}"));
+    assert_eq!(stdout_of(&args, ""), with, "greedy answers repeat");
+}
+
+#[test]
+fn a_seed_repeats_an_answer_and_json_tells_it() {
+    let ask = |seed: &str| -> Value {
+        let args = [
+            "run",
+            tiny(),
+            "abc",
+            "--raw",
+            "-n",
+            "12",
+            "--temp",
+            "1.5",
+            "--top-k",
+            "0",
+            "-s",
+            seed,
+            "--json",
+        ];
+        serde_json::from_str(&stdout_of(&args, "")).expect("one JSON object")
+    };
+    let one = ask("7");
+    assert_eq!(one["text"], ask("7")["text"]);
+    assert_eq!(one["seed"], 7);
+    assert_eq!(one["prompt_tokens"], 3);
+    assert_ne!(one["text"], ask("8")["text"]);
+}
+
+/// Command lines as people write them for llama.cpp's programs.
+#[test]
+fn llama_cli_lines_run() {
+    for line in [
+        "-p abc -n 4 -c 256 -t 1 --temp 0 -ngl 0 --no-display-prompt -no-cnv -fa auto --no-warmup",
+        "-p abc --n-predict 4 --ctx-size 256 --threads 1 --top-k 10 --top-p 0.9 --min-p 0.1 -ngl 99 --no-mmap --seed 3 -st",
+        "-p abc -n 4 -b 64 -ub 64 -tb 1 -ctk q8_0 -ctv q8_0 --repeat-penalty 1.1 --repeat-last-n 32 --color -sys hi -cnv -st",
+        "-p abc --predict 4 --samplers top_k;temperature --mirostat 2 --mirostat-lr 0.1 --mirostat-ent 5.0 --ignore-eos --jinja",
+        "--prompt abc -n 4 --chat-template chatml --dry-multiplier 0.5 --xtc-probability 0.1 -l 5-inf --simple-io --log-disable",
+    ] {
+        let mut args = vec!["run", "-m", tiny()];
+        args.extend(line.split(' '));
+        stdout_of(&args, "");
+    }
+}
+
+#[test]
+fn what_contradicts_the_facts_is_refused_with_the_reason() {
+    let check = |line: &str, expected: &str| {
+        let mut args: Vec<&str> = line.split(' ').collect();
+        args.extend(["-m", tiny()]);
+        let error = failure(&args);
+        assert!(error.contains(expected), "`{line}`: `{error}` does not say `{expected}`");
+    };
+    check("serve --tensor-parallel-size 2", "this machine has 0");
+    check("serve -tp 2", "this machine has 0");
+    check("serve --quantization awq", "`awq`");
+    check("serve -nocb", "always on");
+    check("serve --host 0.0.0.0 --port 0", "--no-auth");
+    check("serve --listen nonsense", "no address");
+    check("run -p x --tensor-split 1,1", "names 2 devices");
+    check("run -p x -c 100000000", "context");
+    check("run -p x --kv-type q3", "f32, f16, bf16 and q8_0");
+    check("run -p x --temp hot", "not a finite number");
+    check("run -p x --grammar root", "not supported yet");
+    check("run -p x --chat-template nonsense", "neither a built-in name");
+    check("run -p x --samplers top_k;nonsense", "`nonsense`");
+    check("run -p x -f /dev/null", "two prompts");
+    check("run -p x -t 0", "at least one thread");
+    assert!(failure(&["run", "-m", "/nonexistent.gguf", "-p", "x"]).contains("/nonexistent.gguf"));
+    assert!(failure(&["run", "-m", env!("CARGO_BIN_EXE_ingle"), "-p", "x"]).contains("not a readable GGUF"));
+    assert!(failure(&["nonsense"]).contains("no command `nonsense`"));
+    let gpu = output(&["run", "-m", tiny(), "-p", "x", "-n", "1", "-ngl", "99"], "");
+    assert!(
+        gpu.status.success() && String::from_utf8_lossy(&gpu.stderr).contains("everything runs on the CPU")
+    );
+}
+
+#[test]
+fn settings_come_from_flag_environment_and_file() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    writeln!(config, "max_tokens = 3\ntemperature = 0.0").unwrap();
+    let ask = |env: Option<&str>, flags: &[&str]| -> Value {
+        let mut command = ingle(&["run", tiny(), "abc", "--raw", "--json", "--ignore-eos"]);
+        command.args(flags).env("INGLE_CONFIG", config.path());
+        if let Some(n) = env {
+            command.env("INGLE_MAX_TOKENS", n);
+        }
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    assert_eq!(ask(None, &[])["completion_tokens"], 3);
+    assert_eq!(ask(Some("4"), &[])["completion_tokens"], 4);
+    assert_eq!(ask(Some("4"), &["-n", "5"])["completion_tokens"], 5);
+    writeln!(config, "nonsense = 1").unwrap();
+    let out = ingle(&["run", tiny(), "abc"]).env("INGLE_CONFIG", config.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("`nonsense` is no setting"));
+}
+
+#[test]
+fn the_settings_page_is_true() {
+    let page = stdout_of(&["settings", "--markdown"], "");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+    assert_eq!(
+        std::fs::read_to_string(committed).unwrap_or_default(),
+        page,
+        "run `ingle settings --markdown > docs/settings.md`"
+    );
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["run", "serve", "show", "bench", "tokenize", "render", "settings"] {
+        assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
+    }
+    assert!(stdout_of(&[], "").contains("Usage: ingle"));
+    assert!(stdout_of(&["--version"], "").starts_with("ingle "));
+}
+
+#[test]
+fn tokenize_takes_text_as_content() {
+    let ids = |args: &[&str], text: &str| -> Vec<u64> {
+        let mut all = vec!["tokenize", "--model", tiny(), "--json"];
+        all.extend(args);
+        let report: Value = serde_json::from_str(&stdout_of(&all, text)).unwrap();
+        report["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
+    };
+    assert_eq!(ids(&[], "abc").len(), 3);
+    assert!(ids(&[], "<|im_end|>").len() > 1, "a control token's spelling is only text");
+    assert!(ids(&[], "").is_empty());
+}
+
+#[test]
+fn render_prints_the_prompt_or_the_template_s_error() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(
+        file,
+        "{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}} {{{{ strftime_now('%Y-%m-%d') }}}}{{% endfor %}}\
+         {{% if fail %}}{{{{ raise_exception('no, thanks') }}}}{{% endif %}}"
+    )
+    .unwrap();
+    let path = file.path().to_str().unwrap();
+    let vars = r#"{"messages": [{"role": "user", "content": "hi"}], "now": "2025-03-14T15:09:26"}"#;
+    assert_eq!(stdout_of(&["render", "--template", path], vars), "user: hi 2025-03-14");
+    let out = output(&["render", "--template", path], r#"{"messages": [], "fail": true}"#);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("no, thanks"));
+    let out = output(&["render", "--template", path], "not json");
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("JSON"));
+}
+
+#[test]
+fn show_describes_a_file() {
+    let text = stdout_of(&["show", tiny()], "");
+    assert!(text.contains("general.architecture") && text.contains("parameters"), "{text}");
+    let report: Value = serde_json::from_str(&stdout_of(&["show", tiny(), "--json"], "")).unwrap();
+    assert_eq!(report["metadata"]["general.architecture"], "llama");
+    assert!(report["tensors"].as_array().unwrap().len() > 5);
+}
+
+#[test]
+fn bench_measures() {
+    let args = ["bench", "--model", tiny(), "-p", "32", "-n", "4", "-t", "1", "-r", "1", "--json"];
+    let report: Value = serde_json::from_str(&stdout_of(&args, "")).unwrap();
+    assert!(report["prefill"]["tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert!(report["decode"]["file_gb_per_s"].as_f64().unwrap() > 0.0);
+    assert!(report["decode"]["share_of_read_limit"].as_f64().unwrap() > 0.0);
+    assert!(failure(&["bench", "--synthetic", "llama-9t:Q4_K_M"]).contains("llama-9t"));
+}
+
+/// The stories model tells its story as an independent implementation does.
+#[test]
+fn stories_are_told_to_the_letter() {
+    let Some(folder) = shared("models/stories260K") else { return };
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let model = ingle_testkit::stories::convert(&read("stories260K.bin"), &read("tok512.bin")).unwrap();
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    std::fs::write(file.path(), model.to_bytes()).unwrap();
+    let expected: Value = serde_json::from_slice(&read("expected.json")).unwrap();
+    for case in expected["greedy_text"].as_array().unwrap() {
+        let n = case["n_tokens"].to_string();
+        let prompt = case["prompt"].as_str().unwrap();
+        let args = [
+            "run",
+            "-m",
+            file.path().to_str().unwrap(),
+            "-p",
+            prompt,
+            "-n",
+            &n,
+            "--temp",
+            "0",
+            "--kv-type",
+            "f32",
+            "--raw",
+        ];
+        let text = stdout_of(&args, "");
+        let story = case["text"].as_str().unwrap();
+        // The reference counts the prompt's tokens among its own, so ours may say more.
+        assert!(text.trim_end().starts_with(story.trim_end()), "told:\n{text}\nexpected:\n{story}");
+    }
+}
+
+/// A server that ends with this value.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(args: &[&str]) -> Self {
+        let mut child = ingle(args).stderr(Stdio::piped()).spawn().expect("the server starts");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut address = None;
+        let mut seen = Vec::new();
+        for line in lines.by_ref().map_while(Result::ok) {
+            if let Some(url) = line.strip_prefix("listening on http://") {
+                address = Some(url.to_owned());
+            }
+            let ready = line.contains(" is ready");
+            seen.push(line);
+            if ready {
+                break;
+            }
+        }
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, address: address.unwrap_or_else(|| panic!("{args:?}: no address: {seen:?}")) }
+    }
+
+    /// A bare HTTP exchange: the whole reply as text.
+    fn exchange(&self, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("the server listens");
+        write!(
+            stream,
+            "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("the reply is UTF-8");
+        reply
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Command lines as people write them for llama-server and vLLM.
+#[test]
+fn llama_server_and_vllm_lines_serve() {
+    for line in [
+        "-m MODEL --host 127.0.0.1 --port 0 -c 256 -np 2 -cb --metrics -ngl 99 -t 1 -fa on --alias story,teller --no-webui --jinja",
+        "MODEL --host 127.0.0.1 --port 0 --max-model-len 256 --max-num-seqs 4 --max_num_batched_tokens 128 --dtype auto \
+         --gpu-memory-utilization 0.9 --tensor-parallel-size 1 --enable-prefix-caching --served-model-name story",
+    ] {
+        let line = line.replace("MODEL", tiny());
+        let mut args = vec!["serve"];
+        args.extend(line.split_whitespace());
+        let server = Served::start(&args);
+        let reply = server.exchange(
+            "POST /v1/completions",
+            r#"{"prompt": "abc", "max_tokens": 4, "temperature": 0, "ignore_eos": true}"#,
+        );
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        assert!(reply.contains("\"completion_tokens\":4"), "{reply}");
+        assert!(server.exchange("GET /v1/models", "").contains("story"));
+        assert!(server.exchange("GET /health", "").contains("\"status\":\"ok\""));
+        assert!(server.exchange("GET /metrics", "").contains("vllm:num_requests_running"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_ends_a_server_cleanly() {
+    let mut server = Served::start(&["serve", "-m", tiny(), "--port", "0"]);
+    let status = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let started = Instant::now();
+    let status = server.child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+}

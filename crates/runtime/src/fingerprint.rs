@@ -1,0 +1,50 @@
+//! A short name for a model's content.
+
+use ingle_gguf::GgufFile;
+use sha2::{Digest, Sha256};
+
+/// Bytes taken from the start, the middle and the end of each tensor.
+const SAMPLE_BYTES: usize = 4096;
+
+/// A digest of everything in the header and of samples from every tensor, as 12 hexadecimal digits. It tells
+/// models apart, at the cost of reading a few megabytes; it is no proof that every weight is intact (digests of
+/// whole files are the store's).
+pub fn fingerprint(file: &GgufFile) -> String {
+    let mut hash = Sha256::new();
+    for shard in file.shards() {
+        hash.update((shard.len() as u64).to_le_bytes());
+    }
+    for (key, value) in file.metadata().iter() {
+        hash.update(key.as_bytes());
+        hash.update(format!("{value:?}").as_bytes());
+    }
+    for tensor in file.tensors() {
+        hash.update(format!("{}{:?}{}", tensor.name, tensor.dims, tensor.ty).as_bytes());
+        let data = file.tensor_data(tensor);
+        let n = SAMPLE_BYTES.min(data.len());
+        for start in [0, (data.len() - n) / 2, data.len() - n] {
+            hash.update(&data[start..start + n]);
+        }
+    }
+    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ingle_gguf::{GgufWriter, Value};
+
+    use super::*;
+
+    #[test]
+    fn tells_models_apart() {
+        let file = |name: &str, x: f32| {
+            let mut w = GgufWriter::new();
+            w.set("general.name", Value::from(name)).tensor_f32("t", &[4], &[1.0, 2.0, 3.0, x]);
+            fingerprint(&GgufFile::from_bytes(w.to_bytes()).unwrap())
+        };
+        assert_eq!(file("a", 4.0), file("a", 4.0));
+        assert_ne!(file("a", 4.0), file("b", 4.0));
+        assert_ne!(file("a", 4.0), file("a", 5.0));
+        assert_eq!(file("a", 4.0).len(), 12);
+    }
+}

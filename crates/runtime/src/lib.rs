@@ -1,0 +1,22 @@
+//! Models in memory, and the embeddable API.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = ingle_runtime::Engine::shipped()?;
+//! let answer = engine.chat("What is a PEP?").max_tokens(60).run()?;
+//! println!("{}", answer.text);
+//! # assert!(!answer.text.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Engine::load`] opens a GGUF file; [`Engine::generate`] continues text, [`Engine::chat`] answers a message; both
+//! give a [`Generation`] that is run to its end or streamed. Servers take [`Engine::provider`] instead.
+
+mod fingerprint;
+mod generation;
+mod load;
+mod recommended;
+
+pub use generation::{Answer, AnswerStream, Generation};
+pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};

@@ -1,0 +1,343 @@
+//! From a file to an engine that answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
+use ingle_chat::{ChatInput, ModelInfo, Provider, Sampling, Task};
+use ingle_engine::{EngineConfig, Frontend};
+use ingle_gguf::{GgufError, GgufFile};
+use ingle_kernels::Pool;
+use ingle_model::{CpuExecutor, ModelError};
+use ingle_step::{Executor, KvType};
+use ingle_tokenizer::{Tokenizer, TokenizerError};
+
+use crate::fingerprint::fingerprint;
+use crate::generation::{Generation, one_message, raw_prompt};
+use crate::recommended;
+
+/// The model that ships with Ingle.
+static SHIPPED: &[u8] = include_bytes!("../../../models/ingle-tiny.gguf");
+
+/// The longest context that is configured without being asked for.
+const N_CTX_DEFAULT_MAX: usize = 8192;
+/// How many sequences of full length the KV cache holds unless it is told otherwise.
+const FULL_SEQS_DEFAULT: usize = 4;
+/// Slots in a KV block.
+const BLOCK_SIZE: usize = 32;
+/// Largest chat template file that is read.
+const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Where a model comes from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Source {
+    /// The small model inside this program.
+    #[default]
+    Shipped,
+    /// A GGUF file, or the first of a split model.
+    File(PathBuf),
+    /// A GGUF file in memory.
+    Bytes(Vec<u8>),
+}
+
+/// Which chat template to use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum TemplateChoice {
+    /// The model's own.
+    #[default]
+    Model,
+    /// A built-in one by name, such as `chatml`, or else a Jinja file of that path.
+    NameOrFile(String),
+}
+
+/// How to load. `None` everywhere is a good default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadOptions {
+    /// Longest sequence; 0 is all that the model was trained for. Default: that, but at most 8192.
+    pub n_ctx: Option<usize>,
+    /// Threads that compute. Default: all cores.
+    pub n_threads: Option<usize>,
+    /// How keys and values are stored. Default: F16.
+    pub kv_type: Option<KvType>,
+    /// Tokens that the KV cache holds. Default: four full sequences.
+    pub kv_tokens: Option<usize>,
+    /// Sequences that run at the same time.
+    pub max_running_seqs: Option<usize>,
+    /// Most tokens of a step.
+    pub step_token_budget: Option<usize>,
+    /// Most requests that wait.
+    pub max_waiting_requests: Option<usize>,
+    /// Most prompt tokens that wait.
+    pub max_waiting_tokens: Option<usize>,
+    /// Do not reuse earlier prompts' KV blocks.
+    pub no_prefix_cache: bool,
+    /// The chat template.
+    pub template: TemplateChoice,
+    /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
+    pub sampling: Sampling,
+    /// The model's name in the API. Default: the file's name.
+    pub name: Option<String>,
+}
+
+/// Why a model is not in memory.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is no GGUF file that can be read.
+    #[error(transparent)]
+    File(#[from] GgufError),
+    /// Its tokenizer cannot be used.
+    #[error("the model's tokenizer: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    /// Its weights or hyperparameters cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A chat template cannot be used.
+    #[error("chat template {from}: {source}")]
+    Template {
+        /// Which one.
+        from: String,
+        /// Why.
+        source: TemplateError,
+    },
+    /// There is no such template.
+    #[error("chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file")]
+    NoTemplate(String),
+    /// Tokenizer and weights do not belong together.
+    #[error(
+        "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
+    )]
+    VocabMismatch {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the output matrix.
+        weights: usize,
+    },
+}
+
+/// Told how many bytes of how many are loaded.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A model in memory that answers.
+pub struct Engine {
+    provider: Arc<ingle_engine::Engine>,
+    info: ModelInfo,
+    has_template: bool,
+}
+
+impl Engine {
+    /// Loads a GGUF file with the defaults.
+    ///
+    /// # Errors
+    /// If the file, or something in it, cannot be used.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let source = Source::File(path.as_ref().to_owned());
+        Self::load_with(&source, &LoadOptions::default(), &mut |_, _| {})
+    }
+
+    /// Loads the small model that ships with Ingle.
+    ///
+    /// # Errors
+    /// None that the program itself does not cause.
+    pub fn shipped() -> Result<Self, LoadError> {
+        Self::load_with(&Source::Shipped, &LoadOptions::default(), &mut |_, _| {})
+    }
+
+    /// Loads a model as the options say, telling `progress` how far it is.
+    ///
+    /// # Errors
+    /// If the file, or something in it, cannot be used.
+    pub fn load_with(
+        source: &Source,
+        options: &LoadOptions,
+        progress: Progress<'_>,
+    ) -> Result<Self, LoadError> {
+        let file = Arc::new(open(source)?);
+        let md = file.metadata();
+        let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
+        let template = template(&file, &tokenizer, &options.template)?;
+
+        let arch = md.str("general.architecture")?;
+        let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
+        let n_ctx = match options.n_ctx {
+            None => n_ctx_train.min(N_CTX_DEFAULT_MAX),
+            Some(0) => n_ctx_train,
+            Some(n) => n,
+        };
+        let n_threads = options.n_threads.unwrap_or_else(default_threads);
+        let defaults = EngineConfig::default();
+        let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
+        let kv_tokens = options
+            .kv_tokens
+            .unwrap_or(n_ctx * max_running_seqs.min(FULL_SEQS_DEFAULT))
+            .max(n_ctx + BLOCK_SIZE);
+        let executor = CpuExecutor::load(
+            Arc::clone(&file),
+            Arc::new(Pool::new(n_threads)),
+            &ingle_model::LoadOptions {
+                n_ctx: Some(n_ctx),
+                kv_type: options.kv_type.unwrap_or(KvType::F16),
+                kv_tokens,
+                block_size: BLOCK_SIZE,
+                ..ingle_model::LoadOptions::default()
+            },
+            progress,
+        )?;
+        if tokenizer.n_vocab() > executor.info().n_vocab {
+            return Err(LoadError::VocabMismatch {
+                tokenizer: tokenizer.n_vocab(),
+                weights: executor.info().n_vocab,
+            });
+        }
+        let info = ModelInfo {
+            id: options.name.clone().unwrap_or_else(|| default_name(source)),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            n_ctx,
+            n_ctx_train,
+            n_vocab: executor.info().n_vocab,
+            n_embd: executor.info().n_embd,
+            n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
+            size_bytes: file.n_bytes(),
+            fingerprint: format!("{}-{}", fingerprint(&file), executor.info().numeric_path),
+        };
+        let has_template = template.is_some();
+        let mut frontend = Frontend::new(tokenizer, template, info.clone());
+        frontend.defaults = merge(&options.sampling, recommended::sampling(md)?);
+        let config = EngineConfig {
+            max_running_seqs,
+            step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
+            max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
+            max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
+            prefix_cache: !options.no_prefix_cache,
+            ..defaults
+        };
+        let provider = Arc::new(ingle_engine::Engine::start(Box::new(executor), frontend, config));
+        Ok(Self { provider, info, has_template })
+    }
+
+    /// What was loaded.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Whether the model converses: it has a chat template, its own or a chosen one.
+    pub fn has_template(&self) -> bool {
+        self.has_template
+    }
+
+    /// Continues text.
+    pub fn generate(&self, prompt: &str) -> Generation {
+        self.task(raw_prompt(prompt))
+    }
+
+    /// Answers one message.
+    pub fn chat(&self, message: &str) -> Generation {
+        self.task(one_message(message))
+    }
+
+    /// Continues a conversation.
+    pub fn converse(&self, input: ChatInput) -> Generation {
+        self.task(Task::Chat(input))
+    }
+
+    /// The engine as servers and gateways see it.
+    pub fn provider(&self) -> Arc<dyn Provider> {
+        self.provider.clone()
+    }
+
+    fn task(&self, task: Task) -> Generation {
+        Generation::new(self.provider(), task)
+    }
+}
+
+/// Opens a source's file.
+fn open(source: &Source) -> Result<GgufFile, GgufError> {
+    match source {
+        Source::Shipped => GgufFile::from_static(SHIPPED),
+        Source::File(path) => GgufFile::open(path),
+        Source::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
+    }
+}
+
+fn template(
+    file: &GgufFile,
+    tokenizer: &Tokenizer,
+    choice: &TemplateChoice,
+) -> Result<Option<ChatTemplate>, LoadError> {
+    let (source, from) = match choice {
+        TemplateChoice::Model => match file.metadata().opt_str("tokenizer.chat_template")? {
+            None => return Ok(None),
+            Some(source) => (source.to_owned(), "of the model".to_owned()),
+        },
+        TemplateChoice::NameOrFile(name) => match builtin_template(name) {
+            Some(source) => (source.to_owned(), name.clone()),
+            None => {
+                let path = Path::new(name);
+                let size = std::fs::metadata(path).map_err(|_| LoadError::NoTemplate(name.clone()))?.len();
+                if size > TEMPLATE_BYTES_MAX {
+                    return Err(LoadError::NoTemplate(format!("{name} ({size} bytes)")));
+                }
+                (
+                    std::fs::read_to_string(path).map_err(|_| LoadError::NoTemplate(name.clone()))?,
+                    name.clone(),
+                )
+            }
+        },
+    };
+    let text = |id: Option<ingle_step::TokenId>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
+    let options = TemplateOptions {
+        bos_token: text(tokenizer.bos()),
+        eos_token: text(tokenizer.eos()),
+        special_tokens: tokenizer.special_tokens().map(|(_, text)| text.to_owned()).collect(),
+        ..TemplateOptions::default()
+    };
+    ChatTemplate::new(&source, options).map(Some).map_err(|source| LoadError::Template { from, source })
+}
+
+fn default_name(source: &Source) -> String {
+    match source {
+        Source::Shipped => "ingle-tiny".into(),
+        Source::Bytes(_) => "model".into(),
+        Source::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    }
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What `first` says, and where it says nothing, `second`.
+fn merge(first: &Sampling, second: Sampling) -> Sampling {
+    macro_rules! either {
+        ($($field:ident),*) => {
+            Sampling { $($field: first.$field.clone().or(second.$field),)* logit_bias: first.logit_bias.clone() }
+        };
+    }
+    either!(
+        temperature,
+        dynatemp_range,
+        dynatemp_exponent,
+        top_k,
+        top_p,
+        min_p,
+        typical_p,
+        top_n_sigma,
+        xtc_probability,
+        xtc_threshold,
+        repeat_penalty,
+        repeat_last_n,
+        frequency_penalty,
+        presence_penalty,
+        dry_multiplier,
+        dry_base,
+        dry_allowed_length,
+        dry_penalty_last_n,
+        dry_sequence_breakers,
+        mirostat,
+        mirostat_tau,
+        mirostat_eta,
+        min_keep,
+        order,
+        seed
+    )
+}
