@@ -367,7 +367,7 @@ fn triples_from_right(
         let mut left = text[pos..end].chars().count();
         let mut start = pos;
         while start < end {
-            let take = if left % 3 == 0 { 3 } else { left % 3 };
+            let take = if left.is_multiple_of(3) { 3 } else { left % 3 };
             let piece: usize = text[start..end].chars().take(take).map(char::len_utf8).sum();
             emit(&text[start..start + piece]);
             start += piece;
