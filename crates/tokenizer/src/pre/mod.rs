@@ -12,6 +12,8 @@
 mod cased;
 mod scan;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use scan::{CharSet, Contractions, Trailing, Words};
 pub(crate) use stage::Stage;
