@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use hashbrown::HashMap;
 use ingle_gguf::{GgufError, Metadata, StringArray};
@@ -13,18 +12,12 @@ use crate::TokenizerError;
 use crate::alphabet;
 use crate::pre::{self, Family, Stage};
 use crate::vocab::{PieceIndex, Vocab, parse_byte_token};
+use crate::words::{CACHED_WORD_BYTES_MAX, Joints, Pool, WordCache};
 
 /// The most merges that we take; the largest real models have about 515,000.
 const MERGES_MAX: usize = 1 << 23;
 /// Up to this many symbols, looking for the best pair by a scan beats a heap.
 const SCAN_SYMBOLS_MAX: usize = 48;
-/// Words kept with their tokens, for each of at most [`SCRATCH_MAX`] concurrent callers.
-const CACHED_WORDS_MAX: usize = 1 << 15;
-/// The longest word that is kept, in bytes.
-const CACHED_WORD_BYTES_MAX: usize = 64;
-/// Scratch buffers kept between calls.
-const SCRATCH_MAX: usize = 16;
-
 /// No piece: a byte or character that no token or merge knows.
 const NONE: u32 = u32::MAX;
 
@@ -47,7 +40,9 @@ pub(crate) struct Bpe {
     /// The token that stands for a byte where no piece does.
     byte_tokens: [Option<TokenId>; 256],
     /// Buffers, and words seen before with their tokens.
-    scratch: Mutex<Vec<Scratch>>,
+    scratch: Pool<Scratch>,
+    /// For pieces of plain text, whose lines are cut no further by patterns.
+    joints: Option<Joints>,
 }
 
 const WHOLE_UNKNOWN: u8 = 0;
@@ -59,7 +54,7 @@ struct Scratch {
     symbols: Vec<Symbol>,
     ranks: Vec<u32>,
     heap: BinaryHeap<Reverse<Candidate>>,
-    words: HashMap<Box<[u8]>, Box<[TokenId]>>,
+    words: WordCache,
 }
 
 /// A run of the word's bytes that is one piece.
@@ -107,19 +102,21 @@ impl Bpe {
         let mut pieces = StringArray::default();
         let mut index = PieceIndex::with_capacity(vocab.len());
         let mut byte_tokens = [None; 256];
-        for id in vocab.ids() {
+        let mut mergeable = Vec::with_capacity(vocab.len());
+        for (id, &allowed) in vocab.ids().zip(&in_text) {
             let spelling = vocab.spelling(id);
             let decoded = if plain_utf8 { None } else { alphabet::decode(spelling) };
             pieces.push(decoded.as_deref().unwrap_or(spelling));
+            // A piece outside the byte alphabet can not come from merging.
+            if allowed && (plain_utf8 || decoded.is_some()) {
+                mergeable.push(id.0);
+            }
             if let (true, Some(byte)) = (plain_utf8, parse_byte_token(spelling)) {
                 byte_tokens[usize::from(byte)] = Some(id);
             }
         }
-        for (id, &allowed) in (0u32..).zip(&in_text) {
-            // A piece outside the byte alphabet can not come from merging.
-            if allowed && (plain_utf8 || alphabet::decode(vocab.spelling(TokenId(id))).is_some()) {
-                index.set(pieces.get(id as usize), id, |n| pieces.get(n as usize));
-            }
+        for id in mergeable {
+            index.set(pieces.get(id as usize), id, |n| pieces.get(n as usize));
         }
         let mut bpe = Self {
             stages: family.stages,
@@ -132,9 +129,13 @@ impl Bpe {
             merges: HashMap::with_capacity(merges.len()),
             byte_pieces: [NONE; 256],
             byte_tokens,
-            scratch: Mutex::new(Vec::new()),
+            scratch: Pool::default(),
+            joints: None,
         };
         bpe.add_merges(merges);
+        if plain_utf8 {
+            bpe.joints = Some(Joints::of(bpe.pieces.iter()));
+        }
         for byte in 0..=255u8 {
             let found = bpe.piece(&[byte]);
             bpe.byte_pieces[usize::from(byte)] = found.unwrap_or(NONE);
@@ -196,22 +197,28 @@ impl Bpe {
 
     /// Appends the tokens of `text`, in which nothing is special.
     pub(crate) fn encode(&self, text: &str, out: &mut Vec<TokenId>) {
-        let mut scratch =
-            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        if self.plain_utf8 {
-            let text = text.replace(' ', "▁");
-            pre::split(&self.stages, &text, &mut |word| self.encode_word(word, &mut scratch, out));
-        } else {
-            pre::split(&self.stages, text, &mut |word| self.encode_word(word, &mut scratch, out));
+        let mut scratch = self.scratch.take();
+        match &self.joints {
+            Some(joints) => {
+                let text = text.replace(' ', "▁");
+                pre::split(&self.stages, &text, &mut |line| {
+                    // Gemma's runs of newlines are looked up whole; its merges say nothing of them.
+                    match self
+                        .piece(line.as_bytes())
+                        .filter(|&piece| line.starts_with('\n') && self.is_token(piece))
+                    {
+                        Some(piece) => out.push(TokenId(piece)),
+                        None => joints.split(line, |word| self.encode_word(word, &mut scratch, out)),
+                    }
+                });
+            }
+            None => pre::split(&self.stages, text, &mut |word| self.encode_word(word, &mut scratch, out)),
         }
-        let mut kept = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < SCRATCH_MAX {
-            scratch.symbols.clear();
-            scratch.symbols.shrink_to(1 << 16);
-            scratch.heap.clear();
-            scratch.heap.shrink_to(1 << 16);
-            kept.push(scratch);
-        }
+        scratch.symbols.clear();
+        scratch.symbols.shrink_to(1 << 16);
+        scratch.heap.clear();
+        scratch.heap.shrink_to(1 << 16);
+        self.scratch.give_back(scratch);
     }
 
     fn encode_word(&self, word: &str, scratch: &mut Scratch, out: &mut Vec<TokenId>) {
@@ -238,10 +245,7 @@ impl Bpe {
         self.merge(word, scratch);
         let before = out.len();
         self.emit(word, &scratch.symbols, out);
-        if scratch.words.len() >= CACHED_WORDS_MAX {
-            scratch.words.clear();
-        }
-        scratch.words.insert(bytes.into(), out[before..].into());
+        scratch.words.insert(bytes, &out[before..]);
     }
 
     /// Whether merging `word`, the text of token `piece`, ends in just that token.

@@ -20,6 +20,7 @@ mod trie;
 mod unicode;
 mod unigram;
 mod vocab;
+mod words;
 mod wpm;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -36,8 +37,8 @@ use vocab::{Kind, Vocab, index};
 const MODELS: &str = "gpt2, gemma4, llama, bert, t5";
 
 enum Model {
-    Bpe(bpe::Bpe),
-    Spm(spm::Spm),
+    Bpe(Box<bpe::Bpe>),
+    Spm(Box<spm::Spm>),
     Wpm(wpm::Wpm),
     Unigram(unigram::Unigram),
 }
@@ -182,8 +183,8 @@ impl Tokenizer {
         let flag = |key: &str, default: bool| md.opt_bool(key).map(|value| value.unwrap_or(default));
         let lowercase = flag("tokenizer.ggml.normalizer.lowercase", true)?;
         let model = match family {
-            Some(family) => Model::Bpe(bpe::Bpe::new(md, &vocab, in_text, family)?),
-            None if name == "llama" => Model::Spm(spm::Spm::new(&vocab, &in_text, unknown)),
+            Some(family) => Model::Bpe(Box::new(bpe::Bpe::new(md, &vocab, in_text, family)?)),
+            None if name == "llama" => Model::Spm(Box::new(spm::Spm::new(&vocab, &in_text, unknown))),
             None if name == "bert" => Model::Wpm(wpm::Wpm::new(
                 &vocab,
                 &in_text,

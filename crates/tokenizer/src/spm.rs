@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use ingle_step::TokenId;
 
 use crate::vocab::{PieceIndex, Vocab, parse_byte_token};
+use crate::words::{CACHED_WORD_BYTES_MAX, Joints, Pool, WordCache};
 
 pub(crate) struct Spm {
     index: PieceIndex,
@@ -16,6 +17,8 @@ pub(crate) struct Spm {
     /// For what is neither a piece nor bytes.
     unknown: Option<TokenId>,
     piece_bytes_max: usize,
+    joints: Joints,
+    words: Pool<WordCache>,
 }
 
 struct Symbol {
@@ -72,7 +75,8 @@ impl Spm {
             }
         }
         let scores = if vocab.scores.is_empty() { vec![0.0; pieces.len()] } else { vocab.scores.clone() };
-        Self { index, pieces, scores, byte_tokens, unknown, piece_bytes_max }
+        let joints = Joints::of(pieces.iter().map(AsRef::as_ref));
+        Self { index, pieces, scores, byte_tokens, unknown, piece_bytes_max, joints, words: Pool::default() }
     }
 
     fn piece(&self, bytes: &[u8]) -> Option<u32> {
@@ -84,6 +88,22 @@ impl Spm {
 
     /// Appends the tokens of `text`, in which spaces are `▁` already and nothing is special.
     pub(crate) fn encode(&self, text: &str, out: &mut Vec<TokenId>) {
+        let mut words = self.words.take();
+        self.joints.split(text, |word| {
+            if let Some(tokens) = words.get(word.as_bytes()) {
+                out.extend_from_slice(tokens);
+                return;
+            }
+            let before = out.len();
+            self.encode_word(word, out);
+            if word.len() <= CACHED_WORD_BYTES_MAX {
+                words.insert(word.as_bytes(), &out[before..]);
+            }
+        });
+        self.words.give_back(words);
+    }
+
+    fn encode_word(&self, text: &str, out: &mut Vec<TokenId>) {
         let bytes = text.as_bytes();
         let mut symbols: Vec<Symbol> = text
             .char_indices()

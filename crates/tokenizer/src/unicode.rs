@@ -33,7 +33,7 @@ pub(crate) const HAN: Class = 1 << 8;
 pub(crate) const NEWLINE: Class = 1 << 9;
 /// `\d`: `\p{Nd}`
 pub(crate) const DIGIT: Class = 1 << 10;
-/// `\w`: letters, marks, decimal digits, connecting punctuation
+/// `\w`: letters, marks, numbers, connecting punctuation
 pub(crate) const WORD: Class = 1 << 11;
 /// A control character (`\p{Cc}`, `\p{Cf}`, unassigned and private ones): no other class.
 pub(crate) const OTHER: Class = 1 << 12;
@@ -44,7 +44,7 @@ fn compute(c: char) -> Class {
         G::LowercaseLetter => LETTER | LOWER | WORD,
         G::ModifierLetter | G::OtherLetter => LETTER | WORD,
         G::DecimalNumber => NUMBER | DIGIT | WORD,
-        G::LetterNumber | G::OtherNumber => NUMBER,
+        G::LetterNumber | G::OtherNumber => NUMBER | WORD,
         G::ConnectorPunctuation => PUNCTUATION | WORD,
         G::ClosePunctuation
         | G::DashPunctuation
@@ -143,8 +143,8 @@ mod tests {
             ('a', LETTER | LOWER | WORD),
             ('Z', LETTER | UPPER | WORD),
             ('中', LETTER | HAN | WORD),
-            ('〇', NUMBER | HAN),
-            ('²', NUMBER),
+            ('〇', NUMBER | HAN | WORD),
+            ('²', NUMBER | WORD),
             ('٣', NUMBER | DIGIT | WORD),
             ('_', PUNCTUATION | WORD),
             ('$', SYMBOL),

@@ -153,7 +153,7 @@ impl CharsMap {
             return Err(malformed("is too short for its header").into());
         };
         let n_bytes = u32::from_le_bytes(*size) as usize;
-        if n_bytes % 4 != 0 || n_bytes > rest.len() {
+        if !n_bytes.is_multiple_of(4) || n_bytes > rest.len() {
             return Err(malformed("its double array does not fit in it").into());
         }
         let (array, replacements) = rest.split_at(n_bytes);

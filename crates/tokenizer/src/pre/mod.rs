@@ -12,6 +12,8 @@
 mod cased;
 mod scan;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use scan::{CharSet, Contractions, Trailing, Words};
 pub(crate) use stage::Stage;
@@ -56,7 +58,7 @@ const NAMES: &[(Kind, &[&str])] = &[
     (Kind::Dbrx, &["dbrx", "smaug-bpe", "smaug", "glm4", "chatglm-bpe", "glm5"]),
     (Kind::DeepSeekLlm, &["deepseek-llm"]),
     (Kind::DeepSeekCoder, &["deepseek-coder"]),
-    (Kind::DeepSeek3, &["deepseek-v3", "hunyuan-dense", "joyai-llm"]),
+    (Kind::DeepSeek3, &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"]),
     (Kind::Youtu, &["youtu"]),
     (Kind::Falcon, &["falcon"]),
     (
@@ -116,6 +118,8 @@ const NAMES: &[(Kind, &[&str])] = &[
             "grok-2",
         ],
     ),
+    (Kind::MiniCpm5, &["minicpm5"]),
+    (Kind::Ufakzeka, &["ufakzeka"]),
     (Kind::Qwen35, &["qwen35"]),
     (Kind::Bloom, &["bloom", "poro-chat", "poro", "gpt3-finnish"]),
     (Kind::Viking, &["viking"]),
@@ -147,6 +151,8 @@ enum Kind {
     Gpt2,
     Jais2,
     Qwen2,
+    MiniCpm5,
+    Ufakzeka,
     Qwen35,
     Bloom,
     Viking,
@@ -176,8 +182,7 @@ pub(crate) fn family(name: &str) -> Option<Family> {
     Some(build(*kind))
 }
 
-/// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`: llama3's pattern without digits limit
-/// is the base of most: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+/// Llama 3's words, from which many others differ in one thing: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
 /// \s*[\r\n]+|\s+(?!\S)|\s+`.
 fn llama3(max_digits: usize) -> Words {
     Words {
@@ -252,6 +257,15 @@ fn build(kind: Kind) -> Family {
         // llama3's with white space cut to 512, 256, ..., 4, 2 or 1 characters.
         Kind::Jais2 => Family::new(vec![Stage::Words(Words { space_cascade: true, ..llama3(3) })]),
         Kind::Qwen2 => Family::new(vec![Stage::Words(llama3(1))]),
+        // \p{N}{1,3} ; llama3's
+        Kind::MiniCpm5 => Family {
+            ignore_merges: true,
+            ..Family::new(vec![Stage::UpTo3(set(NUMBER)), Stage::Words(llama3(3))])
+        },
+        // Contractions are nothing special.
+        Kind::Ufakzeka => {
+            Family::new(vec![Stage::Words(Words { contractions: Contractions::None, ..llama3(1) })])
+        }
         // Marks count as letters.
         Kind::Qwen35 => Family::new(vec![Stage::Words(Words { letters: LETTER | MARK, ..llama3(1) })]),
         //  ?[^(\s|.,!?…。，、।۔،)]+

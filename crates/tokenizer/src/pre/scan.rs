@@ -48,6 +48,7 @@ impl CharSet {
 /// Which of `'s 't 're 've 'm 'll 'd` are words of their own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contractions {
+    None,
     LowerCase,
     AnyCase,
 }
@@ -56,7 +57,7 @@ pub(crate) enum Contractions {
 #[inline]
 pub(crate) fn contraction(text: &str, pos: usize, kind: Contractions) -> Option<usize> {
     let bytes = text.as_bytes();
-    if bytes.get(pos) != Some(&b'\'') {
+    if kind == Contractions::None || bytes.get(pos) != Some(&b'\'') {
         return None;
     }
     let letter = |at: usize| {
