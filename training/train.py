@@ -26,7 +26,7 @@ from model import Config, Model, rope_table
 HERE = Path(__file__).parent
 # Until this share of the time: tokens a row, and the share of rows that are conversations. Short rows are quicker, and the
 # last ones teach the full context; facts are learned first, then the texts get more room.
-PHASES = [(0.6, 512, 2 / 3), (0.85, 512, 1 / 2), (1.0, 1024, 1 / 2)]
+PHASES = [(0.45, 512, 2 / 3), (0.85, 512, 5 / 12), (1.0, 1024, 1 / 2)]
 ROW_TOKENS = 6144  # tokens a step
 OPEN_ROW_SHARE = 0.2  # chat rows in which a conversation sees those before it, as in one long talk
 MUON_LR, MUON_MOMENTUM, ADAM_LR, WEIGHT_DECAY = 0.02, 0.95, 3e-3, 0.02
