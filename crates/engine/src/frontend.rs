@@ -12,6 +12,8 @@ use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sam
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
+use crate::sampling::DryBreakers;
+
 pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
@@ -42,6 +44,8 @@ pub struct Prepared {
     pub echo: Option<String>,
     /// How tokens are picked, seed included.
     pub params: SamplingParams,
+    /// What ends a repeated run, in this model's tokens; empty where DRY is off.
+    pub dry_breakers: DryBreakers,
     /// At most this many new tokens per choice.
     pub max_tokens: usize,
     /// No end before this many.
@@ -105,8 +109,13 @@ impl Frontend {
         }
         checks::check_choices(request.n, prompt.len())?;
         checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
+        let dry_breakers = match params.dry_multiplier {
+            0.0 => DryBreakers::default(),
+            _ => DryBreakers::new(&self.tokenizer, &params.dry_sequence_breakers),
+        };
         Ok(Prepared {
             prompt,
+            dry_breakers,
             echo: echo.filter(|text| !text.is_empty()),
             params,
             max_tokens,

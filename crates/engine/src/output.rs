@@ -8,7 +8,7 @@ use ingle_step::TokenId;
 use ingle_tokenizer::{Detokenizer, Tokenizer};
 
 use crate::frontend::Prepared;
-use crate::sampling::{DryBreakers, Sampler, log_softmax_of, top_logprobs};
+use crate::sampling::{Sampler, log_softmax_of, top_logprobs};
 use crate::stop::StopMatcher;
 
 /// What becomes of one request.
@@ -139,7 +139,7 @@ impl Answer {
 
 impl Choice {
     fn new(request: &Prepared, tokenizer: &Arc<Tokenizer>, choice: u32) -> Self {
-        let mut sampler = Sampler::new(request.params.clone(), DryBreakers, choice);
+        let mut sampler = Sampler::new(request.params.clone(), request.dry_breakers.clone(), choice);
         request.prompt.iter().for_each(|&token| sampler.accept(token));
         Self {
             sampler,
