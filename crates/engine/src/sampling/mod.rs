@@ -4,7 +4,8 @@
 //!
 //! A [`Sampler`] runs llama.cpp's chain with llama.cpp's rules, in the order that the request wants. Until a step cuts
 //! candidates, the row of logits itself is the race, so that the usual chain (top-k first) reads 128k logits once and
-//! then works on forty.
+//! then works on forty. Three things differ on purpose: what top-n-sigma removes is gone (llama.cpp's later steps still
+//! count it), mirostat leaves penalties and DRY on, and greedy picks the lowest id among equals.
 
 mod candidates;
 mod dry;
