@@ -18,7 +18,7 @@ fn main() {
     };
     let logits: Vec<f32> = (0..N).map(|_| gauss() * 3.0).collect();
     let mut scratch = logits.clone();
-    let mut best = |name: &str, mut run: Box<dyn FnMut(&mut [f32], u64)>| {
+    let mut best = |name: &str, run: &mut dyn FnMut(&mut [f32], u64)| {
         let mut least = Duration::MAX;
         for at in 0..60 {
             scratch.copy_from_slice(&logits);
@@ -47,8 +47,14 @@ fn main() {
     ] {
         let mut sampler = Sampler::new(params, DryBreakers::default(), 0);
         (0..4096u32).for_each(|i| sampler.accept(TokenId(i * 7 % 1000)));
-        best(name, Box::new(move |logits, at| drop(std::hint::black_box(sampler.sample(logits, at)))));
+        best(name, &mut |logits, at| {
+            std::hint::black_box(sampler.sample(logits, at));
+        });
     }
-    best("log_softmax_of", Box::new(|l, _| drop(std::hint::black_box(log_softmax_of(l, TokenId(5))))));
-    best("top_logprobs 20", Box::new(|l, _| drop(std::hint::black_box(top_logprobs(l, 20)))));
+    best("log_softmax_of", &mut |l, _| {
+        std::hint::black_box(log_softmax_of(l, TokenId(5)));
+    });
+    best("top_logprobs 20", &mut |l, _| {
+        std::hint::black_box(top_logprobs(l, 20));
+    });
 }
