@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_runtime::{Engine, Source};
-use ingle_server::{Alias, ProviderSlot, Server, ServerConfig};
+use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
 use crate::run::load_options;
@@ -46,7 +46,13 @@ pub fn main(args: &[OsString]) -> Result<()> {
 
 async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
     let slot = ProviderSlot::loading();
-    let server = Server::bind(config, slot.clone()).await?;
+    let server = match Server::bind(config, slot.clone()).await {
+        Ok(server) => server,
+        Err(error @ ServeError::Exposed { .. }) => {
+            return Err(error).context("give a key with --api-key, --api-key-file or INGLE_API_KEY, or --no-auth");
+        }
+        Err(error) => return Err(error.into()),
+    };
     for address in server.local_addrs() {
         eprintln!("listening on http://{address}");
     }
@@ -106,6 +112,8 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen,
         api_keys,
         no_auth: s.no_auth,
+        allowed_hosts: s.allowed_hosts.clone(),
+        cors_origins: s.cors_origins.clone(),
         aliases: s
             .served_names
             .iter()

@@ -44,8 +44,8 @@ pub struct Prepared {
     pub echo: Option<String>,
     /// How tokens are picked, seed included.
     pub params: SamplingParams,
-    /// `params.dry_sequence_breakers`, as tokens.
-    pub breakers: DryBreakers,
+    /// What ends a repeated run, in this model's tokens; empty where DRY is off.
+    pub dry_breakers: DryBreakers,
     /// At most this many new tokens per choice.
     pub max_tokens: usize,
     /// No end before this many.
@@ -109,11 +109,15 @@ impl Frontend {
         }
         checks::check_choices(request.n, prompt.len())?;
         checks::check_prompt_logprobs(request.prompt_logprobs, prompt.len())?;
+        let dry_breakers = match params.dry_multiplier {
+            0.0 => DryBreakers::default(),
+            _ => DryBreakers::new(&self.tokenizer, &params.dry_sequence_breakers),
+        };
         Ok(Prepared {
             prompt,
+            dry_breakers,
             echo: echo.filter(|text| !text.is_empty()),
             params,
-            breakers: DryBreakers::default(),
             max_tokens,
             min_tokens: request.min_tokens as usize,
             stop: request.stop.clone(),

@@ -98,7 +98,8 @@ impl Answer {
             return (None, true);
         }
         scratch.clear();
-        scratch.extend_from_slice(logits);
+        // Output matrices may have more rows than there are tokens: those have no text.
+        scratch.extend_from_slice(&logits[..logits.len().min(tokenizer.n_vocab())]);
         let ends = |token: &TokenId| !request.ignore_eos && end_tokens.contains(token);
         if choice.n_tokens < request.min_tokens {
             let own_end = if request.ignore_eos { &[] } else { &**end_tokens };
@@ -139,11 +140,14 @@ impl Answer {
 
 impl Choice {
     fn new(request: &Prepared, tokenizer: &Arc<Tokenizer>, choice: u32) -> Self {
-        let mut sampler = Sampler::new(request.params.clone(), request.breakers.clone(), choice);
+        let mut sampler = Sampler::new(request.params.clone(), request.dry_breakers.clone(), choice);
         request.prompt.iter().for_each(|&token| sampler.accept(token));
+        // An answer to nothing but control tokens begins a text; any other goes on with one.
+        let begins = request.prompt.iter().all(|&token| tokenizer.is_control(token));
+        let detokenizer = if begins { Detokenizer::at_start } else { Detokenizer::new };
         Self {
             sampler,
-            detokenizer: Detokenizer::new(tokenizer.clone(), request.include_special),
+            detokenizer: detokenizer(tokenizer.clone(), request.include_special),
             stops: StopMatcher::new(&request.stop),
             n_tokens: 0,
             finished: false,

@@ -90,6 +90,10 @@ settings! {
         "FILE", default "none", "File with one key a line.";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
+    allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
+        "NAME", default "localhost and IP addresses", "Host name under which a server without keys may be addressed; may be given several times.";
+    cors_origins: Vec<String>, Many, SERVE, "cors-origin",
+        "ORIGIN", default "none", "Web origin whose pages may call the server, or `*`; may be given several times.";
     served_names: Vec<String>, Many, SERVE, "served-model-name", short 'a', also ["alias"],
         "NAME", default "the file's name", "Name of the model in the API; further ones are aliases.";
     max_queue: Option<u32>, One, SERVE, "max-queue", also ["max-waiting"],
