@@ -49,7 +49,8 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
     let server = match Server::bind(config, slot.clone()).await {
         Ok(server) => server,
         Err(error @ ServeError::Exposed { .. }) => {
-            return Err(error).context("give a key with --api-key, --api-key-file or INGLE_API_KEY, or --no-auth");
+            return Err(error)
+                .context("give a key with --api-key, --api-key-file or INGLE_API_KEY, or --no-auth");
         }
         Err(error) => return Err(error.into()),
     };
@@ -59,7 +60,14 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let progress = slot.clone();
     let loading = tokio::task::spawn_blocking(move || load(&settings, &progress));
-    let running = tokio::spawn(server.run(stop_requested()));
+    let running = tokio::spawn(server.run(async {
+        stop_requested().await;
+        eprintln!("stopping: streams may finish; a second signal stops at once");
+        tokio::spawn(async {
+            stop_requested().await;
+            std::process::exit(130);
+        });
+    }));
     let engine = match loading.await.context("loading the model failed")? {
         Ok(engine) => engine,
         Err(error) => {

@@ -7,10 +7,13 @@ use ingle_step::TokenId;
 use crate::Tokenizer;
 
 /// Turns a stream of generated tokens into text; never emits half a character. What it emits, joined, is the lossy
-/// decoding of all the tokens' bytes. It continues a text, so a leading space stays (unlike [`Tokenizer::decode`]).
+/// decoding of all the tokens' bytes. It continues a text, so a leading space stays, unless it is made by
+/// [`at_start`](Self::at_start).
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     include_special: bool,
+    /// Whether the next piece begins the text, so that the space which encoding would add is taken away.
+    at_start: bool,
     /// The start of a character, at most three bytes between calls.
     pending: Vec<u8>,
 }
@@ -18,13 +21,24 @@ pub struct Detokenizer {
 impl Detokenizer {
     /// `include_special`: control tokens appear as their spelling instead of not at all.
     pub fn new(tokenizer: Arc<Tokenizer>, include_special: bool) -> Self {
-        Self { tokenizer, include_special, pending: Vec::new() }
+        Self { tokenizer, include_special, at_start: false, pending: Vec::new() }
+    }
+
+    /// For tokens that begin a text instead of continuing one: the space that encoding would have put in front is
+    /// taken away, as [`Tokenizer::decode`] does.
+    pub fn at_start(tokenizer: Arc<Tokenizer>, include_special: bool) -> Self {
+        let at_start = tokenizer.adds_space_prefix();
+        Self { at_start, ..Self::new(tokenizer, include_special) }
     }
 
     /// The characters that are complete now; invalid bytes become U+FFFD.
     pub fn push(&mut self, id: TokenId) -> String {
-        if self.include_special || !self.tokenizer.is_control(id) {
-            self.pending.extend_from_slice(self.tokenizer.token_bytes(id));
+        let is_control = self.tokenizer.is_control(id);
+        if self.include_special || !is_control {
+            let piece = self.tokenizer.token_bytes(id);
+            let added_space = self.at_start && !is_control;
+            self.pending.extend_from_slice(piece.strip_prefix(b" ").filter(|_| added_space).unwrap_or(piece));
+            self.at_start &= is_control;
         }
         take_whole(&mut self.pending)
     }

@@ -334,11 +334,16 @@ impl Tokenizer {
             .filter_map(|&id| Some((id, std::str::from_utf8(self.vocab.spelling(id)).ok()?)))
     }
 
+    /// Whether encoding puts a space in front of a text that the text does not have.
+    pub(crate) fn adds_space_prefix(&self) -> bool {
+        self.add_space_prefix || matches!(self.model, Model::Wpm(_))
+    }
+
     /// The text of a whole encoding, invalid bytes being U+FFFD. The space that encoding puts in front is taken away
     /// again, so that `decode(encode_content(x))` is `x` (WordPiece and Unigram lose more than that).
     pub fn decode(&self, ids: &[TokenId], include_special: bool) -> String {
         let mut bytes = Vec::new();
-        let mut at_start = self.add_space_prefix || matches!(self.model, Model::Wpm(_));
+        let mut at_start = self.adds_space_prefix();
         for &id in ids {
             let is_control = self.is_control(id);
             if is_control && !include_special {

@@ -50,7 +50,7 @@ settings! {
     kv_tokens: Option<u32>, One, LOAD, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
     parallel: Option<u32>, One, RUN_SERVE, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
-        "N", default "16", "Sequences that run at the same time; more wait.";
+        "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
     no_prefix_cache: bool, Switch, RUN_SERVE, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
