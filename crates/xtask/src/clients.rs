@@ -27,7 +27,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
 
     let server = Server::start(&root.join("target/release/ingle"))?;
     sh(Command::new(&python)
-        .args(["-m", "pytest", "-q"])
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .args(args)
         .arg(".")
         .current_dir(&folder)
@@ -62,7 +62,7 @@ impl Server {
             let line = line?;
             eprintln!("server: {line}");
             if let Some(address) = line.strip_prefix("listening on ") {
-                base_url = Some(address.trim().to_owned());
+                base_url = Some(format!("{}/v1", address.trim()));
             }
             if line.contains(" is ready") {
                 break;

@@ -13,6 +13,11 @@ fn finite(logprob: f32) -> f32 {
     if logprob.is_nan() { LOGPROB_MIN } else { logprob.clamp(LOGPROB_MIN, 0.0) }
 }
 
+/// The f64 that is written with the same digits as the f32: a number is spelled alike wherever a reply has it.
+fn spelled(logprob: f32) -> f64 {
+    finite(logprob).to_string().parse().expect("a finite number's digits are a number")
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -112,7 +117,7 @@ impl CompletionLogprobs {
             let others = token.top.iter().map(|(_, bytes, logprob)| (&bytes[..], *logprob));
             // Different tokens can have one text (bytes that are no character); the likelier one stays.
             for (bytes, logprob) in others.chain([(&token.bytes[..], own)]) {
-                top.entry(text(bytes)).or_insert_with(|| Value::from(finite(logprob)));
+                top.entry(text(bytes)).or_insert_with(|| Value::from(spelled(logprob)));
             }
             top
         }));
@@ -123,7 +128,7 @@ impl CompletionLogprobs {
 /// One candidate at one place of a prompt, keyed by token id in `prompt_logprobs`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PromptLogprob {
-    logprob: f32,
+    logprob: f64,
     /// Only known for the prompt's own token, and for the alternatives from their place in the list.
     rank: u32,
     decoded_token: String,
@@ -132,7 +137,7 @@ pub struct PromptLogprob {
 /// `prompt_logprobs`: per prompt token its own entry and the likeliest ones; null for the first.
 pub(crate) fn prompt_logprobs(tokens: &[TokenLogprob]) -> Vec<Option<Map<String, Value>>> {
     let entry = |bytes: &[u8], logprob: f32, rank: u32| {
-        serde_json::to_value(PromptLogprob { logprob: finite(logprob), rank, decoded_token: text(bytes) })
+        serde_json::to_value(PromptLogprob { logprob: spelled(logprob), rank, decoded_token: text(bytes) })
             .expect("a plain struct")
     };
     let key = |id: TokenId| id.0.to_string();
