@@ -1,7 +1,7 @@
 //! From a file to an engine that answers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
@@ -56,7 +56,8 @@ pub enum TemplateChoice {
 pub struct LoadOptions {
     /// Longest sequence; 0 is all that the model was trained for. Default: that, but at most 8192.
     pub n_ctx: Option<usize>,
-    /// Threads that compute. Default: all cores.
+    /// Threads that compute, for all models of the process together. Default: all cores, or as many as the models
+    /// that are loaded already use.
     pub n_threads: Option<usize>,
     /// How keys and values are stored. Default: F16.
     pub kv_type: Option<KvType>,
@@ -103,6 +104,14 @@ pub enum LoadError {
     /// There is no such template.
     #[error("chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file")]
     NoTemplate(String),
+    /// Another model of this process computes with another number of threads.
+    #[error("{asked} threads were asked for, but the models already loaded share a pool of {running}")]
+    Threads {
+        /// Threads of the pool there is.
+        running: usize,
+        /// What was asked for.
+        asked: usize,
+    },
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -164,7 +173,6 @@ impl Engine {
             Some(0) => n_ctx_train,
             Some(n) => n,
         };
-        let n_threads = options.n_threads.unwrap_or_else(default_threads);
         let defaults = EngineConfig::default();
         let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
         let kv_tokens = options
@@ -173,7 +181,7 @@ impl Engine {
             .max(n_ctx + BLOCK_SIZE);
         let executor = CpuExecutor::load(
             Arc::clone(&file),
-            Arc::new(Pool::new(n_threads)),
+            process_pool(options.n_threads)?,
             &ingle_model::LoadOptions {
                 n_ctx: Some(n_ctx),
                 kv_type: options.kv_type.unwrap_or(KvType::F16),
@@ -302,8 +310,23 @@ fn default_name(source: &Source) -> String {
     }
 }
 
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// The one compute pool of this process: models take turns on it. It is made for the first model and goes with the
+/// last one.
+fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
+    static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+    let mut slot = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = slot.upgrade() {
+        return match n_threads {
+            Some(asked) if asked != pool.n_threads() => {
+                Err(LoadError::Threads { running: pool.n_threads(), asked })
+            }
+            _ => Ok(pool),
+        };
+    }
+    let all_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = Arc::new(Pool::new(n_threads.unwrap_or_else(all_cores)));
+    *slot = Arc::downgrade(&pool);
+    Ok(pool)
 }
 
 /// What `first` says, and where it says nothing, `second`.
