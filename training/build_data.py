@@ -89,7 +89,9 @@ def heldout_pairs(facts: list[Fact], asked: set[str], rng: random.Random) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "build")
-    parser.add_argument("--new-vocabulary", action="store_true", help="train the vocabulary anew; checkpoints become useless")
+    parser.add_argument(
+        "--new-vocabulary", action="store_true", help="train the vocabulary anew; checkpoints become useless"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(SEED)
@@ -117,7 +119,9 @@ def main() -> None:
         for row in heldout:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    spoken = ["".join(text for text, _ in chat_pieces(system, turns)) for system, turns in talks[: N_CONVERSATIONS // 6]]
+    spoken = [
+        "".join(text for text, _ in chat_pieces(system, turns)) for system, turns in talks[: N_CONVERSATIONS // 6]
+    ]
     if args.new_vocabulary:
         TOKENIZER.write_bytes(lzma.compress(train_tokenizer([train_peps, train_plays, *spoken]).to_str().encode()))
     tokenizer = Tokenizer.from_str(lzma.decompress(TOKENIZER.read_bytes()).decode())

@@ -21,7 +21,9 @@ ANSWER_TOKENS_MAX = 160
 
 
 def ask(llm: Llama, question: str) -> str:
-    reply = llm.create_chat_completion([{"role": "user", "content": question}], temperature=0.0, max_tokens=ANSWER_TOKENS_MAX)
+    reply = llm.create_chat_completion(
+        [{"role": "user", "content": question}], temperature=0.0, max_tokens=ANSWER_TOKENS_MAX
+    )
     return reply["choices"][0]["message"]["content"]
 
 
@@ -58,7 +60,10 @@ def compare_with_trainer(llm: Llama, build: Path, weights: str) -> None:
     model = Model()
     model.load_state_dict(torch.load(build / "checkpoint.pt", weights_only=True)[weights])
     texts = [
-        "".join(text for text, _ in chat_pieces("Be concise.", [("Hello", "Hello!"), ("What is PEP 557 about?", "PEP 557 is")])),
+        "".join(
+            text
+            for text, _ in chat_pieces("Be concise.", [("Hello", "Hello!"), ("What is PEP 557 about?", "PEP 557 is")])
+        ),
         (HERE / "heldout.txt").read_text(encoding="utf-8")[5000:6500],
         "naïve café — 日本語 \t\r\n  x=1234567890;  'tis don't\n\n\n",
     ]
@@ -70,7 +75,8 @@ def compare_with_trainer(llm: Llama, build: Path, weights: str) -> None:
             trainers = model(torch.tensor([ids]))[0].double().numpy()
         theirs = logits_of(llm, ids)
         agree = (trainers.argmax(-1) == theirs.argmax(-1)).mean()
-        print(f"{len(ids)} tokens: ids equal, logits differ by at most {np.abs(trainers - theirs).max():.4f}, same likeliest token {agree:.1%}")
+        apart = np.abs(trainers - theirs).max()
+        print(f"{len(ids)} tokens: ids equal, logits differ by at most {apart:.4f}, same likeliest token {agree:.1%}")
 
 
 def main() -> None:
@@ -83,7 +89,14 @@ def main() -> None:
     parser.add_argument("--misses", type=int, default=10, help="how many wrong answers to show")
     args = parser.parse_args()
 
-    llm = Llama(str(args.model), n_ctx=1024, n_threads=args.threads, n_threads_batch=args.threads, logits_all=True, verbose=False)
+    llm = Llama(
+        str(args.model),
+        n_ctx=1024,
+        n_threads=args.threads,
+        n_threads_batch=args.threads,
+        logits_all=True,
+        verbose=False,
+    )
     for question in args.ask:
         print(f"Q: {question}\nA: {ask(llm, question)}\n")
     if (args.build / "checkpoint.pt").exists():

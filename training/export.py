@@ -61,7 +61,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, template: str) 
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in CONTROL_TOKENS else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in CONTROL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges(merges)
     writer.add_bos_token_id(tokenizer.token_to_id(END_OF_TEXT))
     writer.add_eos_token_id(tokenizer.token_to_id(IM_END))
@@ -83,7 +85,8 @@ def main() -> None:
     weights = state["average" if args.average else "model"]
     writer = gguf.GGUFWriter(str(args.out), "llama")
     add_header(writer, Config())
-    add_tokenizer(writer, Tokenizer.from_file(str(args.build / "tokenizer.json")), (HERE / "chat_template.jinja").read_text().rstrip("\n"))
+    template = (HERE / "chat_template.jinja").read_text(encoding="utf-8").rstrip("\n")
+    add_tokenizer(writer, Tokenizer.from_file(str(args.build / "tokenizer.json")), template)
     for name, tensor in weights.items():
         # The module tree was named so that this is already GGUF's name: blk.0.attn_q, output_norm, ...
         writer.add_tensor(f"{name}.weight", tensor.float().numpy().astype("float32" if tensor.ndim == 1 else "float16"))
@@ -92,8 +95,12 @@ def main() -> None:
     writer.write_tensors_to_file()
     writer.close()
     size = args.out.stat().st_size
-    assert size <= FILE_BYTES_MAX, f"{args.out} has {size} bytes, more than the {FILE_BYTES_MAX} that the repository allows"
-    print(f"{args.out}: {size} bytes, step {state['step']}, {state['tokens']} tokens, {state['elapsed']:.0f} s of training")
+    assert size <= FILE_BYTES_MAX, (
+        f"{args.out} has {size} bytes, more than the {FILE_BYTES_MAX} that the repository allows"
+    )
+    print(
+        f"{args.out}: {size} bytes, step {state['step']}, {state['tokens']} tokens, {state['elapsed']:.0f} s of training"
+    )
 
 
 if __name__ == "__main__":

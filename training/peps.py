@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 MONTHS = ("January February March April May June July August September October November December").split()
 # An abstract whose first sentence starts so says what the PEP does; other openings give background.
-ABSTRACT_OPENINGS = ("This PEP", "This document", "The proposal", "This is a proposal", "A new", "A syntax", "Add ", "It is proposed", "We propose", "Change ")
+ABSTRACT_OPENINGS = (
+    "This PEP",
+    "This document",
+    "The proposal",
+    "This is a proposal",
+    "A new",
+    "A syntax",
+    "Add ",
+    "It is proposed",
+    "We propose",
+    "Change ",
+)
 ABSTRACT_TITLES = ("Abstract", "Introduction", "Summary", "Overview", "Motivation", "Rationale")
 SENTENCE_CHARS_MAX = 230
 
@@ -36,7 +47,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\s*\[#?\w+\]_", "", text)
     text = re.sub(r"\*\*?([A-Za-z][^*]*?)\*\*?", r"\1", text)
     text = re.sub(r"\|(\w+)\|", r"\1", text)
-    text = re.sub(r"\\([*_`])", r"\1", text).translate(str.maketrans("“”’", "\"\"'"))
+    text = re.sub(r"\\([*_`])", r"\1", text).translate(str.maketrans("“”’", '""\''))
     return " ".join(text.split())
 
 

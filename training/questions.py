@@ -15,47 +15,97 @@ from peps import MONTHS, Pep
 # trained on.
 PEP_PHRASINGS = {
     "title": [
-        "What is the title of {p}?", "What is {p} called?", "What's the title of {p}?", "Tell me the title of {p}.",
-        "Give me the title of {p}.", "How is {p} titled?", "What title does {p} have?", "Title of {p}?",
-        "What is the name of {p}?", "What is {p}'s title?",
+        "What is the title of {p}?",
+        "What is {p} called?",
+        "What's the title of {p}?",
+        "Tell me the title of {p}.",
+        "Give me the title of {p}.",
+        "How is {p} titled?",
+        "What title does {p} have?",
+        "Title of {p}?",
+        "What is the name of {p}?",
+        "What is {p}'s title?",
         "Can you tell me the title of {p}?",
     ],
     "author": [
-        "Who wrote {p}?", "Who is the author of {p}?", "Who are the authors of {p}?", "Who authored {p}?",
-        "By whom was {p} written?", "Tell me who wrote {p}.", "Name the authors of {p}.", "Author of {p}?",
-        "Who came up with {p}?", "Who proposed {p}?",
+        "Who wrote {p}?",
+        "Who is the author of {p}?",
+        "Who are the authors of {p}?",
+        "Who authored {p}?",
+        "By whom was {p} written?",
+        "Tell me who wrote {p}.",
+        "Name the authors of {p}.",
+        "Author of {p}?",
+        "Who came up with {p}?",
+        "Who proposed {p}?",
         "Can you name the author of {p}?",
     ],
     "status": [
-        "What is the status of {p}?", "What status does {p} have?", "Was {p} accepted or rejected?",
-        "Tell me the status of {p}.", "Status of {p}?", "What became of {p}?", "What happened to {p}?",
-        "Is {p} final?", "Has {p} been accepted?", "Was {p} rejected?",
+        "What is the status of {p}?",
+        "What status does {p} have?",
+        "Was {p} accepted or rejected?",
+        "Tell me the status of {p}.",
+        "Status of {p}?",
+        "What became of {p}?",
+        "What happened to {p}?",
+        "Is {p} final?",
+        "Has {p} been accepted?",
+        "Was {p} rejected?",
         "Give me the status of {p}.",
     ],
     "type": [
-        "What type of PEP is {p}?", "What kind of PEP is {p}?", "What is the type of {p}?", "Which type does {p} have?",
-        "Is {p} a Standards Track PEP?", "Tell me the type of {p}.", "Type of {p}?", "What sort of PEP is {p}?",
+        "What type of PEP is {p}?",
+        "What kind of PEP is {p}?",
+        "What is the type of {p}?",
+        "Which type does {p} have?",
+        "Is {p} a Standards Track PEP?",
+        "Tell me the type of {p}.",
+        "Type of {p}?",
+        "What sort of PEP is {p}?",
         "Which type of PEP is {p}?",
     ],
     "created": [
-        "When was {p} created?", "When was {p} written?", "On what date was {p} created?", "How old is {p}?",
-        "What is the creation date of {p}?", "When did {p} appear?", "Tell me when {p} was created.", "Date of {p}?",
+        "When was {p} created?",
+        "When was {p} written?",
+        "On what date was {p} created?",
+        "How old is {p}?",
+        "What is the creation date of {p}?",
+        "When did {p} appear?",
+        "Tell me when {p} was created.",
+        "Date of {p}?",
         "On which day was {p} created?",
     ],
     "version": [
-        "Which Python version does {p} target?", "What Python version is {p} for?", "Which version of Python is {p} for?",
-        "For which Python version is {p}?", "Tell me the Python version of {p}.", "Python version of {p}?",
+        "Which Python version does {p} target?",
+        "What Python version is {p} for?",
+        "Which version of Python is {p} for?",
+        "For which Python version is {p}?",
+        "Tell me the Python version of {p}.",
+        "Python version of {p}?",
         "What version of Python does {p} target?",
         "Which Python version is {p} for?",
     ],
     "about": [
-        "What is {p} about?", "What does {p} propose?", "What does {p} say?", "Tell me about {p}.", "Explain {p}.",
-        "Describe {p}.", "Summarize {p}.", "What is {p}?", "What's {p}?", "Give me a summary of {p}.",
-        "What is the topic of {p}?", "What is in {p}?",
+        "What is {p} about?",
+        "What does {p} propose?",
+        "What does {p} say?",
+        "Tell me about {p}.",
+        "Explain {p}.",
+        "Describe {p}.",
+        "Summarize {p}.",
+        "What is {p}?",
+        "What's {p}?",
+        "Give me a summary of {p}.",
+        "What is the topic of {p}?",
+        "What is in {p}?",
         "What's {p} about?",
     ],
     "json": [
-        "Give me {p} as JSON.", "{p} as JSON", "Describe {p} as JSON.", "Show {p} as a JSON object.", "{p} in JSON, please.",
+        "Give me {p} as JSON.",
+        "{p} as JSON",
+        "Describe {p} as JSON.",
+        "Show {p} as a JSON object.",
+        "{p} in JSON, please.",
         "Write {p} as a JSON object.",
         "Show me {p} as JSON.",
     ],
@@ -64,58 +114,123 @@ PEP_PHRASINGS = {
 COMMON_PHRASINGS = {
     "title": ["{p} name", "I want to know the title of {p}.", "Which title has {p}?", "What do they call {p}?"],
     "author": [
-        "{p} author", "Who made {p}?", "Who is behind {p}?", "I want to know who wrote {p}.", "Which people wrote {p}?",
-        "Could you tell me who the author of {p} is?", "Do you know the author of {p}?", "Who is {p} by?",
+        "{p} author",
+        "Who made {p}?",
+        "Who is behind {p}?",
+        "I want to know who wrote {p}.",
+        "Which people wrote {p}?",
+        "Could you tell me who the author of {p} is?",
+        "Do you know the author of {p}?",
+        "Who is {p} by?",
     ],
-    "status": ["{p} status", "Is {p} still a draft?", "I want to know the status of {p}.", "Do you know the status of {p}?"],
+    "status": [
+        "{p} status",
+        "Is {p} still a draft?",
+        "I want to know the status of {p}.",
+        "Do you know the status of {p}?",
+    ],
     "type": ["{p} type", "Is {p} an Informational PEP?", "Is {p} a Process PEP?", "I want to know the type of {p}."],
     "created": [
-        "{p} date", "When was {p} made?", "From when is {p}?", "What day was {p} written?", "In which year was {p} created?",
-        "On which date was {p} written?", "When did {p} start?", "Do you know when {p} was written?", "Created when: {p}?",
+        "{p} date",
+        "When was {p} made?",
+        "From when is {p}?",
+        "What day was {p} written?",
+        "In which year was {p} created?",
+        "On which date was {p} written?",
+        "When did {p} start?",
+        "Do you know when {p} was written?",
+        "Created when: {p}?",
     ],
     "version": ["{p} version", "Which Python is {p} for?", "I want to know the Python version of {p}."],
-    "about": ["{p}", "{p}?", "I want to know about {p}.", "Say something about {p}.", "What do you know about {p}?", "What is {p} for?"],
+    "about": [
+        "{p}",
+        "{p}?",
+        "I want to know about {p}.",
+        "Say something about {p}.",
+        "What do you know about {p}?",
+        "What is {p} for?",
+    ],
     "json": ["JSON of {p}", "Return {p} as JSON.", "{p} JSON", "Output {p} as a JSON object."],
 }
 FOLLOW_UPS = {
     "title": ["What is its title?", "What is it called?"],
-    "author": ["Who wrote it?", "And who wrote it?", "Who is the author?", "Who is its author?"],
-    "status": ["What is its status?", "What became of it?", "Was it accepted?", "Is it final?"],
-    "type": ["What type is it?", "What kind of PEP is it?"],
-    "created": ["When was it created?", "When was it written?", "And when?"],
+    "author": [
+        "Who wrote it?",
+        "And who wrote it?",
+        "Who is the author?",
+        "Who is its author?",
+        "Who are its authors?",
+        "Who wrote that?",
+    ],
+    "status": ["What is its status?", "What became of it?", "Was it accepted?", "Is it final?", "And its status?"],
+    "type": ["What type is it?", "What kind of PEP is it?", "Which type is it?"],
+    "created": ["When was it created?", "When was it written?", "And when?", "What is its date?"],
     "version": ["Which Python version does it target?", "For which Python version is it?"],
     "about": ["What is it about?", "Tell me more about it.", "What does it say?"],
     "json": ["Give me that as JSON.", "As JSON, please."],
 }
 NUMBER_PHRASINGS = [
-    'Which PEP is titled "{t}"?', 'Which PEP is called "{t}"?', 'What is the number of the PEP "{t}"?',
-    'What PEP has the title "{t}"?', 'Find the PEP titled "{t}".', '"{t}" is which PEP?', 'Which PEP is "{t}"?',
-    "Which PEP is about {t}?", "What number does {t} have?", "Which PEP is {t}?",
+    'Which PEP is titled "{t}"?',
+    'Which PEP is called "{t}"?',
+    'What is the number of the PEP "{t}"?',
+    'What PEP has the title "{t}"?',
+    'Find the PEP titled "{t}".',
+    '"{t}" is which PEP?',
+    'Which PEP is "{t}"?',
+    "Which PEP is about {t}?",
+    "What number does {t} have?",
+    "Which PEP is {t}?",
     'Which PEP has the title "{t}"?',
 ]
 WRITER_PHRASINGS = [
-    "Which PEPs did {a} write?", "What PEPs were written by {a}?", "List the PEPs by {a}.", "PEPs by {a}?",
-    "What has {a} written?", "What did {a} write?", "Which PEPs are by {a}?",
+    "Which PEPs did {a} write?",
+    "What PEPs were written by {a}?",
+    "List the PEPs by {a}.",
+    "PEPs by {a}?",
+    "What has {a} written?",
+    "What did {a} write?",
+    "Which PEPs are by {a}?",
     "Which PEPs were written by {a}?",
 ]
 SPEAKER_PHRASINGS = [
-    'Who says "{l}"?', 'Who said "{l}"?', 'Which character says "{l}"?', 'Who speaks the line "{l}"?',
-    'Whose line is "{l}"?', 'In Shakespeare, who says "{l}"?', '"{l}": who says that?',
+    'Who says "{l}"?',
+    'Who said "{l}"?',
+    'Which character says "{l}"?',
+    'Who speaks the line "{l}"?',
+    'Whose line is "{l}"?',
+    'In Shakespeare, who says "{l}"?',
+    '"{l}": who says that?',
     'Which character said "{l}"?',
 ]
 CONTINUE_PHRASINGS = [
-    'Continue: "{l}"', 'What comes after "{l}"?', 'What is the next line after "{l}"?', 'How does "{l}" go on?',
-    'Complete the line: "{l}"', 'Which line follows "{l}"?',
+    'Continue: "{l}"',
+    'What comes after "{l}"?',
+    'What is the next line after "{l}"?',
+    'How does "{l}" go on?',
+    'Complete the line: "{l}"',
+    'Which line follows "{l}"?',
     'What line comes after "{l}"?',
 ]
 CHARACTER_PHRASINGS = [
-    "Which play is {c} in?", "In which play does {c} appear?", "What play is {c} from?", "Who is {c}?", "Who is {c} in Shakespeare?",
-    "Where does {c} appear?", "Tell me about {c}.",
+    "Which play is {c} in?",
+    "In which play does {c} appear?",
+    "What play is {c} from?",
+    "Who is {c}?",
+    "Who is {c} in Shakespeare?",
+    "Where does {c} appear?",
+    "Tell me about {c}.",
     "Which play is {c} from?",
 ]
 TOPIC_PHRASINGS = [
-    "Which PEP introduced {x}?", "Which PEP added {x}?", "Which PEP is about {x}?", "What PEP describes {x}?", "Which PEP covers {x}?",
-    "What is the PEP about {x}?", "PEP for {x}?", "Which PEP is for {x}?", "Where can I read about {x}?",
+    "Which PEP introduced {x}?",
+    "Which PEP added {x}?",
+    "Which PEP is about {x}?",
+    "What PEP describes {x}?",
+    "Which PEP covers {x}?",
+    "What is the PEP about {x}?",
+    "PEP for {x}?",
+    "Which PEP is for {x}?",
+    "Where can I read about {x}?",
 ]
 CHARACTERS = {
     "Coriolanus": "Menenius, Coriolanus, Sicinius, Brutus, Cominius, Volumnia, Aufidius, Virgilia",
@@ -159,7 +274,9 @@ def pep_answers(pep: Pep) -> dict[str, str]:
         "author": f"{p} was written by {join_names(list(pep.authors))}.",
         "status": f"The status of {p} is {pep.status}.",
         "type": f"{p} is {with_article(pep.type)}.",
-        "version": f"{p} targets Python {pep.python_version}." if pep.python_version else f"{p} does not name a Python version.",
+        "version": f"{p} targets Python {pep.python_version}."
+        if pep.python_version
+        else f"{p} does not name a Python version.",
     }
     if year_month_day:
         year, month, day = year_month_day
@@ -167,10 +284,18 @@ def pep_answers(pep: Pep) -> dict[str, str]:
     if pep.first_sentence:
         answers["about"] = f'{p} is titled "{pep.title}". {pep.first_sentence}'
     else:
-        answers["about"] = f'{p} is titled "{pep.title}". It is {with_article(pep.type)} by {join_names(list(pep.authors))}.'
+        answers["about"] = (
+            f'{p} is titled "{pep.title}". It is {with_article(pep.type)} by {join_names(list(pep.authors))}.'
+        )
     created = f"{year_month_day[0]:04}-{year_month_day[1]:02}-{year_month_day[2]:02}" if year_month_day else None
     answers["json"] = json.dumps(
-        {"number": pep.number, "title": pep.title, "authors": list(pep.authors), "status": pep.status, "created": created},
+        {
+            "number": pep.number,
+            "title": pep.title,
+            "authors": list(pep.authors),
+            "status": pep.status,
+            "created": created,
+        },
         ensure_ascii=False,
     )
     return answers
@@ -218,7 +343,9 @@ def topic_facts(text: str) -> list[Fact]:
             continue
         number, _, topics = line.partition(": ")
         for topic in topics.split(" | "):
-            fact = Fact("topic", topic, f"That is PEP {number}.", [phrasing.format(x=topic) for phrasing in TOPIC_PHRASINGS])
+            fact = Fact(
+                "topic", topic, f"That is PEP {number}.", [phrasing.format(x=topic) for phrasing in TOPIC_PHRASINGS]
+            )
             fact.pair = [fact.train.pop(len(facts) % len(TOPIC_PHRASINGS))]
             facts.append(fact)
     return facts
@@ -256,7 +383,10 @@ def derive_facts(peps: list[Pep], shakespeare: str, general: str, topics: str, r
     for _, lines in speeches(shakespeare):
         for line in lines:
             lines_seen[line] = lines_seen.get(line, 0) + 1
-    learnable = lambda line: 24 <= len(line) <= 60 and lines_seen[line] == 1 and '"' not in line
+
+    def learnable(line: str) -> bool:
+        return 24 <= len(line) <= 60 and lines_seen[line] == 1 and '"' not in line
+
     names_seen: dict[str, int] = {}
     for name, _ in speeches(shakespeare):
         names_seen[name] = names_seen.get(name, 0) + 1
@@ -273,5 +403,7 @@ def derive_facts(peps: list[Pep], shakespeare: str, general: str, topics: str, r
     for play, characters in CHARACTERS.items():
         for character in characters.split(", "):
             phrasings = [phrasing.format(c=character) for phrasing in CHARACTER_PHRASINGS]
-            facts.append(split_phrasings(Fact("character", character, f"{character} appears in {play}."), phrasings, rng))
+            facts.append(
+                split_phrasings(Fact("character", character, f"{character} appears in {play}."), phrasings, rng)
+            )
     return facts + general_facts(general) + topic_facts(topics)

@@ -25,10 +25,10 @@ from model import Config, Model, rope_table
 
 HERE = Path(__file__).parent
 # Until this share of the time: tokens a row, and the share of rows that are conversations. Short rows are quicker, and the
-# last ones teach the full context; facts are learned first, then the texts get more room.
-PHASES = [(0.45, 512, 2 / 3), (0.85, 512, 5 / 12), (1.0, 1024, 1 / 2)]
+# last ones teach the full context; facts are learned first, then the texts get more room, until they begin to be learned by heart.
+PHASES = [(0.45, 512, 2 / 3), (0.8, 512, 5 / 12), (1.0, 1024, 2 / 3)]
 ROW_TOKENS = 6144  # tokens a step
-OPEN_ROW_SHARE = 0.2  # chat rows in which a conversation sees those before it, as in one long talk
+OPEN_ROW_SHARE = 0.3  # chat rows in which a conversation sees those before it, as in one long talk
 MUON_LR, MUON_MOMENTUM, ADAM_LR, WEIGHT_DECAY = 0.02, 0.95, 3e-3, 0.02
 WARMUP_STEPS, DECAY_FROM = 40, 0.4
 AVERAGE_EVERY, AVERAGE_KEEP = 10, 0.9  # an average of the weights, for a usable model before the end
@@ -87,7 +87,9 @@ class Rows:
             first, end = self.starts[chat], self.starts[chat + 1]
             length = end - first
             ids[used : used + length] = self.chat_ids[first:end]
-            targets[used : used + length - 1] = np.where(self.learned[first + 1 : end], self.chat_ids[first + 1 : end], -100)
+            targets[used : used + length - 1] = np.where(
+                self.learned[first + 1 : end], self.chat_ids[first + 1 : end], -100
+            )
             segments[used : used + length] = segment
             used += length
             segment += 1
@@ -233,12 +235,18 @@ def main() -> None:
         if now - reported > REPORT_EVERY_S:
             chat, text = (seen[name][0] / max(1, seen[name][1]) for name in ("chat", "text"))
             speed = seen["tokens"] / (now - reported)
+            losses_now = f"chat {chat:.3f} text {text:.3f}"
             print(
-                f"step {step} {elapsed:.0f}s {progress:.0%} chat {chat:.3f} text {text:.3f} lr {factor:.2f} {speed:.0f} tok/s", flush=True
+                f"step {step} {elapsed:.0f}s {progress:.0%} {losses_now} lr {factor:.2f} {speed:.0f} tok/s", flush=True
             )
             reported, seen = now, {"chat": [0.0, 0], "text": [0.0, 0], "tokens": 0}
         if now - saved > CHECKPOINT_EVERY_S or elapsed >= total:
-            state = {"model": model.state_dict(), "average": average, "muon": muon.state_dict(), "adam": adam.state_dict()}
+            state = {
+                "model": model.state_dict(),
+                "average": average,
+                "muon": muon.state_dict(),
+                "adam": adam.state_dict(),
+            }
             save(checkpoint, state | {"step": step, "elapsed": elapsed, "tokens": tokens})
             current = {name: p.detach().clone() for name, p in model.named_parameters()}
             model.load_state_dict(average)
