@@ -12,7 +12,8 @@ fn load(spec: &TinySpec, options: &LoadOptions) -> Result<Engine, String> {
 fn models_share_one_pool_and_do_not_change_each_other() {
     let two = LoadOptions { n_threads: Some(2), ..LoadOptions::default() };
     let (a, b) = (TinySpec::new(Arch::Llama), TinySpec::new(Arch::Qwen3));
-    let ask = |engine: &Engine| engine.generate("once upon").max_tokens(24).temperature(0.0).run().unwrap().text;
+    let ask =
+        |engine: &Engine| engine.generate("once upon").max_tokens(24).temperature(0.0).run().unwrap().text;
 
     let first = load(&a, &two).unwrap();
     let alone = ask(&first);
@@ -26,5 +27,6 @@ fn models_share_one_pool_and_do_not_change_each_other() {
     let refused = load(&a, &LoadOptions { n_threads: Some(1), ..LoadOptions::default() }).err().unwrap();
     assert!(refused.contains("share a pool of 2"), "{refused}");
     drop((first, second));
-    load(&a, &LoadOptions { n_threads: Some(1), ..LoadOptions::default() }).expect("the pool went with the models");
+    load(&a, &LoadOptions { n_threads: Some(1), ..LoadOptions::default() })
+        .expect("the pool went with the models");
 }
