@@ -11,7 +11,7 @@ pub type Defaulted<T> = Option<T>;
 /// Sampling wishes. What is `None` comes from the model's recommended settings, then from the program's defaults
 /// ([`ingle_step::SamplingParams::default`]).
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs, reason = "each field is documented in SamplingParams under the same name")]
+#[expect(missing_docs, reason = "each field is documented in SamplingParams under the same name")]
 pub struct Sampling {
     pub temperature: Defaulted<f32>,
     pub dynatemp_range: Defaulted<f32>,
