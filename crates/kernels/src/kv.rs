@@ -349,8 +349,12 @@ fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) 
 }
 
 /// Up to 32 numbers as int8 multiples of a scale that takes the largest to 127. The codes belong to the scale as
-/// it is stored, so its rounding adds no error.
+/// it is stored, so its rounding adds no error. A block with an infinity or NaN gets a scale that is NaN: whoever
+/// reads it shall notice, as with the other types.
 fn quantize(x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
+    if x.iter().any(|x| !x.is_finite()) {
+        return (f16::NAN, [0; Q8_BLOCK]);
+    }
     let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     let scale = f16::from_f32(largest / 127.0);
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
