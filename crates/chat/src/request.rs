@@ -43,6 +43,47 @@ pub struct Sampling {
     pub logit_bias: Vec<(TokenId, f32)>,
 }
 
+impl Sampling {
+    /// What this says, and where it says nothing, what `other` says. Biases add up.
+    pub fn or(self, other: Self) -> Self {
+        macro_rules! either {
+            ($($field:ident),*) => {
+                Self {
+                    $($field: self.$field.or(other.$field),)*
+                    logit_bias: [other.logit_bias, self.logit_bias].concat(),
+                }
+            };
+        }
+        either!(
+            temperature,
+            dynatemp_range,
+            dynatemp_exponent,
+            top_k,
+            top_p,
+            min_p,
+            typical_p,
+            top_n_sigma,
+            xtc_probability,
+            xtc_threshold,
+            repeat_penalty,
+            repeat_last_n,
+            frequency_penalty,
+            presence_penalty,
+            dry_multiplier,
+            dry_base,
+            dry_allowed_length,
+            dry_penalty_last_n,
+            dry_sequence_breakers,
+            mirostat,
+            mirostat_tau,
+            mirostat_eta,
+            min_keep,
+            order,
+            seed
+        )
+    }
+}
+
 /// A raw prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {

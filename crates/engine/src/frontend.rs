@@ -194,18 +194,13 @@ impl Frontend {
 
     /// The caller's wish, else the model's recommendation, else the program's default.
     fn resolve(&self, wish: &Sampling) -> SamplingParams {
+        let wish = wish.clone().or(self.defaults.clone());
         let ours = SamplingParams::default();
-        let model = &self.defaults;
-        macro_rules! pick {
-            ($field:ident) => {
-                wish.$field.clone().or_else(|| model.$field.clone())
-            };
-        }
         macro_rules! params {
             ($($field:ident),*) => {
                 SamplingParams {
-                    $($field: pick!($field).unwrap_or(ours.$field),)*
-                    mirostat: match pick!(mirostat).unwrap_or(0) {
+                    $($field: wish.$field.unwrap_or(ours.$field),)*
+                    mirostat: match wish.mirostat.unwrap_or(0) {
                         0 => None,
                         version => Some(Mirostat {
                             version,

@@ -202,7 +202,8 @@ impl Engine {
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
-        frontend.defaults = merge(&options.sampling, recommended::sampling(md)?);
+        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
+        frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
         let config = EngineConfig {
             max_running_seqs,
             step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
@@ -306,38 +307,24 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What `first` says, and where it says nothing, `second`.
-fn merge(first: &Sampling, second: Sampling) -> Sampling {
-    macro_rules! either {
-        ($($field:ident),*) => {
-            Sampling { $($field: first.$field.clone().or(second.$field),)* logit_bias: first.logit_bias.clone() }
-        };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(options: &LoadOptions, expected: &str) {
+        let error = Engine::load_with(&Source::Shipped, options, &mut |_, _| {}).err().expect("refused");
+        assert!(error.to_string().contains(expected), "{error}");
     }
-    either!(
-        temperature,
-        dynatemp_range,
-        dynatemp_exponent,
-        top_k,
-        top_p,
-        min_p,
-        typical_p,
-        top_n_sigma,
-        xtc_probability,
-        xtc_threshold,
-        repeat_penalty,
-        repeat_last_n,
-        frequency_penalty,
-        presence_penalty,
-        dry_multiplier,
-        dry_base,
-        dry_allowed_length,
-        dry_penalty_last_n,
-        dry_sequence_breakers,
-        mirostat,
-        mirostat_tau,
-        mirostat_eta,
-        min_keep,
-        order,
-        seed
-    )
+
+    #[test]
+    fn refuses_what_no_request_could_use() {
+        let sampling = Sampling { temperature: Some(-1.0), ..Sampling::default() };
+        check(
+            &LoadOptions { sampling, ..LoadOptions::default() },
+            "temperature must be 0 or more, and is -1",
+        );
+        check(&LoadOptions { n_ctx: Some(usize::MAX), ..LoadOptions::default() }, "context");
+        let template = TemplateChoice::NameOrFile("no such template".into());
+        check(&LoadOptions { template, ..LoadOptions::default() }, "neither a built-in name");
+    }
 }
