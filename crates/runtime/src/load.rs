@@ -1,5 +1,7 @@
 //! From a file to an engine that answers.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -101,8 +103,14 @@ pub enum LoadError {
         source: TemplateError,
     },
     /// There is no such template.
-    #[error("chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file")]
+    #[error(
+        "chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a text file \
+         that can be read"
+    )]
     NoTemplate(String),
+    /// A sampling setting, the model's own or a chosen one, is out of range.
+    #[error("sampling settings, the model's or the chosen ones: {0}; choose another value")]
+    Sampling(String),
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -169,8 +177,8 @@ impl Engine {
         let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
         let kv_tokens = options
             .kv_tokens
-            .unwrap_or(n_ctx * max_running_seqs.min(FULL_SEQS_DEFAULT))
-            .max(n_ctx + BLOCK_SIZE);
+            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
+            .max(n_ctx.saturating_add(BLOCK_SIZE));
         let executor = CpuExecutor::load(
             Arc::clone(&file),
             Arc::new(Pool::new(n_threads)),
@@ -273,15 +281,17 @@ fn template(
         TemplateChoice::NameOrFile(name) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
             None => {
-                let path = Path::new(name);
-                let size = std::fs::metadata(path).map_err(|_| LoadError::NoTemplate(name.clone()))?.len();
-                if size > TEMPLATE_BYTES_MAX {
-                    return Err(LoadError::NoTemplate(format!("{name} ({size} bytes)")));
+                let unreadable = |_| LoadError::NoTemplate(name.clone());
+                let mut bytes = Vec::new();
+                let file = File::open(name).map_err(unreadable)?;
+                file.take(TEMPLATE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+                if bytes.len() as u64 > TEMPLATE_BYTES_MAX {
+                    let source =
+                        TemplateError::Limit { what: "bytes of template", limit: TEMPLATE_BYTES_MAX };
+                    return Err(LoadError::Template { from: name.clone(), source });
                 }
-                (
-                    std::fs::read_to_string(path).map_err(|_| LoadError::NoTemplate(name.clone()))?,
-                    name.clone(),
-                )
+                let source = String::from_utf8(bytes).map_err(|_| LoadError::NoTemplate(name.clone()))?;
+                (source, name.clone())
             }
         },
     };
