@@ -11,7 +11,7 @@ pub type Defaulted<T> = Option<T>;
 /// Sampling wishes. What is `None` comes from the model's recommended settings, then from the program's defaults
 /// ([`ingle_step::SamplingParams::default`]).
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs, reason = "each field is documented in SamplingParams under the same name")]
+#[expect(missing_docs, reason = "each field is documented in SamplingParams under the same name")]
 pub struct Sampling {
     pub temperature: Defaulted<f32>,
     pub dynatemp_range: Defaulted<f32>,
@@ -41,6 +41,47 @@ pub struct Sampling {
     pub seed: Defaulted<u64>,
     /// Added to logits; `-inf` forbids.
     pub logit_bias: Vec<(TokenId, f32)>,
+}
+
+impl Sampling {
+    /// What this says, and where it says nothing, what `other` says. Biases add up.
+    pub fn or(self, other: Self) -> Self {
+        macro_rules! either {
+            ($($field:ident),*) => {
+                Self {
+                    $($field: self.$field.or(other.$field),)*
+                    logit_bias: [other.logit_bias, self.logit_bias].concat(),
+                }
+            };
+        }
+        either!(
+            temperature,
+            dynatemp_range,
+            dynatemp_exponent,
+            top_k,
+            top_p,
+            min_p,
+            typical_p,
+            top_n_sigma,
+            xtc_probability,
+            xtc_threshold,
+            repeat_penalty,
+            repeat_last_n,
+            frequency_penalty,
+            presence_penalty,
+            dry_multiplier,
+            dry_base,
+            dry_allowed_length,
+            dry_penalty_last_n,
+            dry_sequence_breakers,
+            mirostat,
+            mirostat_tau,
+            mirostat_eta,
+            min_keep,
+            order,
+            seed
+        )
+    }
 }
 
 /// A raw prompt.

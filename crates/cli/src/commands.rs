@@ -1,7 +1,7 @@
 //! The short commands: `show`, `tokenize`, `render`, `settings`.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -35,15 +35,7 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 }
 
 fn stdin_text() -> Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .take(STDIN_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .context("cannot read standard input")?;
-    if bytes.len() as u64 > STDIN_BYTES_MAX {
-        bail!("standard input has more than {STDIN_BYTES_MAX} bytes");
-    }
-    String::from_utf8(bytes).context("standard input is not valid UTF-8")
+    crate::run::read_text(std::io::stdin(), "standard input", STDIN_BYTES_MAX)
 }
 
 fn open(path: &str) -> Result<GgufFile> {

@@ -26,7 +26,7 @@ const USAGE: Usage = Usage {
     positional_max: 2,
 };
 
-/// Largest prompt file that is read.
+/// Longest prompt that is read from a file or a pipe.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 pub fn main(args: &[OsString]) -> Result<()> {
@@ -68,14 +68,9 @@ fn prompt(settings: &Settings) -> Result<Option<String>> {
         if path == Path::new("-") {
             return stdin().map(Some);
         }
-        let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-        if size > PROMPT_BYTES_MAX {
-            bail!("{} has {size} bytes; a prompt has at most {PROMPT_BYTES_MAX}", path.display());
-        }
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        // As llama.cpp does: the newline that editors end files with is not part of the prompt.
-        return Ok(Some(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned)));
+        let name = path.display().to_string();
+        let file = std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
+        return read_prompt(file, &name).map(Some);
     }
     match &settings.prompt {
         Some(prompt) if prompt == "-" => stdin().map(Some),
@@ -86,19 +81,27 @@ fn prompt(settings: &Settings) -> Result<Option<String>> {
 }
 
 fn stdin() -> Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .take(PROMPT_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .context("cannot read standard input")?;
-    if bytes.len() as u64 > PROMPT_BYTES_MAX {
-        bail!("standard input has more than {PROMPT_BYTES_MAX} bytes");
-    }
-    let mut text = String::from_utf8(bytes).context("standard input is not valid UTF-8")?;
+    read_prompt(std::io::stdin(), "standard input")
+}
+
+/// A prompt from a file or a pipe.
+fn read_prompt(reader: impl Read, name: &str) -> Result<String> {
+    let mut text = read_text(reader, name, PROMPT_BYTES_MAX)?;
+    // As llama.cpp does: the newline that editors end files with is not part of the prompt.
     if text.ends_with('\n') {
         text.pop();
     }
     Ok(text)
+}
+
+/// The text of a file or a pipe, either of which may never end.
+pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(bytes_max + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
+    if bytes.len() as u64 > bytes_max {
+        bail!("{name} has more than the {bytes_max} bytes that are read; give less");
+    }
+    String::from_utf8(bytes).with_context(|| format!("{name} is not valid UTF-8"))
 }
 
 /// Reads the escapes that llama.cpp reads; any other backslash stays.

@@ -85,6 +85,14 @@ impl Frontend {
         }
     }
 
+    /// Checks the recommended settings, so that a bad one is not found out request by request.
+    ///
+    /// # Errors
+    /// If one is out of range; the message names it.
+    pub fn check_defaults(&self) -> Result<(), ProviderError> {
+        checks::check_params(&self.resolve(&Sampling::default()), self.model.n_vocab)
+    }
+
     /// Decides everything about a request. `n_ctx` is the longest sequence that can run.
     ///
     /// # Errors
@@ -194,27 +202,22 @@ impl Frontend {
 
     /// The caller's wish, else the model's recommendation, else the program's default.
     fn resolve(&self, wish: &Sampling) -> SamplingParams {
+        let wish = wish.clone().or(self.defaults.clone());
         let ours = SamplingParams::default();
-        let model = &self.defaults;
-        macro_rules! pick {
-            ($field:ident) => {
-                wish.$field.clone().or_else(|| model.$field.clone())
-            };
-        }
         macro_rules! params {
             ($($field:ident),*) => {
                 SamplingParams {
-                    $($field: pick!($field).unwrap_or(ours.$field),)*
-                    mirostat: match pick!(mirostat).unwrap_or(0) {
+                    $($field: wish.$field.unwrap_or(ours.$field),)*
+                    mirostat: match wish.mirostat.unwrap_or(0) {
                         0 => None,
                         version => Some(Mirostat {
                             version,
-                            tau: pick!(mirostat_tau).unwrap_or(5.0),
-                            eta: pick!(mirostat_eta).unwrap_or(0.1),
+                            tau: wish.mirostat_tau.unwrap_or(5.0),
+                            eta: wish.mirostat_eta.unwrap_or(0.1),
                         }),
                     },
-                    logit_bias: [&*model.logit_bias, &*wish.logit_bias].concat(),
-                    seed: pick!(seed).unwrap_or_else(|| (self.entropy)()),
+                    logit_bias: wish.logit_bias,
+                    seed: wish.seed.unwrap_or_else(|| (self.entropy)()),
                 }
             };
         }

@@ -8,7 +8,7 @@ use crate::GgufError;
 
 /// The type of a metadata value, with the format's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 #[repr(u32)]
 pub enum ValueType {
     U8 = 0,
@@ -114,7 +114,7 @@ impl<S: AsRef<[u8]>> FromIterator<S> for StringArray {
 
 /// An array of one element type. The format's arrays of arrays are refused, as ggml does.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -194,7 +194,7 @@ impl Array {
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Value {
     U8(u8),
     I8(i8),

@@ -7,7 +7,7 @@ macro_rules! tensor_types {
         /// The element type of a tensor. Quantized types store blocks of [`block_len`](Self::block_len) elements
         /// in [`block_bytes`](Self::block_bytes) bytes; a row is a whole number of blocks.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[allow(non_camel_case_types, reason = "the names are the format's own")]
+        #[expect(non_camel_case_types, reason = "the names are the format's own")]
         pub enum TensorType { $($(#[$doc])* $name = $id,)* }
 
         impl TensorType {

@@ -17,9 +17,7 @@ use ingle_step::KvType;
 
 use crate::Pool;
 use crate::lanes::N_LANES;
-use memory::Memory;
-
-mod memory;
+use crate::memory::{AlignedBytes, LINE};
 
 /// Elements that share a scale in Q8_0.
 pub(crate) const Q8_BLOCK: usize = 32;
@@ -86,14 +84,14 @@ impl KvLayout {
     /// One head's share of a block.
     fn head_bytes(&self) -> usize {
         let v_bytes = self.v_codes() + self.block_size * self.n_scales(self.v_padded()) * 2;
-        (self.k_bytes() + v_bytes).next_multiple_of(memory::ALIGN)
+        (self.k_bytes() + v_bytes).next_multiple_of(LINE)
     }
 }
 
 /// The K/V memory of one layer: `n_blocks` blocks of `block_size` slots.
 #[derive(Debug)]
 pub struct KvLayer {
-    memory: Memory,
+    memory: AlignedBytes,
     layout: KvLayout,
     n_blocks: usize,
     strides: Strides,
@@ -151,7 +149,7 @@ impl KvLayer {
             "no dimension is zero: {layout:?}"
         );
         assert!(block_size.is_multiple_of(N_LANES), "blocks of a multiple of 16 slots: {layout:?}");
-        let memory = Memory::zeroed(layout.block_bytes().checked_mul(n_blocks)?)?;
+        let memory = AlignedBytes::try_zeroed(layout.block_bytes().checked_mul(n_blocks)?)?;
         let strides = Strides {
             k_group: layout.k_group_bytes(),
             k_group_codes: layout.k_group_codes(),
@@ -167,7 +165,7 @@ impl KvLayer {
 
     /// Bytes reserved.
     pub fn n_bytes(&self) -> usize {
-        self.memory.as_slice().len()
+        self.memory.len()
     }
 
     /// The shape.
@@ -207,7 +205,7 @@ impl KvLayer {
         }
         let Strides { head: head_bytes, block: block_bytes, .. } = self.strides;
         let n_classes = if n_kv_heads < BLOCK_CLASSES { BLOCK_CLASSES } else { 1 };
-        let start = Start(self.memory.as_mut_slice().as_mut_ptr());
+        let start = Start(self.memory.as_mut_ptr());
         let store = |claim: usize| {
             let (head, class) = (claim / n_classes, claim % n_classes);
             for (i, &(block, slot)) in slots.iter().enumerate() {
@@ -246,7 +244,7 @@ impl KvLayer {
             return;
         }
         let block_bytes = layout.block_bytes();
-        let memory = self.memory.as_mut_slice();
+        let memory = &mut *self.memory;
         let (source, target) = if from < to {
             let (head, tail) = memory.split_at_mut(to * block_bytes);
             (&head[from * block_bytes..][..block_bytes], &mut tail[..block_bytes])
@@ -283,7 +281,7 @@ impl KvLayer {
     fn head(&self, block: u32, head: usize) -> &[u8] {
         assert!((block as usize) < self.n_blocks && head < self.layout.n_kv_heads, "block {block} exists");
         let first = block as usize * self.strides.block + head * self.strides.head;
-        &self.memory.as_slice()[first..][..self.strides.head]
+        &self.memory[first..][..self.strides.head]
     }
 }
 
@@ -349,8 +347,12 @@ fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) 
 }
 
 /// Up to 32 numbers as int8 multiples of a scale that takes the largest to 127. The codes belong to the scale as
-/// it is stored, so its rounding adds no error.
+/// it is stored, so its rounding adds no error. A block with an infinity or NaN gets a scale that is NaN: whoever
+/// reads it shall notice, as with the other types.
 fn quantize(x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
+    if x.iter().any(|x| !x.is_finite()) {
+        return (f16::NAN, [0; Q8_BLOCK]);
+    }
     let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     let scale = f16::from_f32(largest / 127.0);
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };

@@ -14,7 +14,7 @@ const REPACK_CLAIM_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// There are no kernels for this type yet.
-    #[error("weights of type {0} are not supported yet (F32, F16, BF16, Q8_0, Q4_0, Q4_K and Q6_K are)")]
+    #[error("weights of type {0} are not supported yet (supported: {types})", types = Matrix::TYPES.map(TensorType::name).join(", "))]
     UnsupportedType(TensorType),
     /// The bytes are not what type and shape need.
     #[error("{n_bytes} bytes do not hold {n_rows} rows of {n_cols} {ty} weights")]
@@ -43,6 +43,17 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// The types that have kernels.
+    pub const TYPES: [TensorType; 7] = [
+        TensorType::F32,
+        TensorType::F16,
+        TensorType::BF16,
+        TensorType::Q8_0,
+        TensorType::Q4_0,
+        TensorType::Q4_K,
+        TensorType::Q6_K,
+    ];
+
     /// Repacks GGUF rows, in parallel. Rows that do not fill the last group of 16 are padded with zeros inside.
     ///
     /// # Errors

@@ -13,12 +13,12 @@ use std::ptr::NonNull;
 /// A cache line, and the alignment of every buffer.
 pub(crate) const LINE: usize = 64;
 
-/// From this size on, buffers come from `mmap` and ask for huge pages.
-#[cfg(target_os = "linux")]
+/// From this size on, buffers come from `mmap` and ask for huge pages. The system commits them as they are touched.
+#[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGES_FROM: usize = HUGE_PAGE;
 
 /// The size and alignment of a huge page.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed bytes that start on a cache line.
@@ -35,7 +35,7 @@ enum Owner {
     /// The allocator, with `LINE` alignment.
     Heap,
     /// A private anonymous mapping of `len` bytes at `base`.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     Map { base: *mut libc::c_void, len: usize },
 }
 
@@ -47,23 +47,27 @@ unsafe impl Sync for AlignedBytes {}
 impl AlignedBytes {
     /// `len` zero bytes. Aborts when there is no memory, as `Vec` does.
     pub(crate) fn zeroed(len: usize) -> Self {
+        Self::try_zeroed(len).unwrap_or_else(|| handle_alloc_error(Self::layout(len)))
+    }
+
+    /// `len` zero bytes, or `None` if the system refuses them.
+    pub(crate) fn try_zeroed(len: usize) -> Option<Self> {
         if len == 0 {
-            return Self { ptr: NonNull::<Line>::dangling().cast(), len: 0, owner: Owner::Nobody };
+            return Some(Self { ptr: NonNull::<Line>::dangling().cast(), len: 0, owner: Owner::Nobody });
         }
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         if len >= HUGE_PAGES_FROM
             && let Some(mapped) = Self::map(len)
         {
-            return mapped;
+            return Some(mapped);
         }
-        let layout = Self::layout(len);
+        let layout = Layout::from_size_align(len, LINE).ok()?;
         // SAFETY: the layout has a non-zero size.
-        let ptr = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Self { ptr, len, owner: Owner::Heap }
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { ptr, len, owner: Owner::Heap })
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     fn map(len: usize) -> Option<Self> {
         let map_len = len.checked_add(HUGE_PAGE)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -111,6 +115,7 @@ struct Line;
 impl Deref for AlignedBytes {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `ptr` is the start of `len` initialized bytes that this value owns (or dangling with length 0).
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
@@ -118,6 +123,7 @@ impl Deref for AlignedBytes {
 }
 
 impl DerefMut for AlignedBytes {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
@@ -130,7 +136,7 @@ impl Drop for AlignedBytes {
             Owner::Nobody => {}
             // SAFETY: allocated in `zeroed` with this very layout.
             Owner::Heap => unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.len)) },
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", not(miri)))]
             // SAFETY: exactly the mapping made in `map`; nothing borrows from it any more.
             Owner::Map { base, len } => unsafe {
                 libc::munmap(base, len);

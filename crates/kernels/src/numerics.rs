@@ -7,7 +7,6 @@ use crate::Isa;
 
 mod rows;
 
-#[allow(unused_imports, reason = "for the SwiGLU product")]
 pub(crate) use rows::silu_mul_row;
 
 /// Numbers that the scalar and the vector chains share.

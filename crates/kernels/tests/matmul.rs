@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Rng, TYPES, random_rows};
+use common::{Rng, random_rows};
 use half::bf16;
 use ingle_gguf::TensorType;
 use ingle_kernels::{
@@ -45,7 +45,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 #[test]
 fn every_isa_gives_the_twins_bits() {
     let mut rng = Rng(1);
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         for &n_cols in cols_of(ty) {
             for n_rows in [1, 15, 16, 17, 33] {
                 let scalar = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
@@ -75,7 +75,7 @@ fn every_isa_gives_the_twins_bits() {
 fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
     let mut rng = Rng(2);
     let scalar = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         for round in 0..8 {
             let n_cols = cols_of(ty)[cols_of(ty).len() - 1];
             let mut data = random_rows(ty, 16, n_cols, &mut rng);
@@ -124,7 +124,7 @@ fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
 fn the_twin_is_close_to_the_true_product() {
     let mut rng = Rng(3);
     let pool = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         for &n_cols in cols_of(ty) {
             let n_rows = 33;
             let data = random_rows(ty, n_rows, n_cols, &mut rng);
@@ -162,7 +162,7 @@ fn the_twin_is_close_to_the_true_product() {
 fn integers_multiply_exactly() {
     let mut rng = Rng(4);
     let pool = Pool::new(1);
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         let n_cols = 512;
         let data = random_rows(ty, 16, n_cols, &mut rng);
         let matrix = Matrix::from_gguf(ty, 16, n_cols, &data, &pool).unwrap();
@@ -187,7 +187,7 @@ fn integers_multiply_exactly() {
 #[test]
 fn tokens_threads_and_claims_do_not_meet() {
     let mut rng = Rng(5);
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         let (n_rows, n_cols, n_tokens) = (150, 512, 41);
         let one = Pool::with(1, Isa::detect(), ClaimOrder::Forward);
         let data = random_rows(ty, n_rows, n_cols, &mut rng);
@@ -292,7 +292,7 @@ fn a_norm_on_the_way_in_is_the_norm_before() {
     let mut rng = Rng(8);
     let pool = Pool::new(2);
     let n_cols = 512;
-    for ty in TYPES {
+    for ty in Matrix::TYPES {
         let data = random_rows(ty, 16, n_cols, &mut rng);
         let matrix = Matrix::from_gguf(ty, 16, n_cols, &data, &pool).unwrap();
         let (x, weight) = (rng.floats(3 * n_cols), rng.floats(n_cols));
@@ -338,7 +338,7 @@ fn a_block_that_is_not_finite_makes_its_own_row_nan() {
     let mut rng = Rng(10);
     for isa in Isa::available() {
         let pool = Pool::with(1, isa, ClaimOrder::Forward);
-        for ty in TYPES {
+        for ty in Matrix::TYPES {
             let data = random_rows(ty, 16, 256, &mut rng);
             let matrix = Matrix::from_gguf(ty, 16, 256, &data, &pool).unwrap();
             let mut x = rng.floats(3 * 256);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use ingle_gguf::{Array, GgufWriter, StringArray, TensorType, Value};
+use ingle_kernels::Matrix;
 
 use crate::error::ModelError;
 
@@ -135,13 +136,12 @@ impl Synthetic {
                 known.join(", ")
             ))
         })?;
-        let pure =
-            crate::weights::MATRIX_TYPES.into_iter().find(|t| t.name().eq_ignore_ascii_case(mixture_name));
+        let pure = Matrix::TYPES.into_iter().find(|t| t.name().eq_ignore_ascii_case(mixture_name));
         let mixture = match pure {
             Some(ty) => Mixture::Pure(ty),
             None if mixture_name.eq_ignore_ascii_case("Q4_K_M") => Mixture::Q4KM,
             None => {
-                let known = crate::weights::MATRIX_TYPES.map(TensorType::name).join(", ");
+                let known = Matrix::TYPES.map(TensorType::name).join(", ");
                 let what = format!("mixture `{mixture_name}` is unknown (known: Q4_K_M, {known})");
                 return Err(ModelError::Options(what));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingle_gguf::{GgufFile, TensorInfo, TensorType};
+use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::{KernelError, Matrix, Pool};
 
 use crate::dequantize::dequantize;
@@ -10,21 +10,10 @@ use crate::error::ModelError;
 use crate::graph::{Bias, Graph, Head, Linear, Norm, Weight};
 use crate::rope::{ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS};
 
-/// Types that matrices may have.
-pub(crate) const MATRIX_TYPES: [TensorType; 7] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q8_0,
-    TensorType::Q4_0,
-    TensorType::Q4_K,
-    TensorType::Q6_K,
-];
-
 /// The tensor of a weight, with the shape and a type it must have.
 pub(crate) fn matrix_info<'a>(file: &'a GgufFile, weight: &Weight) -> Result<&'a TensorInfo, ModelError> {
     let info = tensor(file, &weight.name, &[weight.n_in as u64, weight.n_out as u64])?;
-    if !MATRIX_TYPES.contains(&info.ty) {
+    if !Matrix::TYPES.contains(&info.ty) {
         return Err(unsupported_type(info));
     }
     Ok(info)

@@ -1,5 +1,7 @@
 //! From a file to an engine that answers.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -102,7 +104,10 @@ pub enum LoadError {
         source: TemplateError,
     },
     /// There is no such template.
-    #[error("chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file")]
+    #[error(
+        "chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a text file \
+         that can be read"
+    )]
     NoTemplate(String),
     /// Another model of this process computes with another number of threads.
     #[error("{asked} threads were asked for, but the models already loaded share a pool of {running}")]
@@ -112,6 +117,9 @@ pub enum LoadError {
         /// What was asked for.
         asked: usize,
     },
+    /// A sampling setting, the model's own or a chosen one, is out of range.
+    #[error("sampling settings, the model's or the chosen ones: {0}; choose another value")]
+    Sampling(String),
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -177,8 +185,8 @@ impl Engine {
         let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
         let kv_tokens = options
             .kv_tokens
-            .unwrap_or(n_ctx * max_running_seqs.min(FULL_SEQS_DEFAULT))
-            .max(n_ctx + BLOCK_SIZE);
+            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
+            .max(n_ctx.saturating_add(BLOCK_SIZE));
         let executor = CpuExecutor::load(
             Arc::clone(&file),
             process_pool(options.n_threads)?,
@@ -210,7 +218,8 @@ impl Engine {
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
-        frontend.defaults = merge(&options.sampling, recommended::sampling(md)?);
+        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
+        frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
         let config = EngineConfig {
             max_running_seqs,
             step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
@@ -280,15 +289,17 @@ fn template(
         TemplateChoice::NameOrFile(name) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
             None => {
-                let path = Path::new(name);
-                let size = std::fs::metadata(path).map_err(|_| LoadError::NoTemplate(name.clone()))?.len();
-                if size > TEMPLATE_BYTES_MAX {
-                    return Err(LoadError::NoTemplate(format!("{name} ({size} bytes)")));
+                let unreadable = |_| LoadError::NoTemplate(name.clone());
+                let mut bytes = Vec::new();
+                let file = File::open(name).map_err(unreadable)?;
+                file.take(TEMPLATE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+                if bytes.len() as u64 > TEMPLATE_BYTES_MAX {
+                    let source =
+                        TemplateError::Limit { what: "bytes of template", limit: TEMPLATE_BYTES_MAX };
+                    return Err(LoadError::Template { from: name.clone(), source });
                 }
-                (
-                    std::fs::read_to_string(path).map_err(|_| LoadError::NoTemplate(name.clone()))?,
-                    name.clone(),
-                )
+                let source = String::from_utf8(bytes).map_err(|_| LoadError::NoTemplate(name.clone()))?;
+                (source, name.clone())
             }
         },
     };
@@ -329,38 +340,24 @@ fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
     Ok(pool)
 }
 
-/// What `first` says, and where it says nothing, `second`.
-fn merge(first: &Sampling, second: Sampling) -> Sampling {
-    macro_rules! either {
-        ($($field:ident),*) => {
-            Sampling { $($field: first.$field.clone().or(second.$field),)* logit_bias: first.logit_bias.clone() }
-        };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(options: &LoadOptions, expected: &str) {
+        let error = Engine::load_with(&Source::Shipped, options, &mut |_, _| {}).err().expect("refused");
+        assert!(error.to_string().contains(expected), "{error}");
     }
-    either!(
-        temperature,
-        dynatemp_range,
-        dynatemp_exponent,
-        top_k,
-        top_p,
-        min_p,
-        typical_p,
-        top_n_sigma,
-        xtc_probability,
-        xtc_threshold,
-        repeat_penalty,
-        repeat_last_n,
-        frequency_penalty,
-        presence_penalty,
-        dry_multiplier,
-        dry_base,
-        dry_allowed_length,
-        dry_penalty_last_n,
-        dry_sequence_breakers,
-        mirostat,
-        mirostat_tau,
-        mirostat_eta,
-        min_keep,
-        order,
-        seed
-    )
+
+    #[test]
+    fn refuses_what_no_request_could_use() {
+        let sampling = Sampling { temperature: Some(-1.0), ..Sampling::default() };
+        check(
+            &LoadOptions { sampling, ..LoadOptions::default() },
+            "temperature must be 0 or more, and is -1",
+        );
+        check(&LoadOptions { n_ctx: Some(usize::MAX), ..LoadOptions::default() }, "context");
+        let template = TemplateChoice::NameOrFile("no such template".into());
+        check(&LoadOptions { template, ..LoadOptions::default() }, "neither a built-in name");
+    }
 }

@@ -1,7 +1,6 @@
 //! Serves a scripted provider: for trying clients without a model. Usage: `scripted ADDRESS [API_KEY]`.
 
 #[path = "../tests/server/scripted.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
 mod scripted;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderError, Request};
+use tokio::runtime::Handle;
 
 use crate::App;
 use crate::error::Failure;
@@ -30,17 +31,26 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Starts all requests, which differ only in their prompts. Either all are admitted or none runs.
+    /// Starts all requests, which differ only in their prompts. Either all are admitted or none runs. To start one may
+    /// take work in proportion to its text (template, tokens): `large` ones are started where nobody waits for it.
     pub async fn start(
         app: &Arc<App>,
-        provider: &dyn Provider,
+        provider: &Arc<dyn Provider>,
         started: Instant,
         requests: Vec<Request>,
+        large: bool,
     ) -> Result<Self, Failure> {
         let n = requests.first().map_or(1, |r| r.n as usize);
         let mut streams = Vec::with_capacity(requests.len());
         for request in requests {
-            streams.push(Some(provider.start(request).await?));
+            let stream = if large {
+                let (provider, runtime) = (provider.clone(), Handle::current());
+                let start = move || runtime.block_on(provider.start(request));
+                tokio::task::spawn_blocking(start).await.map_err(|_| Failure::Panicked)??
+            } else {
+                provider.start(request).await?
+            };
+            streams.push(Some(stream));
         }
         Ok(Self {
             last_text: vec![None; n * streams.len()],

@@ -17,13 +17,20 @@ const BYTES_PER_S_MIN: u64 = 16 * 1024;
 /// How long any body may take.
 const SLACK: Duration = Duration::from_secs(20);
 
-/// Bodies up to this size are parsed where they were read.
+/// Bodies up to this size are parsed where they were read, and their requests are started there.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// A body, and its share of the memory that all bodies may take.
 pub(crate) struct BoundedBody {
     pub bytes: Vec<u8>,
     _share: Option<OwnedSemaphorePermit>,
+}
+
+impl BoundedBody {
+    /// Whether work on all of it would make others wait.
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > INLINE_BYTES_MAX
+    }
 }
 
 /// Reads a JSON body.
@@ -73,7 +80,7 @@ pub(crate) async fn parse<T: Send + 'static>(
     body: BoundedBody,
     parse: impl FnOnce(&[u8]) -> Result<T, RequestError> + Send + 'static,
 ) -> Result<T, Failure> {
-    if body.bytes.len() <= INLINE_BYTES_MAX {
+    if !body.is_large() {
         return Ok(parse(&body.bytes)?);
     }
     let parsed = tokio::task::spawn_blocking(move || parse(&body.bytes)).await;

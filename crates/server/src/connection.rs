@@ -117,8 +117,9 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Tokens are small and should not wait for company.
-                stream.set_nodelay(true)?;
+                // Tokens are small and should not wait for company. A refusal only costs time, and a peer that has
+                // gone already is noticed where it is served.
+                let _ = stream.set_nodelay(true);
                 Ok(Box::pin(stream))
             }
             #[cfg(unix)]

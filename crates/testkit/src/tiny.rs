@@ -57,7 +57,7 @@ const MERGES: [(&str, &str); 24] = [
 
 /// Which architecture a tiny model has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Arch {
     Llama,
     Qwen2,
@@ -113,7 +113,7 @@ pub enum Rope {
 
 /// A tiny model.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names are those of the file format")]
+#[expect(missing_docs, reason = "the names are those of the file format")]
 pub struct TinySpec {
     pub arch: Arch,
     pub n_layers: usize,

@@ -43,9 +43,21 @@ impl DryBreakers {
             s[..end.unwrap_or(0)].to_owned()
         };
         let breakers: Vec<String> = breakers.iter().map(|s| cut(s)).filter(|s| !s.is_empty()).collect();
+        // What is left of each breaker after its first `n` bytes, encoded once and not once per token.
+        let rests: Vec<Vec<Option<Vec<TokenId>>>> = breakers
+            .iter()
+            .map(|breaker| {
+                let rest = |n: usize| {
+                    let mut rest = encode(breaker.get(n..).filter(|_| n > 0)?);
+                    rest.truncate(TAIL_TOKENS_MAX);
+                    Some(rest)
+                };
+                (0..breaker.len()).map(rest).collect()
+            })
+            .collect();
         let mut tails: HashMap<TokenId, Vec<Vec<TokenId>>> = HashMap::new();
         for (token, bytes) in vocabulary {
-            for breaker in &breakers {
+            for (breaker, rests) in breakers.iter().zip(&rests) {
                 let wanted = breaker.as_bytes();
                 let mut found = Vec::new();
                 if bytes.windows(wanted.len()).any(|w| w == wanted) {
@@ -53,12 +65,10 @@ impl DryBreakers {
                 } else {
                     // The token ends in a beginning of the breaker.
                     let longest = bytes.len().min(wanted.len() - 1);
-                    for n in (1..=longest)
-                        .filter(|&n| breaker.is_char_boundary(n) && bytes.ends_with(&wanted[..n]))
-                    {
-                        let mut tail = encode(&breaker[n..]);
-                        tail.truncate(TAIL_TOKENS_MAX);
-                        found.push(tail);
+                    for (n, rest) in rests.iter().enumerate().take(longest + 1) {
+                        if bytes.ends_with(&wanted[..n]) {
+                            found.extend(rest.clone());
+                        }
                     }
                 }
                 for tail in found {

@@ -35,7 +35,7 @@ use crate::block_allocator::BlockAllocator;
 use crate::prefix_cache::{NodeId, PrefixCache};
 use sequence::{Sequence, State};
 
-/// Rows of prompt log-probabilities in one step: a row of logits is large.
+/// Rows of prompt log-probabilities in one step, over all sequences: a row of logits is large.
 const PROMPT_LOGITS_ROWS_MAX: usize = 64;
 
 /// Sizes and bounds.
@@ -165,6 +165,8 @@ pub struct Scheduler {
 struct Plan {
     batch: StepBatch,
     budget: usize,
+    /// Rows of prompt log-probabilities that it may still ask for.
+    prompt_rows: usize,
     members: BTreeSet<SeqId>,
 }
 
@@ -245,7 +247,12 @@ impl Scheduler {
     pub fn schedule(&mut self) -> Option<StepBatch> {
         assert!(self.in_flight.is_empty(), "a step is committed before the next is scheduled");
         let batch = StepBatch { step: self.step, ..StepBatch::default() };
-        let mut plan = Plan { batch, budget: self.config.step_token_budget, members: BTreeSet::new() };
+        let mut plan = Plan {
+            batch,
+            budget: self.config.step_token_budget,
+            prompt_rows: PROMPT_LOGITS_ROWS_MAX,
+            members: BTreeSet::new(),
+        };
         let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) =
             self.runnable().partition(|id| self.seqs[id].n_pending() == 1);
         for id in decodes.into_iter().chain(prefills) {
@@ -392,7 +399,7 @@ impl Scheduler {
         let seq = &self.seqs[&id];
         let mut n_rows = seq.n_pending().min(plan.budget);
         if seq.wants_prompt_rows() {
-            n_rows = n_rows.min(PROMPT_LOGITS_ROWS_MAX);
+            n_rows = n_rows.min(plan.prompt_rows);
         }
         if n_rows == 0 || !self.make_room(plan, id, n_rows) {
             return;
@@ -402,6 +409,7 @@ impl Scheduler {
         let first_wanted = if seq.prompt_logits { seq.prompt_rows_done.max(start) } else { end };
         let last = (end == seq.tokens.len()).then_some(end - 1);
         let prompt_rows = first_wanted..end.min(seq.n_prompt - 1);
+        plan.prompt_rows -= prompt_rows.len();
         let wants = prompt_rows.chain(last).map(|at| ((at - start) as u32, Want::Logits)).collect();
         plan.budget -= n_rows;
         plan.members.insert(id);

@@ -128,3 +128,14 @@ fn a_paused_sequence_lets_others_run() {
     assert_eq!(step(&mut s), "nothing");
     assert_eq!(s.stats().blocks_used, 0);
 }
+
+#[test]
+fn prompt_rows_are_bounded_over_all_sequences() {
+    let mut s = scheduler(32, 200, 4);
+    for salt in 0..2 {
+        s.add(NewRequest { salt, prompt_logits: true, ..request(50, 2) }).unwrap();
+    }
+    let batch = s.schedule().unwrap();
+    let rows: Vec<_> = batch.seqs.iter().map(|s| (s.inputs.len(), s.wants.len())).collect();
+    assert_eq!(rows, [(50, 50), (15, 15)], "the younger waits for the next step with the rest");
+}

@@ -112,3 +112,23 @@ fn memory_that_does_not_exist_is_refused() {
     assert!(KvLayer::try_new(layout, usize::MAX / 1000).is_none());
     assert!(KvLayer::try_new(layout, usize::MAX / layout.block_bytes()).is_none());
 }
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    let pool = Pool::new(1);
+    for kv_type in TYPES {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let layout = KvLayout { kv_type, n_kv_heads: 1, k_dim: 40, v_dim: 40, block_size: 16 };
+            let mut layer = KvLayer::new(layout, 1);
+            let mut row = numbers(40, 1);
+            row[35] = bad;
+            layer.store(&pool, &row, &row, &[(0, 3)]);
+            let (key, value) = read(&layer, 0, 0, 3);
+            assert!(
+                !key[35].is_finite() && !value[35].is_finite(),
+                "{kv_type:?}: {bad} was stored as a number"
+            );
+            assert!(key[..32].iter().chain(&value[..32]).all(|x| x.is_finite()), "{kv_type:?}: {bad} spread");
+        }
+    }
+}

@@ -7,7 +7,6 @@ use super::{Isa, exp};
 use crate::lanes::{self, Avx2, Avx512, Lanes, N_LANES};
 
 /// `out = gate * (1 / (1 + e^-gate)) * up`, element by element; all of one length.
-#[allow(dead_code, reason = "for the SwiGLU product")]
 pub(crate) fn silu_mul_row(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == out.len() && up.len() == out.len(), "rows of one length");
     match isa {

@@ -25,17 +25,6 @@ impl Rng {
     }
 }
 
-/// The types that have kernels.
-pub const TYPES: [TensorType; 7] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q8_0,
-    TensorType::Q4_0,
-    TensorType::Q4_K,
-    TensorType::Q6_K,
-];
-
 /// Rows as they lie in a file: random bits under random scales of a usual size.
 pub fn random_rows(ty: TensorType, n_rows: usize, n_cols: usize, rng: &mut Rng) -> Vec<u8> {
     let n_blocks = n_rows * n_cols / ty.block_len();
@@ -59,7 +48,7 @@ pub fn random_rows(ty: TensorType, n_rows: usize, n_cols: usize, rng: &mut Rng) 
                 block[2..4].copy_from_slice(&half(1.0 / 60.0, rng));
             }
             TensorType::Q6_K => block[208..].copy_from_slice(&half(1.0 / 2000.0, rng)),
-            _ => unreachable!("not one of TYPES"),
+            _ => unreachable!("not one of `Matrix::TYPES`"),
         }
         bytes.extend(block);
     }

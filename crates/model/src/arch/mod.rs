@@ -4,7 +4,9 @@ mod llama;
 mod qwen2;
 mod qwen3;
 
-use crate::graph::Graph;
+use ingle_kernels::RopeStyle;
+
+use crate::graph::{Graph, Head, Layer, Norm, Weight};
 use crate::hparams::HParams;
 
 /// A kind of model.
@@ -22,4 +24,15 @@ pub const ARCHITECTURES: &[&Architecture] = &[&llama::LLAMA, &qwen2::QWEN2, &qwe
 /// The architecture of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().copied().find(|a| a.name == name)
+}
+
+/// What all of them share: an embedding, layers, a norm, and a head that may be the embedding.
+fn decoder(hp: &HParams, rope_style: RopeStyle, layer: fn(&HParams, usize) -> Layer) -> Graph {
+    Graph {
+        token_embd: Weight::new("token_embd.weight", hp.n_embd, hp.n_vocab),
+        rope_style,
+        layers: (0..hp.layers.len()).map(|layer_idx| layer(hp, layer_idx)).collect(),
+        output_norm: Norm::rms("output_norm.weight", hp.n_embd, hp.rms_eps),
+        head: Head::UntiedIfPresent(Weight::new("output.weight", hp.n_embd, hp.n_vocab)),
+    }
 }

@@ -4,20 +4,14 @@
 
 use ingle_kernels::RopeStyle;
 
-use super::Architecture;
-use crate::graph::{Attention, Bias, Ffn, Graph, Head, Layer, Linear, Norm, Weight};
+use super::{Architecture, decoder};
+use crate::graph::{Attention, Bias, Ffn, Graph, Layer, Linear, Norm, Weight};
 use crate::hparams::HParams;
 
 pub(super) static QWEN3: Architecture = Architecture { name: "qwen3", describe };
 
 fn describe(hp: &HParams) -> Graph {
-    Graph {
-        token_embd: Weight::new("token_embd.weight", hp.n_embd, hp.n_vocab),
-        rope_style: RopeStyle::Neox,
-        layers: (0..hp.layers.len()).map(|layer_idx| layer(hp, layer_idx)).collect(),
-        output_norm: Norm::rms("output_norm.weight", hp.n_embd, hp.rms_eps),
-        head: Head::UntiedIfPresent(Weight::new("output.weight", hp.n_embd, hp.n_vocab)),
-    }
+    decoder(hp, RopeStyle::Neox, layer)
 }
 
 fn layer(hp: &HParams, layer_idx: usize) -> Layer {

@@ -7,8 +7,8 @@ description, and shares nothing with the Rust code. It reads the files with the 
 its rope is in float32, so some 1e-3 are expected at later positions.
 
     pip install numpy gguf [llama-cpp-python]
-    INGLE_GOLDEN_MODELS=/tmp/goldens cargo test -p ingle-model --test it -- --ignored write_golden_models
-    python3 crates/model/tests/goldens/make.py /tmp/goldens [--llama-cpp] > crates/model/tests/goldens/goldens.json
+    cargo run -p ingle-model --example golden_models target/goldens
+    python3 crates/model/tests/goldens/make.py target/goldens [--llama-cpp] > crates/model/tests/goldens/goldens.json
 
 Each directory entry NAME.gguf may have a NAME.n_ctx beside it: the configured context, if it isn't the file's.
 """

@@ -2,12 +2,11 @@
 //! each tensor and hyperparameter matters to the comparison. `goldens/make.py` says how the goldens are made.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ingle_gguf::{GgufFile, GgufWriter, TensorType, Value};
-use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
+use crate::golden_specs::specs;
 use crate::support::{all_logits, load_exact, log_prob, try_load};
 
 /// F32 models in our float32 differ from float64 by about a fifth of this.
@@ -36,50 +35,6 @@ fn goldens() -> BTreeMap<String, Golden> {
     json.as_object().expect("an object").iter().map(|(name, v)| (name.clone(), golden(v))).collect()
 }
 
-/// The models, by name. Texts are 200 tokens: beyond each original context and more than twice the window.
-fn specs() -> Vec<(String, TinySpec, Option<usize>)> {
-    // A large epsilon, so that leaving it out shows.
-    let tiny = |arch| TinySpec { rms_eps: 0.01, ..TinySpec::new(arch) };
-    let llama = |seed| tiny(Arch::Llama).seed(seed);
-    let mut out = vec![
-        ("llama".to_owned(), llama(1), None),
-        ("llama-tied-biases".to_owned(), TinySpec { tied: true, biases: true, ..llama(2) }, None),
-        ("mistral-window".to_owned(), TinySpec { sliding_window: Some(70), ..llama(3) }, None),
-        ("llama-linear".to_owned(), TinySpec { rope: Rope::Linear { factor: 4.0 }, ..llama(4) }, None),
-        (
-            "llama-yarn".to_owned(),
-            TinySpec { rope: Rope::Yarn { factor: 4.0, original: 96 }, ..llama(5) },
-            None,
-        ),
-        (
-            "llama-3".to_owned(),
-            TinySpec { rope: Rope::Llama3 { factor: 8.0, original: 64 }, ..llama(6) },
-            None,
-        ),
-        ("qwen2".to_owned(), tiny(Arch::Qwen2).seed(9), None),
-        (
-            "qwen2-yarn".to_owned(),
-            TinySpec {
-                rope: Rope::Yarn { factor: 2.5, original: 128 },
-                tied: false,
-                ..tiny(Arch::Qwen2).seed(10)
-            },
-            None,
-        ),
-        ("qwen3".to_owned(), tiny(Arch::Qwen3).seed(11), None),
-        ("qwen3-untied".to_owned(), TinySpec { tied: false, ..tiny(Arch::Qwen3).seed(12) }, None),
-    ];
-    let long_rope = Rope::LongRope { original: 256, attn_factor: 1.19 };
-    out.push(("llama-longrope-long".to_owned(), TinySpec { rope: long_rope.clone(), ..llama(7) }, Some(512)));
-    out.push(("llama-longrope-short".to_owned(), TinySpec { rope: long_rope, ..llama(7) }, Some(256)));
-    use TensorType::*;
-    for ty in [F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K] {
-        let name = format!("llama-{}", ty.name().to_lowercase());
-        out.push((name, llama(20).wide().weight_type(ty), None));
-    }
-    out
-}
-
 fn golden_errors(bytes: Vec<u8>, golden: &Golden) -> Vec<f64> {
     let mut executor = load_exact(bytes, golden.n_ctx);
     errors(&all_logits(&mut executor, &golden.tokens), golden)
@@ -87,10 +42,7 @@ fn golden_errors(bytes: Vec<u8>, golden: &Golden) -> Vec<f64> {
 
 fn errors(logits: &[Vec<f32>], golden: &Golden) -> Vec<f64> {
     let pairs = logits.iter().zip(&golden.tokens[1..]).zip(&golden.log_probs);
-    pairs
-        .map(|((row, &token), expected)| (log_prob(row, token) - expected).abs())
-        .map(|e| e.max(0.0))
-        .collect()
+    pairs.map(|((row, &token), expected)| (log_prob(row, token) - expected).abs()).collect()
 }
 
 /// The largest; NaN counts as larger than any.
@@ -105,21 +57,6 @@ fn tolerance(ty: TensorType) -> f64 {
         TensorType::F32 | TensorType::F16 => F32_TOLERANCE,
         TensorType::BF16 => 0.08,
         _ => 0.25,
-    }
-}
-
-#[test]
-#[ignore = "writes the models that goldens/make.py reads"]
-fn write_golden_models() {
-    let folder = std::env::var("INGLE_GOLDEN_MODELS").expect("INGLE_GOLDEN_MODELS names a directory");
-    let folder = PathBuf::from(folder);
-    std::fs::create_dir_all(&folder).expect("the directory can be made");
-    for (name, spec, n_ctx) in specs() {
-        std::fs::write(folder.join(format!("{name}.gguf")), spec.bytes()).expect("the directory is writable");
-        if let Some(n_ctx) = n_ctx {
-            let path = folder.join(format!("{name}.n_ctx"));
-            std::fs::write(path, n_ctx.to_string()).expect("the directory is writable");
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Health, metrics, keys, exposure, going away, shutting down.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ingle_server::{Alias, ServeError, ServerConfig, check_exposure};
@@ -372,6 +374,28 @@ async fn idle_connections_do_not_hold_up_shutdown() {
     tokio::time::timeout(Duration::from_secs(5), server.stopped())
         .await
         .expect("long before the grace period ends");
+}
+
+#[tokio::test]
+async fn starting_a_large_request_makes_nobody_wait() {
+    let server = Arc::new(start().await);
+    let mut large: Value = serde_json::from_str(&body("!prepare", false)).expect("JSON");
+    large["metadata"] = json!({ "filler": "x".repeat(300 * 1024) });
+    let asked = tokio::spawn({
+        let server = server.clone();
+        async move { server.post_json(CHAT, large).await }
+    });
+    let begun = Instant::now();
+    while !server.provider.preparing.load(Ordering::SeqCst) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "the request never started, or held up this thread"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.get("/health").await.status, 200);
+    assert!(server.provider.preparing.swap(false, Ordering::SeqCst), "health was answered meanwhile");
+    assert_eq!(asked.await.expect("a reply").status, 200);
 }
 
 #[tokio::test]

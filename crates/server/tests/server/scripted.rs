@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use ingle_chat::{
@@ -28,6 +28,20 @@ pub struct Scripted {
     pub live: Arc<AtomicUsize>,
     /// Streams that were ever started.
     pub started: AtomicUsize,
+    /// Whether the prompt `!prepare` occupies a thread right now. Clear it to let that end.
+    pub preparing: AtomicBool,
+}
+
+impl Scripted {
+    /// Work that a provider does before it can answer.
+    fn prepare(&self) {
+        self.preparing.store(true, Ordering::SeqCst);
+        let begun = Instant::now();
+        while self.preparing.load(Ordering::SeqCst) && begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.preparing.store(false, Ordering::SeqCst);
+    }
 }
 
 enum Scene {
@@ -209,6 +223,9 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
 impl Provider for Scripted {
     fn start(&self, request: Request) -> StartFuture<'_> {
         Box::pin(async move {
+            if prompt_bytes(&request) == b"!prepare" {
+                self.prepare();
+            }
             let scenes = scenes(&request)?;
             self.started.fetch_add(1, Ordering::SeqCst);
             self.live.fetch_add(1, Ordering::SeqCst);
