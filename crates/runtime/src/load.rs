@@ -1,5 +1,6 @@
 //! From a file to an engine that answers.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,7 +48,7 @@ pub enum TemplateChoice {
     /// The model's own.
     #[default]
     Model,
-    /// A built-in one by name, such as `chatml`, or else a Jinja file of that path.
+    /// A built-in one by name, such as `chatml`, or else a Jinja file of that path, or the Jinja text itself.
     NameOrFile(String),
 }
 
@@ -101,8 +102,19 @@ pub enum LoadError {
         source: TemplateError,
     },
     /// There is no such template.
-    #[error("chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file")]
-    NoTemplate(String),
+    #[error(
+        "chat template `{name}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file \
+         that can be read ({error})"
+    )]
+    NoTemplate {
+        /// What was asked for.
+        name: String,
+        /// Why it is no file.
+        error: std::io::Error,
+    },
+    /// A template file is too long to be one.
+    #[error("chat template file {0} has more than {TEMPLATE_BYTES_MAX} bytes")]
+    LongTemplate(String),
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -152,7 +164,7 @@ impl Engine {
         options: &LoadOptions,
         progress: Progress<'_>,
     ) -> Result<Self, LoadError> {
-        let file = Arc::new(open(source)?);
+        let file = Arc::new(source.open()?);
         let md = file.metadata();
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
         let template = template(&file, &tokenizer, &options.template)?;
@@ -169,8 +181,8 @@ impl Engine {
         let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
         let kv_tokens = options
             .kv_tokens
-            .unwrap_or(n_ctx * max_running_seqs.min(FULL_SEQS_DEFAULT))
-            .max(n_ctx + BLOCK_SIZE);
+            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
+            .max(n_ctx.saturating_add(BLOCK_SIZE));
         let executor = CpuExecutor::load(
             Arc::clone(&file),
             Arc::new(Pool::new(n_threads)),
@@ -250,12 +262,17 @@ impl Engine {
     }
 }
 
-/// Opens a source's file.
-fn open(source: &Source) -> Result<GgufFile, GgufError> {
-    match source {
-        Source::Shipped => GgufFile::from_static(SHIPPED),
-        Source::File(path) => GgufFile::open(path),
-        Source::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
+impl Source {
+    /// Opens the file, without loading it.
+    ///
+    /// # Errors
+    /// If it is no GGUF file that can be read.
+    pub fn open(&self) -> Result<GgufFile, GgufError> {
+        match self {
+            Self::Shipped => GgufFile::from_static(SHIPPED),
+            Self::File(path) => GgufFile::open(path),
+            Self::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
+        }
     }
 }
 
@@ -271,16 +288,17 @@ fn template(
         },
         TemplateChoice::NameOrFile(name) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
+            // Peers take the template itself in the same place.
+            None if name.contains("{%") || name.contains("{{") => (name.clone(), "of the options".to_owned()),
             None => {
-                let path = Path::new(name);
-                let size = std::fs::metadata(path).map_err(|_| LoadError::NoTemplate(name.clone()))?.len();
-                if size > TEMPLATE_BYTES_MAX {
-                    return Err(LoadError::NoTemplate(format!("{name} ({size} bytes)")));
+                let mut source = String::new();
+                std::fs::File::open(name)
+                    .and_then(|file| file.take(TEMPLATE_BYTES_MAX + 1).read_to_string(&mut source))
+                    .map_err(|error| LoadError::NoTemplate { name: name.clone(), error })?;
+                if source.len() as u64 > TEMPLATE_BYTES_MAX {
+                    return Err(LoadError::LongTemplate(name.clone()));
                 }
-                (
-                    std::fs::read_to_string(path).map_err(|_| LoadError::NoTemplate(name.clone()))?,
-                    name.clone(),
-                )
+                (source, name.clone())
             }
         },
     };
