@@ -25,8 +25,7 @@ const USAGE: Usage = Usage {
     about: "Measure prefill and decode of a model, beside this machine's limits measured in the same run.\n\n\
             Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.",
     command: Commands::BENCH,
-    positional: "MODEL",
-    positional_max: 1,
+    positional: &[("MODEL", "GGUF file to measure [default: the model that ships with Ingle]")],
 };
 
 const BLOCK_SIZE: usize = 32;
@@ -69,10 +68,13 @@ pub fn main(args: &[OsString]) -> Result<()> {
     ];
     let (parsed, m) = parse(USAGE, &extra, args, &Facts::default())?;
     let mut settings = parsed.settings;
-    if settings.model.is_none() {
-        settings.model = parsed.positional.first().map(Into::into);
+    if let Some(model) = parsed.positional.first() {
+        if m.contains_id("model") {
+            bail!("there are two models: `{model}` and the one of --model");
+        }
+        settings.model = Some(model.into());
     }
-    parsed.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    parsed.notes.iter().for_each(|note| say!("note: {note}"));
     if let (Some(spec), Some(path)) = (m.get_one::<String>("synthetic"), m.get_one::<String>("save")) {
         return save(spec, path.as_ref());
     }
@@ -116,13 +118,13 @@ fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
 fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String, GgufFile)> {
     match (synthetic_spec, &settings.model) {
         (Some(_), Some(_)) => bail!("give a model or --synthetic, not both"),
-        (None, None) => bail!("give a model file, or --synthetic SHAPE:TYPE (such as llama-1b:Q4_K_M)"),
+        (None, None) => Ok(("the shipped model".into(), ingle_runtime::Source::Shipped.open()?)),
         (None, Some(path)) => Ok((
             path.display().to_string(),
             GgufFile::open(path).with_context(|| format!("cannot use {}", path.display()))?,
         )),
         (Some(spec), None) => {
-            eprintln!("making {spec} ...");
+            say!("making {spec} ...");
             let mut bytes = Vec::new();
             Synthetic::parse(spec).context("--synthetic")?.write(&mut bytes)?;
             Ok((spec.clone(), GgufFile::from_bytes(bytes)?))
@@ -133,6 +135,7 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
 fn measure(name: &str, file: Arc<GgufFile>, settings: &Settings, plan: &Plan) -> Result<()> {
     let n_threads = settings
         .threads
+        .0
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |n| n.max(1) as usize);
     let n_ctx = (plan.n_prompt).max(plan.depth + plan.n_gen + 1).max(BLOCK_SIZE);
     let kv_type = settings.kv_type.unwrap_or(KvType::F16);

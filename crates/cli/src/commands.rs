@@ -193,12 +193,13 @@ pub fn show(args: &[OsString]) -> Result<()> {
     }
     writeln!(out, "metadata:")?;
     for (key, value) in file.metadata().iter() {
-        writeln!(out, "  {key} = {}", short_value(value))?;
+        // Names come from the file: what could steer a terminal is shown as an escape.
+        writeln!(out, "  {} = {}", key.escape_debug(), short_value(value))?;
     }
     if m.get_flag("tensors") {
         writeln!(out, "tensors:")?;
         for t in file.tensors() {
-            writeln!(out, "  {:40} {:8} {:?}", t.name, t.ty.name(), t.dims)?;
+            writeln!(out, "  {:40} {:8} {:?}", t.name.escape_debug().to_string(), t.ty.name(), t.dims)?;
         }
     }
     Ok(())

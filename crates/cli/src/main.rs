@@ -3,6 +3,14 @@
 //! This crate composes the others: it turns command lines into plain structs, loads models through `runtime`, and
 //! hands providers to `server`. Answers go to standard output; everything else goes to standard error.
 
+/// Prints a line for the user to standard error. That nobody can read it is no reason to stop.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod bench;
 mod clock;
 mod commands;
@@ -14,6 +22,7 @@ mod settings;
 mod signals;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -37,7 +46,11 @@ Commands:
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
 
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
@@ -49,31 +62,41 @@ fn main() -> ExitCode {
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),
-        Some("help" | "--help" | "-h") => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Some("help" | "--help" | "-h") => std::io::stdout().write_all(HELP.as_bytes()).map_err(Into::into),
         Some("version" | "--version" | "-V") => {
-            println!("ingle {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
+            writeln!(std::io::stdout(), "ingle {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)
         }
         _ => {
-            eprintln!("ingle: there is no command `{}`; `ingle help` lists them", command.display());
+            say!("ingle: there is no command `{}`; `ingle help` lists them", command.display());
             return ExitCode::from(2);
         }
     };
+    // What is still in the buffer counts too: a full disk is an error, not a short file.
+    let result = result.and_then(|()| Ok(std::io::stdout().flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that closed the pipe has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ingle {}: {error:#}", command.display());
+            say!("ingle {}: {}", command.display(), in_words(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// An error and its causes, without those that the one before has told already.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Whether the reader of the output is gone.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     })

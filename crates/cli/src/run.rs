@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, FinishReason, Message, Role};
-use ingle_runtime::{Engine, Generation, LoadOptions, Source, TemplateChoice};
+use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Source, TemplateChoice};
+
+use rustyline::config::Behavior;
 
 use crate::progress::LoadProgress;
 use crate::sampling;
@@ -22,28 +23,38 @@ const USAGE: Usage = Usage {
             standard output. Without one, a conversation starts. Without a model, the small one that ships with\n\
             Ingle is used.",
     command: Commands::RUN,
-    positional: "MODEL] [PROMPT",
-    positional_max: 2,
+    positional: &[
+        ("MODEL", "GGUF file to load; left out where --model names it"),
+        ("PROMPT", "Answer this and stop; `-` is standard input"),
+    ],
 };
 
 /// Longest prompt that is read from a file or a pipe.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 pub fn main(args: &[OsString]) -> Result<()> {
-    let (parsed, _) = parse(USAGE, &[], args, &Facts::default())?;
+    let (parsed, m) = parse(USAGE, &[], args, &Facts::default())?;
     let mut settings = parsed.settings;
-    let mut positional = parsed.positional.into_iter();
-    if settings.model.is_none() {
-        settings.model = positional.next().map(PathBuf::from);
+    let mut positional = parsed.positional.into_iter().peekable();
+    // The first is the model, unless that has a flag: the environment and the file yield to the command line.
+    if !m.contains_id("model")
+        && let Some(model) = positional.next_if(|first| first != "-")
+    {
+        settings.model = Some(model.into());
     }
     if let Some(prompt) = positional.next() {
-        if settings.prompt.is_some() {
+        if m.contains_id("prompt") {
             bail!("there are two prompts: `{prompt}` and the one of --prompt");
         }
         settings.prompt = Some(prompt);
     }
+    if let Some(extra) = positional.next() {
+        bail!("`{extra}` is one argument too many: with --model, only a prompt follows");
+    }
+    max_tokens(&settings)?;
+    check_model(&settings)?;
     for note in &parsed.notes {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
     let prompt = prompt(&settings)?.map(|text| if settings.escape { unescape(&text) } else { text });
     let engine = load(&settings)?;
@@ -75,7 +86,12 @@ fn prompt(settings: &Settings) -> Result<Option<String>> {
     match &settings.prompt {
         Some(prompt) if prompt == "-" => stdin().map(Some),
         Some(prompt) => Ok(Some(prompt.clone())),
-        None if !std::io::stdin().is_terminal() => stdin().map(|text| (!text.is_empty()).then_some(text)),
+        None if !std::io::stdin().is_terminal() => match stdin()? {
+            text if text.is_empty() => {
+                bail!("there is no prompt: standard input is empty, and no terminal to converse in")
+            }
+            text => Ok(Some(text)),
+        },
         None => Ok(None),
     }
 }
@@ -104,6 +120,30 @@ pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String
     String::from_utf8(bytes).with_context(|| format!("{name} is not valid UTF-8"))
 }
 
+/// Says what is missing where people expect a model to be found.
+pub fn check_model(settings: &Settings) -> Result<()> {
+    match &settings.model {
+        Some(path) if !path.exists() => bail!(
+            "there is no file `{}`; a model is a GGUF file on this machine, and without one the small model that \
+             ships with Ingle is used",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The most new tokens, if there is a limit.
+fn max_tokens(settings: &Settings) -> Result<Option<u32>> {
+    match settings.max_tokens {
+        // llama.cpp: -1 is no limit, -2 until the context is full; both are one here.
+        None | Some(-1 | -2) => Ok(None),
+        Some(n) => match u32::try_from(n) {
+            Ok(n) => Ok(Some(n)),
+            Err(_) => bail!("--n-predict: {n} is no number of tokens; -1 is no limit"),
+        },
+    }
+}
+
 /// Reads the escapes that llama.cpp reads; any other backslash stays.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -130,7 +170,7 @@ fn unescape(text: &str) -> String {
 fn load(settings: &Settings) -> Result<Engine> {
     let source = settings.model.clone().map_or(Source::Shipped, Source::File);
     if source == Source::Shipped {
-        eprintln!("note: no model was named; this is the small one that ships with Ingle");
+        say!("note: no model was named; this is the small one that ships with Ingle");
     }
     let options = load_options(settings)?;
     let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
@@ -141,10 +181,10 @@ fn load(settings: &Settings) -> Result<Engine> {
 
 /// How to load, as the settings say: shared with `serve`.
 pub fn load_options(s: &Settings) -> Result<LoadOptions> {
-    if s.threads == Some(0) {
+    if s.threads.0 == Some(0) {
         bail!("--threads: at least one thread must compute");
     }
-    if s.parallel == Some(0) {
+    if s.parallel.0 == Some(0) {
         bail!("--parallel: at least one sequence must run");
     }
     if s.batch_tokens == Some(0) {
@@ -152,11 +192,11 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     }
     let n = |x: Option<u32>| x.map(|x| x as usize);
     Ok(LoadOptions {
-        n_ctx: n(s.ctx_size),
-        n_threads: n(s.threads),
+        n_ctx: n(s.ctx_size.0),
+        n_threads: n(s.threads.0),
         kv_type: s.kv_type,
         kv_tokens: n(s.kv_tokens),
-        max_running_seqs: n(s.parallel),
+        max_running_seqs: n(s.parallel.0),
         step_token_budget: n(s.batch_tokens),
         max_waiting_requests: n(s.max_queue),
         max_waiting_tokens: n(s.max_queue_tokens),
@@ -170,7 +210,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
 /// What a generation takes from the settings.
 fn configure(mut generation: Generation, settings: &Settings) -> Generation {
     let request = generation.request_mut();
-    request.max_tokens = settings.max_tokens.and_then(|n| u32::try_from(n).ok());
+    request.max_tokens = max_tokens(settings).expect("it was checked at the start");
     request.stop = settings.stop.clone();
     request.ignore_eos = settings.ignore_eos;
     request.include_special = settings.special;
@@ -183,7 +223,7 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
     if !settings.no_display_prompt && !settings.json {
         write!(out, "{prompt}")?;
     }
-    answer(configure(engine.generate(prompt), settings), settings, &AtomicBool::new(false), &mut out)?;
+    answer(configure(engine.generate(prompt), settings), settings, &Interrupt::default(), &mut out)?;
     Ok(())
 }
 
@@ -191,7 +231,7 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
 fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
     let input = ChatInput { messages: opening(settings, Some(prompt)), ..ChatInput::default() };
     let generation = configure(engine.converse(input), settings);
-    answer(generation, settings, &AtomicBool::new(false), &mut std::io::stdout().lock())?;
+    answer(generation, settings, &Interrupt::default(), &mut std::io::stdout().lock())?;
     Ok(())
 }
 
@@ -201,14 +241,18 @@ fn opening(settings: &Settings, first: Option<&str>) -> Vec<Message> {
     system.chain(first.map(|text| Message::text(Role::User, text))).collect()
 }
 
-/// Streams an answer to `out`, and returns its text. Raising `interrupt` ends it early.
+/// What Ctrl-C ends: the answer that is being given, if any.
+type Interrupt = Arc<Mutex<Option<Interrupter>>>;
+
+/// Streams an answer to `out`, and returns its text. It can be ended early through `interrupt`.
 fn answer(
     generation: Generation,
     settings: &Settings,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
     out: &mut impl Write,
 ) -> Result<String> {
     let mut stream = generation.stream()?;
+    *lock(interrupt) = Some(stream.interrupter());
     let mut text = String::new();
     for piece in &mut stream {
         let piece = piece?;
@@ -217,10 +261,8 @@ fn answer(
             write!(out, "{piece}")?;
             out.flush()?;
         }
-        if interrupt.load(Ordering::Relaxed) {
-            break;
-        }
     }
+    *lock(interrupt) = None;
     let usage = stream.usage().copied();
     if settings.json {
         let reason = match stream.finish_reason() {
@@ -244,7 +286,7 @@ fn answer(
     }
     if let Some(u) = usage.filter(|_| settings.verbose) {
         let computed = u.prompt_tokens - u.cached_tokens;
-        eprintln!(
+        say!(
             "prompt: {} tokens, {} of them cached, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s; seed {}",
             u.prompt_tokens,
             u.cached_tokens,
@@ -257,6 +299,10 @@ fn answer(
     Ok(text)
 }
 
+fn lock(interrupt: &Interrupt) -> MutexGuard<'_, Option<Interrupter>> {
+    interrupt.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const CHAT_HELP: &str = "\
 /clear          start over
 /system TEXT    start over with these instructions
@@ -267,43 +313,52 @@ A line that ends with a backslash goes on in the next. Ctrl-C ends an answer.";
 /// A conversation, until the user leaves.
 fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
     let mut settings = settings.clone();
-    let interrupt = Arc::new(AtomicBool::new(false));
+    let interrupt = Interrupt::default();
     {
         let interrupt = Arc::clone(&interrupt);
         // While a line is being edited the terminal is raw and Ctrl-C is a key; this is for answers.
-        crate::signals::on_interrupt(move || interrupt.store(true, Ordering::Relaxed))?;
+        crate::signals::on_interrupt(move || {
+            if let Some(answer) = lock(&interrupt).as_ref() {
+                answer.interrupt();
+            }
+        })?;
     }
-    let mut editor = rustyline::DefaultEditor::new().context("this terminal cannot edit lines")?;
-    eprintln!("{}: /help lists the commands, /bye leaves", engine.info().id);
+    // Where the answers go into a file or a pipe, the prompt goes to the terminal itself.
+    let behavior = if std::io::stdout().is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
+    let config = rustyline::Config::builder().behavior(behavior).build();
+    let mut editor =
+        rustyline::DefaultEditor::with_config(config).context("this terminal cannot edit lines")?;
+    say!("{}: /help lists the commands, /bye leaves", engine.info().id);
     let mut messages = opening(&settings, None);
     while let Some(line) = read_message(&mut editor)? {
         match line.trim() {
             "" => continue,
             "/bye" | "/exit" | "/quit" => break,
-            "/help" | "/?" => eprintln!("{CHAT_HELP}"),
+            "/help" | "/?" => say!("{CHAT_HELP}"),
             "/clear" => {
                 messages = opening(&settings, None);
-                eprintln!("(started over)");
+                say!("(started over)");
             }
-            command if command.starts_with("/system") => {
+            command if command == "/system" || command.starts_with("/system ") => {
                 let text = command["/system".len()..].trim();
                 settings.system = (!text.is_empty()).then(|| text.to_owned());
                 messages = opening(&settings, None);
-                eprintln!("(started over)");
+                say!("(started over)");
             }
-            command if command.starts_with('/') => eprintln!("there is no command `{command}`\n{CHAT_HELP}"),
+            command if command.starts_with('/') => say!("there is no command `{command}`\n{CHAT_HELP}"),
             _ => {
                 let _ = editor.add_history_entry(&line);
                 messages.push(Message::text(Role::User, line));
                 let input = ChatInput { messages: messages.clone(), ..ChatInput::default() };
-                interrupt.store(false, Ordering::Relaxed);
                 let generation = configure(engine.converse(input), &settings);
                 match answer(generation, &settings, &interrupt, &mut std::io::stdout().lock()) {
                     Ok(text) => messages.push(Message::text(Role::Assistant, text)),
+                    // Nobody reads the answers any more.
+                    Err(error) if crate::is_broken_pipe(&error) => return Err(error),
                     Err(error) => {
                         // The conversation goes on without the message that could not be answered.
                         messages.pop();
-                        eprintln!("{error:#}");
+                        say!("{}", crate::in_words(&error));
                     }
                 }
                 if settings.single_turn {
@@ -330,7 +385,7 @@ fn read_message(editor: &mut rustyline::DefaultEditor) -> Result<Option<String>>
             },
             Err(ReadlineError::Eof) => return Ok(None),
             Err(ReadlineError::Interrupted) if message.is_empty() => {
-                eprintln!("(Ctrl-D or /bye leaves)");
+                say!("(Ctrl-D or /bye leaves)");
             }
             Err(ReadlineError::Interrupted) => message.clear(),
             Err(error) => return Err(error.into()),

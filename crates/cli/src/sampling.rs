@@ -40,8 +40,7 @@ pub fn from_settings(s: &Settings) -> Result<Sampling> {
         mirostat_eta: s.mirostat_eta,
         min_keep: None,
         order: s.samplers.as_deref().map(order).transpose()?,
-        // Peers write -1 for 'draw one'.
-        seed: s.seed.and_then(|seed| u64::try_from(seed).ok()),
+        seed: s.seed.0,
         logit_bias: s.logit_bias.iter().map(|b| logit_bias(b)).collect::<Result<_>>()?,
     })
 }

@@ -10,7 +10,7 @@ use ingle_runtime::{Engine, Source};
 use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
-use crate::run::load_options;
+use crate::run::{check_model, load_options};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
@@ -20,25 +20,27 @@ const USAGE: Usage = Usage {
     about: "Serve a model over HTTP with OpenAI's API.\n\n\
             It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
     command: Commands::SERVE,
-    positional: "MODEL",
-    positional_max: 1,
+    positional: &[("MODEL", "GGUF file to serve [default: the model that ships with Ingle]")],
 };
 
 const HOST_DEFAULT: &str = "127.0.0.1";
 const PORT_DEFAULT: u16 = 8080;
 
 pub fn main(args: &[OsString]) -> Result<()> {
-    let (parsed, _) = parse(USAGE, &[], args, &Facts::default())?;
+    let (parsed, m) = parse(USAGE, &[], args, &Facts::default())?;
     let mut settings = parsed.settings;
     if let Some(model) = parsed.positional.first() {
-        if settings.model.is_some() {
+        if m.contains_id("model") {
             bail!("there are two models: `{model}` and the one of --model");
         }
         settings.model = Some(PathBuf::from(model));
     }
+    // llama.cpp parts aliases by commas.
+    settings.served_names = split_commas(&settings.served_names);
     for note in &parsed.notes {
-        eprintln!("note: {note}");
+        say!("note: {note}");
     }
+    check_model(&settings)?;
     let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(settings, config))
@@ -55,14 +57,14 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     for address in server.local_addrs() {
-        eprintln!("listening on http://{address}");
+        say!("listening on http://{address}");
     }
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let progress = slot.clone();
     let loading = tokio::task::spawn_blocking(move || load(&settings, &progress));
     let running = tokio::spawn(server.run(async {
         stop_requested().await;
-        eprintln!("stopping: streams may finish; a second signal stops at once");
+        say!("stopping: streams may finish; a second signal stops at once");
         tokio::spawn(async {
             stop_requested().await;
             std::process::exit(130);
@@ -77,7 +79,7 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
     };
     slot.set_ready(engine.provider());
     let info = engine.info();
-    eprintln!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
     running.await.context("the server failed")
 }
 
@@ -85,7 +87,7 @@ fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
     let source = settings.model.clone().map_or(Source::Shipped, Source::File);
     let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
     if source == Source::Shipped {
-        eprintln!("note: no model was named; this is the small one that ships with Ingle");
+        say!("note: no model was named; this is the small one that ships with Ingle");
     }
     let options = load_options(settings)?;
     let progress = LoadProgress::new(&name);
@@ -96,12 +98,31 @@ fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
     .with_context(|| format!("cannot load {name}"))
 }
 
+fn split_commas(list: &[String]) -> Vec<String> {
+    list.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
+}
+
+/// Origins as given one by one, parted by commas (llama.cpp) or as a JSON list (vLLM).
+fn origins(list: &[String]) -> Result<Vec<String>> {
+    let mut origins = Vec::new();
+    for text in list {
+        if text.trim_start().starts_with('[') {
+            let json: Vec<String> = serde_json::from_str(text)
+                .with_context(|| format!("--cors-origin: `{text}` is no JSON list of origins"))?;
+            origins.extend(json);
+        } else {
+            origins.extend(text.split(',').map(str::trim).map(str::to_owned));
+        }
+    }
+    Ok(origins)
+}
+
 fn server_config(s: &Settings) -> Result<ServerConfig> {
     let mut listen = s.listen.clone();
     if listen.is_empty() || s.host.is_some() || s.port.is_some() {
         listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
     }
-    let mut api_keys: Vec<String> = s.api_key.iter().flat_map(|k| k.split(',')).map(str::to_owned).collect();
+    let mut api_keys = split_commas(&s.api_key);
     if let Some(path) = &s.api_key_file {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
@@ -121,7 +142,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         api_keys,
         no_auth: s.no_auth,
         allowed_hosts: s.allowed_hosts.clone(),
-        cors_origins: s.cors_origins.clone(),
+        cors_origins: origins(&s.cors_origins)?,
         aliases: s
             .served_names
             .iter()
@@ -138,13 +159,13 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
     })
 }
 
-/// The addresses of a host; `localhost` may have two.
+/// The addresses of a host, or of several parted by commas; `localhost` may have two.
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut addresses: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("--host: `{host}` is no address of this machine"))?
-        .collect();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for host in host.split(',').map(|h| h.trim().trim_start_matches('[').trim_end_matches(']')) {
+        let found = (host, port).to_socket_addrs();
+        addresses.extend(found.with_context(|| format!("--host: `{host}` is no address of this machine"))?);
+    }
     addresses.sort();
     addresses.dedup();
     // Port 0 would pick two different ones.

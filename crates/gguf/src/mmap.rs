@@ -17,12 +17,12 @@ pub(crate) enum Bytes {
 impl Bytes {
     pub(crate) fn map(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        let meta = file.metadata().map_err(io)?;
-        if !meta.is_file() {
+        // Before it is opened: opening a pipe would wait for a writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
             return Err(GgufError::Header(format!("{} is not a regular file", path.display())));
         }
-        if meta.len() == 0 {
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
             return Err(GgufError::Header(format!("{} is empty", path.display())));
         }
         #[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]

@@ -1,10 +1,14 @@
 //! One answer: asked for, run, or streamed.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
+use futures_core::Stream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
 use ingle_chat::{
-    ChatInput, DeltaStream, Event, FinishReason, Principal, Prompt, Provider, ProviderError, Request,
+    ChatInput, Delta, DeltaStream, Event, FinishReason, Principal, Prompt, Provider, ProviderError, Request,
     Sampling, Task, Usage,
 };
 
@@ -86,14 +90,17 @@ impl Generation {
     /// # Errors
     /// If the request is refused.
     pub fn stream(self) -> Result<AnswerStream, ProviderError> {
-        let stream = block_on(self.provider.start(self.request))?;
-        Ok(AnswerStream { deltas: block_on_stream(stream), finish_reason: None, usage: None, seed: 0 })
+        let inner = block_on(self.provider.start(self.request))?;
+        let interrupter = Interrupter::default();
+        let deltas = block_on_stream(Interruptible { inner, interrupter: interrupter.clone() });
+        Ok(AnswerStream { deltas, interrupter, finish_reason: None, usage: None, seed: 0 })
     }
 }
 
 /// Pieces of an answer, whole characters each. Blocks the thread that iterates.
 pub struct AnswerStream {
-    deltas: BlockingStream<DeltaStream>,
+    deltas: BlockingStream<Interruptible>,
+    interrupter: Interrupter,
     finish_reason: Option<FinishReason>,
     usage: Option<Usage>,
     seed: u64,
@@ -113,6 +120,11 @@ impl AnswerStream {
     /// The seed in use, once the first piece is there.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// What ends this answer early, from any thread: also while no text has come yet.
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     fn into_answer(self, text: String) -> Result<Answer, ProviderError> {
@@ -142,6 +154,45 @@ impl Iterator for AnswerStream {
     }
 }
 
+/// Ends an answer early.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupter(Arc<Interruption>);
+
+#[derive(Debug, Default)]
+struct Interruption {
+    raised: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Interrupter {
+    /// The answer gives no further piece, and whoever waits for one is woken.
+    pub fn interrupt(&self) {
+        self.0.raised.store(true, Ordering::Release);
+        if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A stream that an [`Interrupter`] ends.
+struct Interruptible {
+    inner: DeltaStream,
+    interrupter: Interrupter,
+}
+
+impl Stream for Interruptible {
+    type Item = Result<Delta, ProviderError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // The waker is left before the flag is read: an interruption in between wakes it.
+        *self.interrupter.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if self.interrupter.0.raised.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        self.inner.as_mut().poll_next(cx)
+    }
+}
+
 /// A user's message as a whole conversation.
 pub(crate) fn one_message(text: &str) -> Task {
     use ingle_chat::{Message, Role};
@@ -151,4 +202,29 @@ pub(crate) fn one_message(text: &str) -> Task {
 /// A raw prompt.
 pub(crate) fn raw_prompt(text: &str) -> Task {
     Task::Completion { prompt: Prompt::Text(text.to_owned()), echo: ingle_chat::Echo::No }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_wakes_who_waits_for_text() {
+        struct Never;
+        impl Stream for Never {
+            type Item = Result<Delta, ProviderError>;
+            fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                Poll::Pending
+            }
+        }
+        let interrupter = Interrupter::default();
+        let mut deltas =
+            block_on_stream(Interruptible { inner: Box::pin(Never), interrupter: interrupter.clone() });
+        let waiting = std::thread::spawn(move || deltas.next().is_none());
+        while interrupter.0.waiting.lock().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        interrupter.interrupt();
+        assert!(waiting.join().unwrap());
+    }
 }

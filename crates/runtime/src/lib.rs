@@ -18,5 +18,5 @@ mod generation;
 mod load;
 mod recommended;
 
-pub use generation::{Answer, AnswerStream, Generation};
+pub use generation::{Answer, AnswerStream, Generation, Interrupter};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};

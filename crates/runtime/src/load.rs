@@ -1,6 +1,5 @@
 //! From a file to an engine that answers.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -49,7 +48,7 @@ pub enum TemplateChoice {
     /// The model's own.
     #[default]
     Model,
-    /// A built-in one by name, such as `chatml`, or else a Jinja file of that path.
+    /// A built-in one by name, such as `chatml`, or else a Jinja file of that path, or the Jinja text itself.
     NameOrFile(String),
 }
 
@@ -105,10 +104,18 @@ pub enum LoadError {
     },
     /// There is no such template.
     #[error(
-        "chat template `{0}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a text file \
-         that can be read"
+        "chat template `{name}` is neither a built-in name (such as chatml, llama3, mistral-v7) nor a file \
+         that can be read ({error})"
     )]
-    NoTemplate(String),
+    NoTemplate {
+        /// What was asked for.
+        name: String,
+        /// Why it is no file.
+        error: std::io::Error,
+    },
+    /// A template file is too long to be one.
+    #[error("chat template file {0} has more than {TEMPLATE_BYTES_MAX} bytes")]
+    LongTemplate(String),
     /// Another model of this process computes with another number of threads.
     #[error("{asked} threads were asked for, but the models already loaded share a pool of {running}")]
     Threads {
@@ -169,7 +176,7 @@ impl Engine {
         options: &LoadOptions,
         progress: Progress<'_>,
     ) -> Result<Self, LoadError> {
-        let file = Arc::new(open(source)?);
+        let file = Arc::new(source.open()?);
         let md = file.metadata();
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
         let template = template(&file, &tokenizer, &options.template)?;
@@ -267,12 +274,17 @@ impl Engine {
     }
 }
 
-/// Opens a source's file.
-fn open(source: &Source) -> Result<GgufFile, GgufError> {
-    match source {
-        Source::Shipped => GgufFile::from_static(SHIPPED),
-        Source::File(path) => GgufFile::open(path),
-        Source::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
+impl Source {
+    /// Opens the file, without loading it.
+    ///
+    /// # Errors
+    /// If it is no GGUF file that can be read.
+    pub fn open(&self) -> Result<GgufFile, GgufError> {
+        match self {
+            Self::Shipped => GgufFile::from_static(SHIPPED),
+            Self::File(path) => GgufFile::open(path),
+            Self::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
+        }
     }
 }
 
@@ -288,17 +300,16 @@ fn template(
         },
         TemplateChoice::NameOrFile(name) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
+            // Peers take the template itself in the same place.
+            None if name.contains("{%") || name.contains("{{") => (name.clone(), "of the options".to_owned()),
             None => {
-                let unreadable = |_| LoadError::NoTemplate(name.clone());
-                let mut bytes = Vec::new();
-                let file = File::open(name).map_err(unreadable)?;
-                file.take(TEMPLATE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-                if bytes.len() as u64 > TEMPLATE_BYTES_MAX {
-                    let source =
-                        TemplateError::Limit { what: "bytes of template", limit: TEMPLATE_BYTES_MAX };
-                    return Err(LoadError::Template { from: name.clone(), source });
+                let mut source = String::new();
+                std::fs::File::open(name)
+                    .and_then(|file| file.take(TEMPLATE_BYTES_MAX + 1).read_to_string(&mut source))
+                    .map_err(|error| LoadError::NoTemplate { name: name.clone(), error })?;
+                if source.len() as u64 > TEMPLATE_BYTES_MAX {
+                    return Err(LoadError::LongTemplate(name.clone()));
                 }
-                let source = String::from_utf8(bytes).map_err(|_| LoadError::NoTemplate(name.clone()))?;
                 (source, name.clone())
             }
         },

@@ -29,10 +29,8 @@ pub struct Usage {
     pub about: &'static str,
     /// Which settings it has.
     pub command: Commands,
-    /// What its plain arguments are, for help.
-    pub positional: &'static str,
-    /// How many plain arguments it takes at most.
-    pub positional_max: usize,
+    /// Its plain arguments: what stands for them, and help.
+    pub positional: &'static [(&'static str, &'static str)],
 }
 
 /// Takes in the arguments after the command's name.
@@ -40,8 +38,9 @@ pub struct Usage {
 /// # Errors
 /// With the option at fault and the reason.
 pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> Result<(Parsed, ArgMatches)> {
-    let args = respell(args, usage.command);
-    let matches = match clap_command(usage, extra).try_get_matches_from(args) {
+    let command = clap_command(usage, extra);
+    let args = respell(args, usage, &command);
+    let matches = match command.try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => error.exit(),
     };
@@ -51,13 +50,15 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
     };
     let mut settings = Settings::default();
     for setting in TABLE.iter().filter(|s| s.commands.contains(usage.command)) {
-        let (source, values) = winning_source(setting, &matches, &config)?;
+        let (source, values) = winning_source(setting, &matches, &args, &config)?;
         for value in values {
             (setting.set)(&mut settings, &value).map_err(|e| anyhow!("{source}: {e}"))?;
         }
     }
-    let notes = compat::check(&matches, usage.command, facts)?;
-    let positional = matches.get_many::<String>("positional").unwrap_or_default().cloned().collect();
+    let mut notes = compat::check(&matches, &args, usage.command, facts)?;
+    notes.extend(one_kv_type(&args)?);
+    let positional =
+        usage.positional.iter().filter_map(|(name, _)| matches.get_one::<String>(name).cloned()).collect();
     Ok((Parsed { settings, positional, notes }, matches))
 }
 
@@ -65,6 +66,7 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
 fn winning_source(
     setting: &Setting,
     matches: &ArgMatches,
+    args: &[OsString],
     config: &toml::Table,
 ) -> Result<(String, Vec<String>)> {
     if setting.shape == Shape::Switch {
@@ -72,7 +74,8 @@ fn winning_source(
             return Ok((format!("--{}", setting.flag), vec!["true".into()]));
         }
     } else if let Some(values) = matches.get_many::<String>(setting.key) {
-        return Ok((format!("--{}", setting.flag), values.cloned().collect()));
+        let name = compat::spelled(args, setting.flag, setting.aliases, setting.dash);
+        return Ok((name, values.cloned().collect()));
     }
     let own = setting.env();
     for name in std::iter::once(own.as_str()).chain(setting.env_aliases.iter().copied()) {
@@ -166,26 +169,39 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
         });
     }
     command = command.args(extra.iter().cloned());
-    if usage.positional_max > 0 {
-        command = command
-            .arg(Arg::new("positional").value_name(usage.positional).num_args(0..=usage.positional_max));
-    }
-    command
+    command.args(usage.positional.iter().map(|&(name, help)| Arg::new(name).value_name(name).help(help)))
 }
 
 /// The peers' ways of writing options, in ours: llama.cpp's `-ngl 9` (one dash, several letters) becomes
-/// `--ngl 9`, vLLM's `--max_model_len` becomes `--max-model-len`, and a value after an option whose value is
-/// optional is joined to it.
-fn respell(args: &[OsString], command: Commands) -> Vec<OsString> {
+/// `--ngl 9`, vLLM's `--max_model_len` becomes `--max-model-len`, a value after an option whose value is optional
+/// is joined to it, and vLLM's several names after one `--served-model-name` get an option each. Values are never
+/// touched, whatever they look like.
+fn respell(args: &[OsString], usage: Usage, command: &Command) -> Vec<OsString> {
     let dash = |name: &str| {
-        TABLE.iter().filter(|s| s.commands.contains(command)).any(|s| s.dash.contains(&name))
-            || compat::OPTIONS.iter().filter(|o| o.commands.contains(command)).any(|o| o.dash.contains(&name))
+        TABLE.iter().filter(|s| s.commands.contains(usage.command)).any(|s| s.dash.contains(&name))
+            || compat::OPTIONS
+                .iter()
+                .filter(|o| o.commands.contains(usage.command))
+                .any(|o| o.dash.contains(&name))
     };
-    let value_optional = |name: &str| {
-        compat::OPTIONS.iter().any(|o| o.value_optional && (o.flag == name || o.aliases.contains(&name)))
+    let long_arg = |name: &str| {
+        command.get_arguments().find(|a| {
+            a.get_long() == Some(name) || a.get_all_aliases().is_some_and(|all| all.contains(&name))
+        })
+    };
+    let takes_next = |arg: &Arg| arg.get_action().takes_values() && !arg.is_require_equals_set();
+    let short_takes_next = |letters: &str| {
+        for (at, letter) in letters.char_indices() {
+            let arg = command.get_arguments().find(|a| a.get_short() == Some(letter));
+            if arg.is_some_and(takes_next) {
+                return at + letter.len_utf8() == letters.len();
+            }
+        }
+        false
     };
     let mut out: Vec<OsString> = Vec::with_capacity(args.len());
     let mut args = args.iter().peekable();
+    let mut has_model = false;
     while let Some(arg) = args.next() {
         let Some(text) = arg.to_str() else {
             out.push(arg.clone());
@@ -204,25 +220,123 @@ fn respell(args: &[OsString], command: Commands) -> Vec<OsString> {
             Some(long) => long.replace('_', "-"),
             None => match name.strip_prefix('-') {
                 Some(letters) if !letters.is_empty() && dash(letters) => letters.to_owned(),
-                _ => {
+                Some(letters) => {
+                    has_model |= letters.starts_with('m');
+                    out.push(arg.clone());
+                    if value.is_none() && short_takes_next(letters) {
+                        out.extend(args.next().cloned());
+                    }
+                    continue;
+                }
+                None => {
+                    has_model = true;
                     out.push(arg.clone());
                     continue;
                 }
             },
         };
+        has_model |= long == "model";
+        let known = long_arg(&long);
+        let optional = known.is_some_and(Arg::is_require_equals_set);
         let joined = value.map(str::to_owned).or_else(|| {
             let next = args.peek()?.to_str()?;
             let is_value = matches!(next, "on" | "off" | "auto" | "0" | "1" | "true" | "false");
-            if value_optional(&long) && is_value {
-                args.next().and_then(|a| a.to_str()).map(str::to_owned)
-            } else {
-                None
-            }
+            if optional && is_value { args.next().and_then(|a| a.to_str()).map(str::to_owned) } else { None }
         });
+        let is_whole = joined.is_some();
         out.push(match joined {
             Some(value) => format!("--{long}={value}").into(),
             None => format!("--{long}").into(),
         });
+        if !is_whole && known.is_some_and(takes_next) {
+            out.extend(args.next().cloned());
+            if long == "served-model-name" && has_model {
+                while let Some(name) = args.next_if(|next| !next.to_string_lossy().starts_with('-')) {
+                    out.extend(["--served-model-name".into(), name.clone()]);
+                }
+            }
+        }
     }
     out
+}
+
+/// llama.cpp stores keys and values in types of their own, here both have one: two different ones are refused, and
+/// that one is meant for both is said.
+fn one_kv_type(args: &[OsString]) -> Result<Option<String>> {
+    let value_of = |names: [&str; 2]| {
+        let mut found = None;
+        let mut args = args.iter().filter_map(|a| a.to_str()).peekable();
+        while let Some(arg) = args.next() {
+            let (name, value) =
+                arg.split_once('=').map_or((arg, args.peek().copied()), |(name, value)| (name, Some(value)));
+            if names.contains(&name) {
+                found = value;
+            }
+        }
+        found
+    };
+    match (value_of(["--ctk", "--cache-type-k"]), value_of(["--ctv", "--cache-type-v"])) {
+        (Some(k), Some(v)) if k != v => {
+            bail!("--cache-type-k is {k} and --cache-type-v is {v}: keys and values have one type here")
+        }
+        (Some(both), None) | (None, Some(both)) => Ok(Some(format!(
+            "--cache-type-k, --cache-type-v: keys and values have one type here; both are {both}"
+        ))),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVE: Usage =
+        Usage { name: "serve", about: "", command: Commands::SERVE, positional: &[("MODEL", "")] };
+    const RUN: Usage = Usage {
+        name: "run",
+        about: "",
+        command: Commands::RUN,
+        positional: &[("MODEL", ""), ("PROMPT", "")],
+    };
+
+    fn respelled(usage: Usage, line: &str) -> String {
+        let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        let out = respell(&args, usage, &clap_command(usage, &[]));
+        out.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// No name is given twice, whatever the command: clap checks it in debug builds.
+    #[test]
+    fn every_command_line_is_well_formed() {
+        for command in [Commands::RUN, Commands::SERVE, Commands::BENCH] {
+            clap_command(Usage { name: "x", about: "", command, positional: &[] }, &[]).debug_assert();
+        }
+    }
+
+    #[test]
+    fn options_are_respelled_and_values_are_not() {
+        for (line, expected) in [
+            ("-ngl 99 --max_tokens 3", "--ngl 99 --max-tokens 3"),
+            ("-p --snake_case=1 -fa on -fa -n 3", "-p --snake_case=1 --fa=on --fa -n 3"),
+            ("--prompt -ngl -sys -sp", "--prompt -ngl --sys -sp"),
+            ("-ep --a_b m.gguf", "-ep --a_b m.gguf"),
+            ("-n3 -- --a_b", "-n3 -- --a_b"),
+        ] {
+            assert_eq!(respelled(RUN, line), expected);
+        }
+        assert_eq!(
+            respelled(SERVE, "m.gguf --served-model-name a b --port 1"),
+            "m.gguf --served-model-name a --served-model-name b --port 1"
+        );
+        assert_eq!(respelled(SERVE, "--served-model-name a m.gguf"), "--served-model-name a m.gguf");
+    }
+
+    #[test]
+    fn keys_and_values_have_one_type() {
+        let check = |line: &str| one_kv_type(&line.split(' ').map(Into::into).collect::<Vec<_>>());
+        assert!(check("--ctk q8_0 --cache-type-v=f16").unwrap_err().to_string().contains("one type"));
+        assert_eq!(check("--ctk q8_0 --ctv q8_0").unwrap(), None);
+        assert!(check("--cache-type-k q8_0").unwrap().unwrap().contains("both are q8_0"));
+        assert_eq!(check("--kv-type q8_0").unwrap(), None);
+    }
 }

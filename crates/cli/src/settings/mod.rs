@@ -25,6 +25,7 @@ impl Commands {
     pub const SERVE: Self = Self(2);
     pub const BENCH: Self = Self(4);
     pub const LOAD: Self = Self(1 | 2 | 4);
+    pub const RUN_BENCH: Self = Self(1 | 4);
     pub const RUN_SERVE: Self = Self(1 | 2);
 
     pub fn contains(self, other: Self) -> bool {

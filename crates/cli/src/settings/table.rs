@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ingle_step::KvType;
 
-use super::value::Slot;
+use super::value::{Auto, Seed, Slot};
 use super::{Commands, Setting, Shape};
 
 macro_rules! settings {
@@ -41,15 +41,15 @@ macro_rules! settings {
 settings! {
     model: Option<PathBuf>, One, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
         "FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file.";
-    ctx_size: Option<u32>, One, LOAD, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
+    ctx_size: Auto, One, RUN_SERVE, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
         "TOKENS", default "what the model was trained for, at most 8192", "Longest sequence: prompt and answer together. 0 is all that the model was trained for.";
-    threads: Option<u32>, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
+    threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
         "N", default "all cores", "Threads that compute, for all models together.";
     kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
         "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16 or q8_0.";
-    kv_tokens: Option<u32>, One, LOAD, "kv-tokens",
+    kv_tokens: Option<u32>, One, RUN_SERVE, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
-    parallel: Option<u32>, One, RUN_SERVE, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
+    parallel: Auto, One, RUN_SERVE, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
         "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
@@ -92,7 +92,7 @@ settings! {
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
         "NAME", default "localhost and IP addresses", "Host name under which a server without keys may be addressed; may be given several times.";
-    cors_origins: Vec<String>, Many, SERVE, "cors-origin",
+    cors_origins: Vec<String>, Many, SERVE, "cors-origin", also ["cors-origins", "allowed-origins"],
         "ORIGIN", default "none", "Web origin whose pages may call the server, or `*`; may be given several times.";
     served_names: Vec<String>, Many, SERVE, "served-model-name", short 'a', also ["alias"],
         "NAME", default "the file's name", "Name of the model in the API; further ones are aliases.";
@@ -151,7 +151,7 @@ settings! {
         "X", default "5", "Mirostat's target surprise.";
     samplers: Option<String>, One, RUN_SERVE, "samplers",
         "LIST", default "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature", "The samplers in order, parted by semicolons.";
-    seed: Option<i64>, One, RUN_SERVE, "seed", short 's',
+    seed: Seed, One, RUN_SERVE, "seed", short 's',
         "N", default "drawn afresh", "Seed: the same one gives the same answer. -1 draws one.";
     stop: Vec<String>, Many, RUN, "reverse-prompt", short 'r', also ["stop"],
         "TEXT", default "none", "Text that ends the answer; may be given several times.";
@@ -161,6 +161,6 @@ settings! {
         "TOKEN±BIAS", default "none", "Change a token's logit, as in 15043+1; may be given several times.";
     special: bool, Switch, RUN, "special", dash ["sp"],
         "", default "off", "Print control tokens.";
-    json: bool, Switch, LOAD, "json",
+    json: bool, Switch, RUN_BENCH, "json",
         "", default "off", "Print for machines.";
 }

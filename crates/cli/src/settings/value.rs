@@ -19,7 +19,21 @@ macro_rules! numbers {
         }
     )*};
 }
-numbers!(u8, u16, u32, u64, usize, i32, i64);
+numbers!(u8, u16, i32);
+
+/// vLLM's short forms are read too: `32k` is 32000, `32K` is 32768; so with `m` and `M`.
+impl FromText for u32 {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let plain = text.trim();
+        let units = [('k', 1000), ('K', 1 << 10), ('m', 1_000_000), ('M', 1 << 20)];
+        let (digits, unit) = units
+            .iter()
+            .find_map(|&(letter, unit)| Some((plain.strip_suffix(letter)?, unit)))
+            .unwrap_or((plain, 1));
+        let number = digits.parse::<Self>().ok().and_then(|n| n.checked_mul(unit));
+        number.ok_or_else(|| format!("`{text}` is not a number between 0 and {}", Self::MAX))
+    }
+}
 
 impl FromText for f32 {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -71,6 +85,36 @@ impl FromText for KvType {
     }
 }
 
+/// A count that peers also write as `-1` or `auto` where the program shall choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Auto(pub Option<u32>);
+
+impl Slot for Auto {
+    fn put(&mut self, text: &str) -> Result<(), String> {
+        self.0 = match text.trim() {
+            "-1" | "auto" => None,
+            n => Some(u32::from_text(n)?),
+        };
+        Ok(())
+    }
+}
+
+/// A seed; peers write `-1` for 'draw one'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seed(pub Option<u64>);
+
+impl Slot for Seed {
+    fn put(&mut self, text: &str) -> Result<(), String> {
+        self.0 = match text.trim() {
+            "-1" => None,
+            n => Some(
+                n.parse().map_err(|_| format!("`{n}` is no seed: 0 to {}, or -1 to draw one", u64::MAX))?,
+            ),
+        };
+        Ok(())
+    }
+}
+
 /// Put a value where it belongs: set it, or append it to a list.
 pub trait Slot {
     fn put(&mut self, text: &str) -> Result<(), String>;
@@ -94,5 +138,32 @@ impl<T: FromText> Slot for Vec<T> {
     fn put(&mut self, text: &str) -> Result<(), String> {
         self.push(T::from_text(text)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_seeds_and_automatic() {
+        let count = |text| u32::from_text(text).ok();
+        assert_eq!(
+            [count("32k"), count("32K"), count("1M"), count(" 7 ")],
+            [Some(32_000), Some(32_768), Some(1 << 20), Some(7)]
+        );
+        assert_eq!([count("-1"), count("k"), count("5000000K"), count("1.5k"), count("")], [None; 5]);
+        let auto = |text| {
+            let mut slot = Auto(Some(9));
+            slot.put(text).map(|()| slot.0)
+        };
+        assert_eq!((auto("-1"), auto("auto"), auto("4")), (Ok(None), Ok(None), Ok(Some(4))));
+        assert!(auto("-2").is_err());
+        let seed = |text| {
+            let mut slot = Seed::default();
+            slot.put(text).map(|()| slot.0)
+        };
+        assert_eq!((seed("-1"), seed("18446744073709551615")), (Ok(None), Ok(Some(u64::MAX))));
+        assert!(seed("-7").is_err());
     }
 }

@@ -1,0 +1,133 @@
+//! Models that are wrong in one place each: an error that says what, or an answer; never a panic, never a long wait.
+
+use std::time::{Duration, Instant};
+
+use ingle_gguf::{GgufFile, GgufWriter, Metadata, TensorType, Value};
+use ingle_runtime::{Engine, LoadOptions, Source};
+use ingle_testkit::tiny::{Arch, Rope, TinySpec};
+
+/// One tensor, taken apart.
+#[derive(Clone)]
+struct Tensor {
+    name: String,
+    ty: TensorType,
+    dims: Vec<u64>,
+    data: Vec<u8>,
+}
+
+fn parts(spec: &TinySpec) -> (Metadata, Vec<Tensor>) {
+    let file = GgufFile::from_bytes(spec.bytes()).unwrap();
+    let tensors = file.tensors().iter().map(|t| Tensor {
+        name: t.name.clone(),
+        ty: t.ty,
+        dims: t.dims.to_vec(),
+        data: file.tensor_data(t).to_vec(),
+    });
+    let mut metadata = Metadata::default();
+    file.metadata().iter().for_each(|(key, value)| metadata.set(key, value.clone()));
+    (metadata, tensors.collect())
+}
+
+fn join(metadata: Metadata, tensors: &[Tensor]) -> Vec<u8> {
+    let mut file = GgufWriter::with_metadata(metadata);
+    for t in tensors {
+        file.tensor(&t.name, t.ty, &t.dims, t.data.clone());
+    }
+    file.to_bytes()
+}
+
+/// Whether the model answers; if it does not, the error must say something.
+fn answers(what: &str, bytes: Vec<u8>) -> bool {
+    let started = Instant::now();
+    let options = LoadOptions { n_threads: Some(1), ..LoadOptions::default() };
+    let result = Engine::load_with(&Source::Bytes(bytes), &options, &mut |_, _| {})
+        .map_err(|e| e.to_string())
+        .and_then(|engine| engine.generate("abc").max_tokens(2).run().map_err(|e| e.to_string()));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "{what}: took {took:?}");
+    if let Err(error) = &result {
+        assert!(error.len() > 10, "{what}: `{error}` says too little");
+        assert!(!error.contains("panic"), "{what}: {error}");
+    }
+    result.is_ok()
+}
+
+fn specs() -> Vec<TinySpec> {
+    let yarn = Rope::Yarn { factor: 4.0, original: 128 };
+    vec![
+        TinySpec { rope: yarn, sliding_window: Some(64), ..TinySpec::new(Arch::Llama) },
+        TinySpec::new(Arch::Qwen2),
+        TinySpec { rope: Rope::LongRope { original: 128, attn_factor: 1.1 }, ..TinySpec::new(Arch::Qwen3) },
+    ]
+}
+
+#[test]
+fn every_tensor_is_missed_and_measured() {
+    for spec in specs() {
+        let (metadata, tensors) = parts(&spec);
+        assert!(answers("whole", join(metadata.clone(), &tensors)));
+        for (i, tensor) in tensors.iter().enumerate() {
+            let what = |change: &str| format!("{}: {} {change}", spec.arch.name(), tensor.name);
+            let mut without = tensors.clone();
+            without.remove(i);
+            // A tied output and Qwen2's optional tensors may be absent.
+            let answered = answers(&what("dropped"), join(metadata.clone(), &without));
+            let optional = tensor.name.ends_with(".bias")
+                || tensor.name.starts_with("rope_")
+                || tensor.name == "output.weight";
+            assert!(!answered || optional, "{}", what("dropped"));
+            for d in 0..tensor.dims.len() {
+                for size in [0, 1, tensor.dims[d] - 1, tensor.dims[d] * 2] {
+                    let mut changed = tensors.clone();
+                    let t = &mut changed[i];
+                    t.dims[d] = size;
+                    t.data.resize(t.dims.iter().product::<u64>() as usize * 4, 0);
+                    if size == tensors[i].dims[d] || t.dims.contains(&0) && t.data.len() > 0 {
+                        continue;
+                    }
+                    let bytes = join(metadata.clone(), &changed);
+                    assert!(
+                        !answers(&what(&format!("dim {d} is {size}")), bytes),
+                        "{}",
+                        what(&format!("dim {d} is {size}"))
+                    );
+                }
+            }
+            for (ty, bytes_each) in
+                [(TensorType::F16, 2), (TensorType::I8, 1), (TensorType::I32, 4), (TensorType::F64, 8)]
+            {
+                let mut changed = tensors.clone();
+                let n: u64 = changed[i].dims.iter().product();
+                changed[i].ty = ty;
+                changed[i].data = vec![0; n as usize * bytes_each];
+                answers(&what(&format!("is {ty}")), join(metadata.clone(), &changed));
+            }
+            let mut rank = tensors.clone();
+            rank[i].dims.push(1);
+            answers(&what("has another dimension"), join(metadata.clone(), &rank));
+        }
+    }
+}
+
+#[test]
+fn every_hyperparameter_is_wrong() {
+    for spec in specs() {
+        let (metadata, tensors) = parts(&spec);
+        let keys: Vec<(String, Value)> = metadata.iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
+        for (key, value) in &keys {
+            let mut without = Metadata::default();
+            keys.iter().filter(|(k, _)| k != key).for_each(|(k, v)| without.set(k, v.clone()));
+            answers(&format!("{key} dropped"), join(without, &tensors));
+            let mut wrong =
+                vec![Value::U32(0), Value::U32(1), Value::U32(3), Value::U32(u32::MAX), Value::U64(u64::MAX)];
+            wrong.extend([Value::I32(-1), Value::I64(i64::MIN), Value::Bool(true), "text".into(), "".into()]);
+            wrong.extend([0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40, 1e38].map(Value::F32));
+            for value in wrong.into_iter().filter(|w| w != value) {
+                let what = format!("{}: {key} = {value:?}", spec.arch.name());
+                let mut changed = metadata.clone();
+                changed.set(key, value);
+                answers(&what, join(changed, &tensors));
+            }
+        }
+    }
+}
