@@ -35,9 +35,7 @@ impl Detokenizer {
     pub fn push(&mut self, id: TokenId) -> String {
         let is_control = self.tokenizer.is_control(id);
         if self.include_special || !is_control {
-            let piece = self.tokenizer.token_bytes(id);
-            let added_space = self.at_start && !is_control;
-            self.pending.extend_from_slice(piece.strip_prefix(b" ").filter(|_| added_space).unwrap_or(piece));
+            self.pending.extend_from_slice(self.tokenizer.piece(id, self.at_start));
             self.at_start &= is_control;
         }
         take_whole(&mut self.pending)

@@ -339,6 +339,14 @@ impl Tokenizer {
         self.add_space_prefix || matches!(self.model, Model::Wpm(_))
     }
 
+    /// The bytes of a token, without the space that encoding puts in front if it is `at_start` of a text. Tokens that
+    /// are matched before all else get no such space.
+    pub(crate) fn piece(&self, id: TokenId, at_start: bool) -> &[u8] {
+        let piece = self.token_bytes(id);
+        let is_matched = self.is_control(id) || self.vocab.kind(id) == Some(Kind::UserDefined);
+        piece.strip_prefix(b" ").filter(|_| at_start && !is_matched).unwrap_or(piece)
+    }
+
     /// The text of a whole encoding, invalid bytes being U+FFFD. The space that encoding puts in front is taken away
     /// again, so that `decode(encode_content(x))` is `x` (WordPiece and Unigram lose more than that).
     pub fn decode(&self, ids: &[TokenId], include_special: bool) -> String {
@@ -349,9 +357,7 @@ impl Tokenizer {
             if is_control && !include_special {
                 continue;
             }
-            let piece = self.token_bytes(id);
-            let added_space = at_start && !is_control && self.vocab.kind(id) != Some(Kind::UserDefined);
-            bytes.extend_from_slice(piece.strip_prefix(b" ").filter(|_| added_space).unwrap_or(piece));
+            bytes.extend_from_slice(self.piece(id, at_start));
             at_start &= is_control;
         }
         String::from_utf8_lossy(&bytes).into_owned()

@@ -196,6 +196,35 @@ fn streamed_text_is_the_whole_text() {
     }
 }
 
+/// A token that is matched before all else gets no space in front, so none is taken away.
+#[test]
+fn matched_text_keeps_its_space_at_the_start() {
+    let mut md = spm();
+    md.set("tokenizer.ggml.token_type", {
+        let mut types =
+            md.opt_i32s("tokenizer.ggml.token_type").expect("a list").expect("it is there").to_vec();
+        *types.last_mut().expect("not empty") = 4;
+        Value::Array(Array::I32(types))
+    });
+    let mut tokens: Vec<Vec<u8>> = md
+        .opt_strings("tokenizer.ggml.tokens")
+        .expect("a list")
+        .expect("it is there")
+        .iter()
+        .map(<[u8]>::to_vec)
+        .collect();
+    *tokens.last_mut().expect("not empty") = b"  ".to_vec();
+    md.set("tokenizer.ggml.tokens", Value::Array(Array::String(tokens.iter().collect())));
+    let t = Arc::new(tokenizer(&md));
+    for text in ["  a", " a", "a  "] {
+        let ids = t.encode_content(text);
+        let mut stream = Detokenizer::at_start(Arc::clone(&t), false);
+        let mut streamed: String = ids.iter().map(|&id| stream.push(id)).collect();
+        streamed.push_str(&stream.finish());
+        assert_eq!((streamed.as_str(), t.decode(&ids, false).as_str()), (text, text));
+    }
+}
+
 #[test]
 fn bad_metadata_is_named() {
     let error = |change: &dyn Fn(&mut Metadata)| {

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Crates by layer. Development crates (`testkit`, `xtask`) stand outside: nothing may depend on them but tests.
+/// Crates by layer. Development crates (`fuzzing`, `testkit`, `xtask`) stand outside: nothing may depend on them but tests.
 const LAYERS: &[(u32, &[&str])] = &[
     (7, &["ingle-cli"]),
     (6, &["ingle-server", "ingle-eval"]),
@@ -20,7 +20,7 @@ const LAYERS: &[(u32, &[&str])] = &[
     (1, &["ingle-chat", "ingle-kernels"]),
     (0, &["ingle-gguf", "ingle-step", "ingle-egress"]),
 ];
-const DEVELOPMENT: &[&str] = &["ingle-testkit", "ingle-xtask"];
+const DEVELOPMENT: &[&str] = &["ingle-fuzzing", "ingle-testkit", "ingle-xtask"];
 
 pub fn check(root: &Path) -> Result<()> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

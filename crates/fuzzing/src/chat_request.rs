@@ -1,0 +1,206 @@
+//! Bodies of requests.
+
+use ingle_api::RequestError;
+use ingle_api::openai::{Caller, chat, completion, sampling};
+use ingle_chat::{Principal, Request, Task};
+use serde_json::{Map, Value, json};
+
+use crate::source::Source;
+
+const FIELDS: &[&str] = &[
+    "model",
+    "messages",
+    "prompt",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "typ_p",
+    "n",
+    "best_of",
+    "stop",
+    "stop_token_ids",
+    "max_tokens",
+    "max_completion_tokens",
+    "min_tokens",
+    "seed",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "stream",
+    "stream_options",
+    "echo",
+    "suffix",
+    "user",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "add_generation_prompt",
+    "ignore_eos",
+    "skip_special_tokens",
+    "frequency_penalty",
+    "presence_penalty",
+    "repeat_penalty",
+    "repetition_penalty",
+    "repeat_last_n",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "samplers",
+    "xtc_probability",
+    "xtc_threshold",
+    "dynatemp_range",
+    "top_n_sigma",
+    "min_keep",
+    "modalities",
+    "metadata",
+    "no_such_field",
+    "",
+];
+const STRINGS: &[&str] = &[
+    "",
+    "user",
+    "assistant",
+    "system",
+    "developer",
+    "tool",
+    "function",
+    "text",
+    "hello",
+    "auto",
+    "none",
+    "top_k",
+    "temperature",
+    "dry",
+    "\u{0}",
+    "é\n",
+    "1",
+    "-1",
+    "{}",
+    "{\"a\":1}",
+    "messages",
+    "0",
+];
+
+/// A body (any bytes that start with `{`, else one made of known fields): both routes refuse it with the field's name, or
+/// give a request within the documented bounds that does not depend on the order of fields.
+pub fn chat_request(data: &[u8]) {
+    let mut source = Source::new(data);
+    let body = if data.first() == Some(&b'{') {
+        data.to_vec()
+    } else {
+        serde_json::to_vec(&invented(&mut source)).expect("values can be written")
+    };
+    let turned = serde_json::from_slice(&body).ok().and_then(|value| turned(&value));
+    check(&body, turned.as_ref(), |body| chat::parse(body, caller()).map(|call| vec![call.request]));
+    check(&body, turned.as_ref(), |body| completion::parse(body, caller()).map(|call| call.requests));
+}
+
+fn caller() -> Caller {
+    Caller { id: "r".into(), principal: Principal::local() }
+}
+
+/// The same object twice as text, once with its fields in reverse.
+fn turned(value: &Value) -> Option<[Vec<u8>; 2]> {
+    let map = value.as_object()?;
+    let reversed: Map<String, Value> = map.clone().into_iter().rev().collect();
+    Some([map, &reversed].map(|map| serde_json::to_vec(map).expect("values can be written")))
+}
+
+fn check(
+    body: &[u8],
+    turned: Option<&[Vec<u8>; 2]>,
+    parse: impl Fn(&[u8]) -> Result<Vec<Request>, RequestError>,
+) {
+    match parse(body) {
+        Ok(requests) => {
+            assert!(!requests.is_empty());
+            for request in &requests {
+                bounds(request);
+            }
+            let [same, reversed] = turned.expect("a body is an object");
+            // Written again first: numbers have one spelling then.
+            assert_eq!(parse(same), parse(reversed), "the order of fields matters");
+        }
+        Err(error) => {
+            assert!(!error.message.is_empty() && error.message.len() < 2000, "{} bytes", error.message.len());
+            assert!(!error.message.contains('\n'), "{error}");
+            assert!(error.param.is_some() || error.code == Some("invalid_json"), "{error:?} names no field");
+        }
+    }
+}
+
+fn bounds(request: &Request) {
+    assert!((1..=sampling::N_MAX).contains(&request.n));
+    assert!(request.stop.len() <= sampling::STOPS_MAX && request.stop.iter().all(|s| !s.is_empty()));
+    assert!(request.stop.iter().all(|s| s.len() <= sampling::STOP_BYTES_MAX));
+    assert!(request.logprobs.unwrap_or(0) <= 20 && request.prompt_logprobs.unwrap_or(0) <= 20);
+    assert!(request.sampling.temperature.is_none_or(|t| (0.0..=100.0).contains(&t)));
+    assert!(request.sampling.top_p.is_none_or(|p| p > 0.0 && p <= 1.0));
+    assert!(request.sampling.logit_bias.iter().all(|(_, bias)| !bias.is_nan()));
+    if let Task::Chat(input) = &request.task {
+        assert!(!input.messages.is_empty());
+    }
+}
+
+fn invented(source: &mut Source) -> Value {
+    let mut map = Map::new();
+    // Something that is right, so that what follows is looked at.
+    match source.below(3) {
+        0 => map.insert("messages".into(), json!([{"role": "user", "content": "hi"}])),
+        1 => map.insert("prompt".into(), json!("hi")),
+        _ => map.insert("messages".into(), (0..source.below(4)).map(|_| message(source)).collect()),
+    };
+    while !source.is_empty() && map.len() < 64 {
+        let name = if source.byte() == 255 { source.text() } else { source.pick(FIELDS).to_owned() };
+        let value = value(source, 3);
+        map.insert(name, value);
+    }
+    Value::Object(map)
+}
+
+fn message(source: &mut Source) -> Value {
+    const KEYS: &[&str] =
+        &["content", "name", "tool_calls", "tool_call_id", "reasoning_content", "refusal", "audio", "x"];
+    let mut map = Map::new();
+    map.insert("role".into(), json!(source.pick(STRINGS)));
+    for _ in 0..source.below(4) {
+        let key = source.pick(KEYS);
+        let value = match source.below(4) {
+            0 => json!([{"type": "text", "text": source.text()}]),
+            1 => json!([{"id": source.pick(STRINGS), "type": "function",
+                "function": {"name": "f", "arguments": source.pick(STRINGS)}}]),
+            2 => json!(source.text()),
+            _ => value(source, 2),
+        };
+        map.insert(key.into(), value);
+    }
+    Value::Object(map)
+}
+
+fn value(source: &mut Source, depth: usize) -> Value {
+    match source.below(if depth == 0 { 7 } else { 9 }) {
+        0 => Value::Null,
+        1 => json!(source.flag()),
+        2 => json!(source.byte()),
+        3 => json!(source.pick(&[0.0, 1.0, 0.5, -1.0, 1e300, -0.0, 2.0, 1e-300, 9_007_199_254_740_993.0])),
+        4 => json!(source.pick(STRINGS)),
+        5 => json!(source.text()),
+        6 => json!(source.pick(&[-1, i64::MIN, i64::MAX, 1 << 32, 128, 129])),
+        7 => (0..source.below(4)).map(|_| value(source, depth - 1)).collect(),
+        _ => {
+            let fields =
+                (0..source.below(4)).map(|_| (source.pick(STRINGS).to_owned(), value(source, depth - 1)));
+            Value::Object(fields.collect())
+        }
+    }
+}

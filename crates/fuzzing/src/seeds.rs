@@ -1,0 +1,115 @@
+//! Inputs to start from: each target's usual cases, made here so that they follow the formats.
+
+use ingle_chat::template::{BUILTIN_TEMPLATES, builtin_template};
+use ingle_gguf::{Array, GgufWriter, TensorType, Value};
+use ingle_testkit::rng::Rng;
+use ingle_testkit::tiny::CHATML;
+
+/// Every seed: target, name, bytes.
+pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut put = |target, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
+    for (name, body) in BODIES {
+        put("chat_request", name, body.as_bytes().to_vec());
+    }
+    put("gguf", "every-type", every_value_type().to_bytes());
+    put("gguf", "tensors", tensors().to_bytes());
+    put("model_header", "no-tensors", every_value_type().to_bytes());
+    for (name, source) in TEMPLATES {
+        put("template_source", name, source.as_bytes().to_vec());
+    }
+    put("template_source", "tiny", CHATML.as_bytes().to_vec());
+    for name in BUILTIN_TEMPLATES.iter().step_by(4) {
+        let source = builtin_template(name).expect("it is in the list");
+        put("template_source", name, source.as_bytes().to_vec());
+    }
+    for vocabulary in 0..22u8 {
+        let mut data = vec![vocabulary, 1];
+        data.extend("Hello hello  an\n\n12345 é 中文 e\u{301}'s ▁<think>".as_bytes());
+        data.extend(b"\xff<|im_start|>\xffab</s>\xf0\x9f\xff<|im_end|>\n");
+        put("tokenize", &format!("vocabulary-{vocabulary}"), data);
+        let mut ids = vec![vocabulary, 0];
+        ids.extend([7, 9, 1, 11 + 0xF0, 11 + 0x9F, 3, 11 + 0x98, 11 + 0x80, 11 + 0xE2, 11 + 0x82, 11 + b'x']);
+        put("detokenizer", &format!("vocabulary-{vocabulary}"), ids);
+    }
+    // The other formats are choices: random ones reach everything.
+    for seed in 0..8 {
+        for target in ["chat_request", "model_header", "scheduler", "template_vars", "tokenizer_metadata"] {
+            let mut rng = Rng::new(seed);
+            let n = 32 + rng.below(160);
+            let data = (0..n).map(|_| rng.next_u64() as u8).collect();
+            put(target, &format!("random-{seed}"), data);
+        }
+    }
+    seeds
+}
+
+const BODIES: &[(&str, &str)] = &[
+    ("small", r#"{"messages":[{"role":"user","content":"hi"}]}"#),
+    (
+        "chat",
+        r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"é"}]},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\":[1]}"}}]},{"role":"tool","tool_call_id":"c","content":"r"}],"temperature":0.5,"top_p":0.9,"n":2,"stop":["a","b"],"seed":7,"logprobs":true,"top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},"logit_bias":{"5":-100,"6":1.5},"chat_template_kwargs":{"enable_thinking":false}}"#,
+    ),
+    (
+        "completion",
+        r#"{"prompt":["a","b"],"max_tokens":5,"echo":true,"logprobs":1,"top_k":-1,"min_p":1e-3,"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"mirostat":2}"#,
+    ),
+    ("tokens", r#"{"prompt":[[1,2],[3]],"stop_token_ids":[1.0,2],"best_of":1,"ignore_eos":true,"user":"u"}"#),
+    ("odd", r#"{"a":{"b":[[],{},-0.0,1e400,"\u0000\ud83d\ude00",18446744073709551615]}}"#),
+];
+
+const TEMPLATES: &[(&str, &str)] = &[
+    (
+        "expressions",
+        "{{ (1 + 2 * 3 // 2 - 7 % 4 ** 2) ~ 'a' if messages is defined and not false else none }}{{ [1,2][::-1]|tojson }}{{ {'a': 1}.items()|list }}{{ -1.5|abs|round(1) }}",
+    ),
+    (
+        "blocks",
+        "{%- for m in messages if m.role != 'x' -%}{{ loop.index0 }}{% if loop.last %}a{% elif loop.first %}b{% else %}c{% endif %}{% endfor %}{% set ns = namespace(n=0) %}{% set ns.n = ns.n + 1 %}{% macro f(a, b=2) %}{{ caller() if caller else a ~ b }}{% endmacro %}{{ f(1) }}{% call f(1) %}x{% endcall %}{% filter upper %}y{% endfilter %}{# c #}{% raw %}{{{% endraw %}",
+    ),
+    (
+        "strings",
+        "{{ 'a\\n\\u00e9\\x41'.upper().split('x')|join(',') }}{{ '%05.2f|%s' % (1.5, 'é') }}{{ '{:>8}{0!r}'.format('a') if 0 else messages[0].content[1:-1] }}{{ messages|map(attribute='role')|unique|sort|list }}",
+    ),
+    (
+        "filters",
+        "{{ messages|selectattr('role', 'equalto', 'user')|list|length }}{{ 'a b'|title|replace('A', 'b')|indent(2)|wordcount }}{{ [3,1,2]|sort(reverse=true)|batch(2, 0)|list }}{{ strftime_now('%Y-%m-%d') }}{{ tools|tojson(indent=2) }}{{ raise_exception('no') }}",
+    ),
+];
+
+fn every_value_type() -> GgufWriter {
+    let mut file = GgufWriter::new();
+    let values = [
+        ("general.architecture", Value::from("llama")),
+        ("general.alignment", Value::U32(32)),
+        ("u8", Value::U8(1)),
+        ("i8", Value::I8(-1)),
+        ("u16", Value::U16(2)),
+        ("i16", Value::I16(-2)),
+        ("i32", Value::I32(-3)),
+        ("f32", Value::F32(0.5)),
+        ("bool", Value::Bool(true)),
+        ("u64", Value::U64(1 << 40)),
+        ("i64", Value::I64(-1)),
+        ("f64", Value::F64(0.25)),
+        ("u8s", Value::Array(Array::U8(vec![1, 2]))),
+        ("bools", Value::Array(Array::Bool(vec![true, false]))),
+        ("f32s", Value::Array(Array::F32(vec![1.0]))),
+        ("i16s", Value::Array(Array::I16(vec![-1]))),
+        ("u64s", Value::Array(Array::U64(vec![7]))),
+        ("strings", Value::Array(Array::String(["a", "", "é"].iter().collect()))),
+    ];
+    for (key, value) in values {
+        file.set(key, value);
+    }
+    file
+}
+
+fn tensors() -> GgufWriter {
+    let mut file = GgufWriter::new();
+    file.set("split.count", Value::U16(1));
+    file.tensor_f32("a", &[3, 2], &[1.0; 6]);
+    file.tensor("b", TensorType::Q8_0, &[32], vec![3; 34]);
+    file.tensor("c", TensorType::F16, &[1, 1, 2, 1], vec![4; 4]);
+    file
+}
