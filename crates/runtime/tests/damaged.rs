@@ -82,7 +82,7 @@ fn every_tensor_is_missed_and_measured() {
                     let t = &mut changed[i];
                     t.dims[d] = size;
                     t.data.resize(t.dims.iter().product::<u64>() as usize * 4, 0);
-                    if size == tensors[i].dims[d] || t.dims.contains(&0) && t.data.len() > 0 {
+                    if size == tensors[i].dims[d] || t.dims.contains(&0) && !t.data.is_empty() {
                         continue;
                     }
                     let bytes = join(metadata.clone(), &changed);
