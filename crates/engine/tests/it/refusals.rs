@@ -1,6 +1,7 @@
 //! What is refused, and in what words.
 
 use ingle_chat::{ChatInput, Message, Prompt, Provider, ProviderError, Request, Role, Sampling, Task};
+use ingle_engine::frontend::{STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX};
 use ingle_engine::{Engine, EngineConfig};
 use ingle_step::TokenId;
 use ingle_testkit::scripted::ScriptedExecutor;
@@ -58,10 +59,10 @@ fn what_is_out_of_range_is_named() {
     check(&engine, "logprobs", |r| r.logprobs = Some(21));
     check(&engine, "prompt_logprobs", |r| r.prompt_logprobs = Some(21));
     check(&engine, "stop", |r| r.stop = vec![String::new()]);
-    check(&engine, "stop", |r| r.stop = vec!["x".into(); 33]);
-    check(&engine, "stop", |r| r.stop = vec!["x".repeat(1025)]);
+    check(&engine, "stop", |r| r.stop = vec!["x".into(); STOPS_MAX + 1]);
+    check(&engine, "stop", |r| r.stop = vec!["x".repeat(STOP_BYTES_MAX + 1)]);
     check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(u32::MAX)]);
-    check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(1); 129]);
+    check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(1); STOP_TOKENS_MAX + 1]);
     check(&engine, "min_tokens", |r| r.min_tokens = 17);
     let tokens = |r: &mut Request, tokens: Vec<TokenId>| {
         let Task::Completion { prompt, .. } = &mut r.task else { unreachable!() };
@@ -85,7 +86,7 @@ fn the_extremes_that_are_allowed_work() {
     work(|r| r.sampling.logit_bias = vec![(TokenId(5), f32::NEG_INFINITY)]);
     work(|r| r.n = 128);
     work(|r| (r.logprobs, r.prompt_logprobs) = (Some(20), Some(20)));
-    work(|r| r.stop = vec!["x".repeat(1024); 32]);
+    work(|r| r.stop = vec!["x".repeat(STOP_BYTES_MAX); STOPS_MAX]);
     work(|r| r.min_tokens = 16);
 }
 
