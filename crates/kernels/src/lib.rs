@@ -30,7 +30,7 @@ pub use isa::Isa;
 pub use kv::{KvLayer, KvLayout};
 pub use matmul::{Product, matmul, matmul_swiglu};
 pub use matrix::{KernelError, Matrix};
-pub use norm::{add_rows, rms_norm_heads, rms_norm_rows};
+pub use norm::{rms_norm_heads, rms_norm_rows};
 pub use numerics::{exp, ln, powf, sin_cos};
 pub use pool::{ClaimOrder, Pool};
 pub use rope::{RopeRow, RopeStyle, RopeTable, rope_rows};

@@ -1,4 +1,4 @@
-//! Norms and row arithmetic outside of products.
+//! Norms.
 
 #![expect(unsafe_code, reason = "calls of functions that need an instruction set")]
 
@@ -42,17 +42,6 @@ pub fn rms_norm_heads(pool: &Pool, x: &mut [f32], norm: RmsNorm<'_>) {
             }
         }
     });
-}
-
-/// `x += y`, element by element.
-///
-/// # Panics
-/// If their lengths differ.
-pub fn add_rows(x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len(), "rows of one length");
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
 }
 
 /// `out = x / sqrt(mean(x²) + eps) * weight` for one row.

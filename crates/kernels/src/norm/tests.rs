@@ -33,10 +33,3 @@ fn norms_match_the_formula_with_the_same_bits_on_every_isa() {
         }
     }
 }
-
-#[test]
-fn rows_add_up() {
-    let mut x = vec![1.0, 2.0, 3.0];
-    add_rows(&mut x, &[0.5, 0.25, -3.0]);
-    assert_eq!(x, [1.5, 2.25, 0.0]);
-}

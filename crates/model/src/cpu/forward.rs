@@ -95,8 +95,10 @@ impl CpuExecutor {
             .collect();
 
         model.embed(&tokens, resized(&mut scratch.x, tokens.len() * model.n_embd));
-        scratch.rope.clear();
-        scratch.rope.extend(positions.iter().map(|&position| model.rope.row(position)));
+        scratch.rope.resize_with(positions.len(), RopeRow::default);
+        for (row, &position) in scratch.rope.iter_mut().zip(&positions) {
+            model.rope.row_into(position, row);
+        }
         let mut rows = Rows {
             pool,
             n: tokens.len(),
