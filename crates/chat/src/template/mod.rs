@@ -16,6 +16,9 @@
 //! message spells one, the whole prompt is one template segment and its tokens are those that every peer computes for
 //! the whole string. Without a list of special tokens, all outside text is content.
 //!
+//! [`Segment::Content`]: crate::Segment::Content
+//! [`Segment::Template`]: crate::Segment::Template
+//!
 //! **Safety.** There is one constructor of the environment ([`Interp`](eval::Interp)), no I/O, no clock, no loader;
 //! filters, tests and methods are fixed lists; names that start with `_` don't exist. Lists and dicts can be changed
 //! in place, as llama.cpp allows and some templates need.
@@ -43,7 +46,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::{ChatInput, Segment, Segments};
+use crate::{ChatInput, Segments};
 use eval::Interp;
 use value::{Fuel, Value};
 
@@ -217,9 +220,4 @@ impl ChatTemplate {
         }
         Ok(interp.render(&self.body, values)?.into_parts())
     }
-}
-
-/// What a raw completion prompt is: only content.
-pub fn completion_segments(prompt: &str) -> Segments {
-    std::iter::once(Segment::Content(prompt.to_owned())).collect()
 }
