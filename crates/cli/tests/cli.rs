@@ -330,6 +330,14 @@ fn bench_measures() {
     assert!(report["decode"]["file_gb_per_s"].as_f64().unwrap() > 0.0);
     assert!(report["decode"]["share_of_read_limit"].as_f64().unwrap() > 0.0);
     assert!(failure(&["bench", "--synthetic", "llama-9t:Q4_K_M"]).contains("llama-9t"));
+    assert!(failure(&["bench", "--model", tiny(), "-t", "0"]).contains("at least one thread"));
+    // A saved model never takes the place of what is no file, and a failure leaves nothing behind.
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model.gguf");
+    std::fs::create_dir(&target).unwrap();
+    let args = ["bench", "--synthetic", "qwen2.5-0.5b:Q4_0", "--save", target.to_str().unwrap()];
+    assert!(failure(&args).contains("no regular file"));
+    assert!(target.is_dir() && std::fs::read_dir(folder.path()).unwrap().count() == 1);
 }
 
 /// The stories model tells its story as an independent implementation does.
