@@ -86,14 +86,21 @@ pub fn main(args: &[OsString]) -> Result<()> {
 /// Writes a synthetic model under a temporary name first, so that the file is whole wherever it is seen.
 fn save(spec: &str, path: &Path) -> Result<()> {
     let model = Synthetic::parse(spec).context("--synthetic")?;
-    let temporary = path.with_extension("part");
+    // Renaming would put a file in the place of a device or a folder.
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        bail!("cannot write {}: it is there, and no regular file", path.display());
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".part");
     let write = || -> std::io::Result<()> {
         let mut file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&temporary)?);
         model.write(&mut file)?;
         file.into_inner()?.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    write()
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
@@ -106,6 +113,9 @@ fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
         repetitions: n("repetitions"),
         step_tokens: settings.batch_tokens.unwrap_or(STEP_TOKENS_DEFAULT) as usize,
     };
+    if settings.threads.0 == Some(0) {
+        bail!("--threads: at least one thread must compute");
+    }
     if plan.n_seqs == 0 || plan.repetitions == 0 || plan.step_tokens == 0 {
         bail!("--batch, --repetitions and --max-num-batched-tokens must be at least 1");
     }

@@ -59,6 +59,11 @@ pub fn main(args: &[OsString]) -> Result<()> {
     let prompt = prompt(&settings)?.map(|text| if settings.escape { unescape(&text) } else { text });
     let engine = load(&settings)?;
     let as_chat = engine.has_template() && !settings.raw;
+    if !as_chat && settings.system.is_some() {
+        bail!(
+            "--system-prompt needs a chat template: plain text that is continued has no place for instructions"
+        );
+    }
     match prompt {
         Some(prompt) if as_chat => one_shot(&engine, &settings, &prompt),
         Some(prompt) => completion(&engine, &settings, &prompt),
@@ -220,10 +225,9 @@ fn configure(mut generation: Generation, settings: &Settings) -> Generation {
 /// A raw prompt: the text goes on where it ends.
 fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    if !settings.no_display_prompt && !settings.json {
-        write!(out, "{prompt}")?;
-    }
-    answer(configure(engine.generate(prompt), settings), settings, &Interrupt::default(), &mut out)?;
+    let shown = if settings.no_display_prompt || settings.json { "" } else { prompt };
+    let generation = configure(engine.generate(prompt), settings);
+    answer(generation, settings, &Interrupt::default(), shown, &mut out)?;
     Ok(())
 }
 
@@ -231,7 +235,7 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
 fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
     let input = ChatInput { messages: opening(settings, Some(prompt)), ..ChatInput::default() };
     let generation = configure(engine.converse(input), settings);
-    answer(generation, settings, &Interrupt::default(), &mut std::io::stdout().lock())?;
+    answer(generation, settings, &Interrupt::default(), "", &mut std::io::stdout().lock())?;
     Ok(())
 }
 
@@ -244,15 +248,19 @@ fn opening(settings: &Settings, first: Option<&str>) -> Vec<Message> {
 /// What Ctrl-C ends: the answer that is being given, if any.
 type Interrupt = Arc<Mutex<Option<Interrupter>>>;
 
-/// Streams an answer to `out`, and returns its text. It can be ended early through `interrupt`.
+/// Streams an answer to `out`, after the text that stands `before` it, and returns it. It can be ended early through `interrupt`.
 fn answer(
     generation: Generation,
     settings: &Settings,
     interrupt: &Interrupt,
+    before: &str,
     out: &mut impl Write,
 ) -> Result<String> {
     let mut stream = generation.stream()?;
     *lock(interrupt) = Some(stream.interrupter());
+    // Only now is it known that the request is not refused.
+    write!(out, "{before}")?;
+    out.flush()?;
     let mut text = String::new();
     for piece in &mut stream {
         let piece = piece?;
@@ -351,7 +359,7 @@ fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
                 messages.push(Message::text(Role::User, line));
                 let input = ChatInput { messages: messages.clone(), ..ChatInput::default() };
                 let generation = configure(engine.converse(input), &settings);
-                match answer(generation, &settings, &interrupt, &mut std::io::stdout().lock()) {
+                match answer(generation, &settings, &interrupt, "", &mut std::io::stdout().lock()) {
                     Ok(text) => messages.push(Message::text(Role::Assistant, text)),
                     // Nobody reads the answers any more.
                     Err(error) if crate::is_broken_pipe(&error) => return Err(error),

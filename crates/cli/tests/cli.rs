@@ -154,6 +154,92 @@ fn what_contradicts_the_facts_is_refused_with_the_reason() {
     );
 }
 
+/// What is not there is refused by the name it was given, with the reason; nothing is an unknown argument.
+#[test]
+fn peers_options_are_refused_by_name_or_run() {
+    for (line, expected) in [
+        ("run -p x -hf ggml-org/gemma-3-1b-it-GGUF", "-hf: downloading models is not supported yet"),
+        ("run -p x -md draft.gguf --draft-max 16 -ngld 99", "-md: speculative decoding"),
+        ("run -p x -j {}", "-j: structured output"),
+        ("run -p x -ctk q8_0 -ctv f16", "one type"),
+        ("run -p x -sm row -ts 3,1", "-ts: it names 2 devices"),
+        ("run -p x --raw -sys y", "--system-prompt needs a chat template"),
+        ("run -p x -n -5", "--n-predict: -5"),
+        ("run -p x -s -7", "`-7` is no seed"),
+        ("serve -n 512", "-n: requests say"),
+        ("serve --embedding --pooling mean", "--embedding: "),
+        ("serve --reasoning-parser deepseek_r1", "--reasoning-parser: "),
+        ("serve --kv-cache-dtype fp8", "--kv-cache-dtype: `fp8`"),
+        ("serve --enable-auto-tool-choice", "--enable-auto-tool-choice: "),
+        ("serve --ssl-keyfile k", "--ssl-keyfile: TLS"),
+        ("serve -ot exps=CUDA0", "-ot: `exps=CUDA0`"),
+    ] {
+        let mut args: Vec<&str> = line.split(' ').collect();
+        args.extend(["-m", tiny()]);
+        let error = failure(&args);
+        assert!(error.contains(expected), "`{line}`: `{error}` does not say `{expected}`");
+    }
+    for line in [
+        "-fa -ot .ffn_.*_exps.=CPU --n-cpu-moe 9 -fit off -t -1 -np -1 -kvu --keep -1 -cb --metrics",
+        "--reasoning-format none --cache-ram 0 --prio 2 --poll 50 -lv 1 --no-perf -co -e",
+    ] {
+        let mut args = vec!["run", tiny(), "abc", "-n", "2"];
+        args.extend(line.split(' '));
+        stdout_of(&args, "");
+    }
+    let said = stdout_of(&["run", "-m", tiny(), "-n", "1", "--raw", "-p", "--snake_case=1"], "");
+    assert!(said.starts_with("--snake_case=1"), "values stay as they are: {said}");
+}
+
+#[test]
+fn where_the_prompt_and_the_model_come_from() {
+    assert!(failure(&["run"]).contains("standard input is empty"));
+    assert!(failure(&["run", "-m", tiny(), "a", "b"]).contains("`b` is one argument too many"));
+    assert!(failure(&["serve", "meta-llama/Llama-3"]).contains("there is no file `meta-llama/Llama-3`"));
+    // The command line wins over the environment.
+    let out = ingle(&["run", tiny(), "abc", "-n", "1"]).env("INGLE_MODEL", "/nonexistent").output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(stdout_of(&["run", "--help"], "").contains("[MODEL] [PROMPT]\n"));
+    // A drawn seed can be given back, however large.
+    let args = ["run", tiny(), "abc", "--raw", "-n", "2", "--json", "-s", "18446744073709551615"];
+    let report: Value = serde_json::from_str(&stdout_of(&args, "")).unwrap();
+    assert_eq!(report["seed"], u64::MAX);
+    // A refused request prints nothing.
+    let out = output(&["run", tiny(), "abc", "--raw", "-n", "2000000"], "");
+    assert!(!out.status.success() && out.stdout.is_empty());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn full_disks_and_endless_files_are_errors() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut template = tempfile::NamedTempFile::new().unwrap();
+    write!(template, "no newline at the end").unwrap();
+    let mut vars = tempfile::NamedTempFile::new().unwrap();
+    write!(vars, "{{}}").unwrap();
+    for args in [
+        &["help"][..],
+        &["version"],
+        &["settings"],
+        &["render", "--template", template.path().to_str().unwrap()],
+    ] {
+        let input = std::fs::File::open(vars.path()).unwrap();
+        let out = ingle(args).stdin(input).stdout(full()).output().unwrap();
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.contains("No space left") && !error.contains("panicked"), "{args:?}: {error}");
+    }
+    let out = ingle(&["run", tiny(), "abc", "-n", "1"]).stderr(full()).output().unwrap();
+    assert!(out.status.success(), "notes that nobody reads are no error");
+    assert!(failure(&["run", tiny(), "-f", "/dev/zero"]).contains("more than the"));
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(failure(&["show", pipe.to_str().unwrap()]).contains("not a regular file"));
+    // The cause is told once.
+    assert_eq!(failure(&["show", "/nonexistent"]).matches("No such file").count(), 1);
+}
+
 #[test]
 fn settings_come_from_flag_environment_and_file() {
     let mut config = tempfile::NamedTempFile::new().unwrap();
@@ -244,6 +330,14 @@ fn bench_measures() {
     assert!(report["decode"]["file_gb_per_s"].as_f64().unwrap() > 0.0);
     assert!(report["decode"]["share_of_read_limit"].as_f64().unwrap() > 0.0);
     assert!(failure(&["bench", "--synthetic", "llama-9t:Q4_K_M"]).contains("llama-9t"));
+    assert!(failure(&["bench", "--model", tiny(), "-t", "0"]).contains("at least one thread"));
+    // A saved model never takes the place of what is no file, and a failure leaves nothing behind.
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model.gguf");
+    std::fs::create_dir(&target).unwrap();
+    let args = ["bench", "--synthetic", "qwen2.5-0.5b:Q4_0", "--save", target.to_str().unwrap()];
+    assert!(failure(&args).contains("no regular file"));
+    assert!(target.is_dir() && std::fs::read_dir(folder.path()).unwrap().count() == 1);
 }
 
 /// The stories model tells its story as an independent implementation does.

@@ -73,7 +73,7 @@ pub enum ModelError {
     },
     /// A longer context was asked for than the model can use.
     #[error(
-        "a context of {asked} tokens is too long: the model reaches {max} (set a rope scaling to go further)"
+        "a context of {asked} tokens is too long: the model reaches {max}; ask for a shorter one"
     )]
     Context {
         /// What was asked for.

@@ -82,15 +82,17 @@ fn every_tensor_is_missed_and_measured() {
                     let t = &mut changed[i];
                     t.dims[d] = size;
                     t.data.resize(t.dims.iter().product::<u64>() as usize * 4, 0);
-                    if size == tensors[i].dims[d] || t.dims.contains(&0) && !t.data.is_empty() {
+                    if size == tensor.dims[d] {
                         continue;
                     }
-                    let bytes = join(metadata.clone(), &changed);
-                    assert!(
-                        !answers(&what(&format!("dim {d} is {size}")), bytes),
-                        "{}",
-                        what(&format!("dim {d} is {size}"))
-                    );
+                    // A tied table with more rows than there are tokens is padded, as real ones are.
+                    let padded =
+                        spec.tied && tensor.name == "token_embd.weight" && d == 1 && size > tensor.dims[d];
+                    let what = what(&format!("dim {d} is {size}"));
+                    // Beyond the original context only the long factors are read.
+                    let unread = tensor.name == "rope_factors_short.weight";
+                    let answered = answers(&what, join(metadata.clone(), &changed));
+                    assert!(!answered || padded || unread, "{what}");
                 }
             }
             for (ty, bytes_each) in

@@ -87,7 +87,7 @@ fn winning_source(
     let text = |v: &toml::Value| match v {
         toml::Value::String(s) => Ok(s.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok(v.to_string()),
-        other => bail!("configuration key `{}` cannot be a {}", setting.key, other.type_str()),
+        other => bail!("configuration key `{}` cannot be of type {}", setting.key, other.type_str()),
     };
     let values = match value {
         toml::Value::Array(items) if setting.shape == Shape::Many => {
@@ -130,6 +130,11 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
     let mut command = Command::new(usage.name)
         .bin_name(format!("ingle {}", usage.name))
         .about(usage.about)
+        .override_usage(
+            usage.positional.iter().fold(format!("ingle {} [OPTIONS]", usage.name), |line, (name, _)| {
+                format!("{line} [{name}]")
+            }),
+        )
         .no_binary_name(true)
         .args_override_self(true)
         .arg(Arg::new("config").long("config").value_name("FILE").help(

@@ -10,7 +10,9 @@ pub fn markdown() -> String {
         "# Settings\n\n\
          Each setting is a flag, an environment variable and a key of the configuration file (TOML, found at\n\
          `$INGLE_CONFIG` or `ingle/config.toml` in the configuration folder). The flag wins over the environment, the\n\
-         environment over the file. Other names of a flag are spellings that llama.cpp and vLLM use.\n\n\
+         environment over the file. Other names of a flag are spellings that llama.cpp and vLLM use; `_` may stand for `-`\n\
+         in them. What may be given several times is an array in the file, and one value in the environment. Switches\n\
+         take `true` or `false` there. Counts may be written `32k` (32000) or `32K` (32768).\n\n\
          This page is written by `ingle settings --markdown`; a test compares the two.\n\n\
          | flag | other names | environment | key | for | default | what it does |\n\
          |---|---|---|---|---|---|---|\n",
