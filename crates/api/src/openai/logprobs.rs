@@ -13,6 +13,13 @@ fn finite(logprob: f32) -> f32 {
     if logprob.is_nan() { LOGPROB_MIN } else { logprob.clamp(LOGPROB_MIN, 0.0) }
 }
 
+/// As [`finite`], for places that hold JSON values: those are wide numbers, and a narrow one that is merely widened is
+/// written with more digits than it has (and than the other lists show).
+fn finite_value(logprob: f32) -> f64 {
+    let narrow = finite(logprob);
+    narrow.to_string().parse().unwrap_or(f64::from(narrow))
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -112,7 +119,7 @@ impl CompletionLogprobs {
             let others = token.top.iter().map(|(_, bytes, logprob)| (&bytes[..], *logprob));
             // Different tokens can have one text (bytes that are no character); the likelier one stays.
             for (bytes, logprob) in others.chain([(&token.bytes[..], own)]) {
-                top.entry(text(bytes)).or_insert_with(|| Value::from(finite(logprob)));
+                top.entry(text(bytes)).or_insert_with(|| Value::from(finite_value(logprob)));
             }
             top
         }));
@@ -123,7 +130,7 @@ impl CompletionLogprobs {
 /// One candidate at one place of a prompt, keyed by token id in `prompt_logprobs`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PromptLogprob {
-    logprob: f32,
+    logprob: f64,
     /// Only known for the prompt's own token, and for the alternatives from their place in the list.
     rank: u32,
     decoded_token: String,
@@ -132,8 +139,12 @@ pub struct PromptLogprob {
 /// `prompt_logprobs`: per prompt token its own entry and the likeliest ones; null for the first.
 pub(crate) fn prompt_logprobs(tokens: &[TokenLogprob]) -> Vec<Option<Map<String, Value>>> {
     let entry = |bytes: &[u8], logprob: f32, rank: u32| {
-        serde_json::to_value(PromptLogprob { logprob: finite(logprob), rank, decoded_token: text(bytes) })
-            .expect("a plain struct")
+        serde_json::to_value(PromptLogprob {
+            logprob: finite_value(logprob),
+            rank,
+            decoded_token: text(bytes),
+        })
+        .expect("a plain struct")
     };
     let key = |id: TokenId| id.0.to_string();
     let place = |token: &TokenLogprob| {
@@ -145,4 +156,28 @@ pub(crate) fn prompt_logprobs(tokens: &[TokenLogprob]) -> Vec<Option<Map<String,
         Some(map)
     };
     tokens.iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_write_the_same_number() {
+        let logprob = -2.412_136_8_f32;
+        let token = TokenLogprob {
+            token: TokenId(7),
+            bytes: b"a".to_vec(),
+            logprob: Some(logprob),
+            rank: 1,
+            top: vec![(TokenId(7), b"a".to_vec(), logprob)],
+        };
+        let mut list = CompletionLogprobs::default();
+        list.extend(std::slice::from_ref(&token), &mut TextOffset::default());
+        let text = serde_json::to_string(&list).unwrap();
+        assert_eq!(text.matches("-2.4121368").count(), 2, "{text}");
+        assert_eq!(text.matches("-2.41213679").count(), 0, "{text}");
+        let prompt = serde_json::to_string(&prompt_logprobs(&[token])).unwrap();
+        assert!(prompt.contains("\"logprob\":-2.4121368,"), "{prompt}");
+    }
 }
