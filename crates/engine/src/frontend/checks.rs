@@ -17,11 +17,11 @@ pub const PROMPT_LOGPROBS_ENTRIES_MAX: usize = 1 << 18;
 /// The most prompt tokens over all answers to one request: each answer keeps its own history.
 pub const CHOICE_TOKENS_MAX: usize = 1 << 20;
 /// The most stop strings.
-pub const STOPS_MAX: usize = 32;
+pub const STOPS_MAX: usize = 64;
 /// The longest stop string.
 pub const STOP_BYTES_MAX: usize = 1024;
 /// The most stop tokens.
-pub const STOP_TOKENS_MAX: usize = 128;
+pub const STOP_TOKENS_MAX: usize = 1024;
 /// The most DRY sequence breakers.
 pub const DRY_BREAKERS_MAX: usize = 64;
 /// The longest DRY sequence breaker.

@@ -58,10 +58,10 @@ fn what_is_out_of_range_is_named() {
     check(&engine, "logprobs", |r| r.logprobs = Some(21));
     check(&engine, "prompt_logprobs", |r| r.prompt_logprobs = Some(21));
     check(&engine, "stop", |r| r.stop = vec![String::new()]);
-    check(&engine, "stop", |r| r.stop = vec!["x".into(); 33]);
+    check(&engine, "stop", |r| r.stop = vec!["x".into(); 65]);
     check(&engine, "stop", |r| r.stop = vec!["x".repeat(1025)]);
     check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(u32::MAX)]);
-    check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(1); 129]);
+    check(&engine, "stop_token_ids", |r| r.stop_token_ids = vec![TokenId(1); 1025]);
     check(&engine, "min_tokens", |r| r.min_tokens = 17);
     let tokens = |r: &mut Request, tokens: Vec<TokenId>| {
         let Task::Completion { prompt, .. } = &mut r.task else { unreachable!() };
@@ -130,4 +130,13 @@ fn what_does_not_fit_the_context_is_refused_with_counts() {
     check(&engine, 32, None, 32);
     check(&engine, 30, Some(3), 32);
     ask(&engine, Request { max_tokens: None, ..completion(&"x".repeat(20)) }).unwrap();
+}
+
+#[test]
+fn what_the_api_takes_is_not_too_many() {
+    let engine = start(executor(), EngineConfig::default());
+    let mut request = completion("hello");
+    request.stop = (0..64).map(|i| format!("stop {i}")).collect();
+    request.stop_token_ids = (0..1024).map(|i| TokenId(i % N_VOCAB as u32)).collect();
+    assert!(ask(&engine, request).is_ok());
 }
