@@ -26,6 +26,13 @@ pub(crate) struct BoundedBody {
     _share: Option<OwnedSemaphorePermit>,
 }
 
+impl BoundedBody {
+    /// Whether work on the whole of it must not be done where it would keep others waiting.
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > INLINE_BYTES_MAX
+    }
+}
+
 /// Reads a JSON body.
 pub(crate) async fn read_json(
     app: &App,
@@ -73,7 +80,7 @@ pub(crate) async fn parse<T: Send + 'static>(
     body: BoundedBody,
     parse: impl FnOnce(&[u8]) -> Result<T, RequestError> + Send + 'static,
 ) -> Result<T, Failure> {
-    if body.bytes.len() <= INLINE_BYTES_MAX {
+    if !body.is_large() {
         return Ok(parse(&body.bytes)?);
     }
     let parsed = tokio::task::spawn_blocking(move || parse(&body.bytes)).await;

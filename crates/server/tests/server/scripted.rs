@@ -28,6 +28,8 @@ pub struct Scripted {
     pub live: Arc<AtomicUsize>,
     /// Streams that were ever started.
     pub started: AtomicUsize,
+    /// How many streams there may be; 0 is no limit.
+    pub room: AtomicUsize,
 }
 
 enum Scene {
@@ -192,6 +194,7 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(Scene::Hang);
             return Ok(scenes);
         }
+        b"!busy" => std::thread::sleep(Duration::from_millis(700)),
         b"!slow" => scenes.push_back(Scene::Pause(Duration::from_millis(700))),
         _ => {}
     }
@@ -210,6 +213,10 @@ impl Provider for Scripted {
     fn start(&self, request: Request) -> StartFuture<'_> {
         Box::pin(async move {
             let scenes = scenes(&request)?;
+            let (room, live) = (self.room.load(Ordering::SeqCst), self.live.load(Ordering::SeqCst));
+            if room > 0 && live >= room {
+                return Err(ProviderError::Overloaded { waiting: live, retry_after: Duration::from_secs(1) });
+            }
             self.started.fetch_add(1, Ordering::SeqCst);
             self.live.fetch_add(1, Ordering::SeqCst);
             let stream: DeltaStream = Box::pin(Play { scenes, sleep: None, live: self.live.clone() });
