@@ -26,11 +26,14 @@ const N_SHARED_SHORT: usize = 40;
 /// In this variable a test tells the copy of itself that it starts to print a digest.
 const DIGEST: &str = "INGLE_TEST_SAME_BYTES_DIGEST";
 
+/// A token's id, the bits of its log-probability, its rank, and ids and bits of the likeliest.
+type Token = (u32, u32, u32, Vec<(u32, u32)>);
+
 /// Everything about an answer that must not depend on circumstances.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Bytes {
     text: Vec<String>,
-    tokens: Vec<(u32, u32, u32, Vec<(u32, u32)>)>,
+    tokens: Vec<Token>,
     reasons: Vec<String>,
 }
 
