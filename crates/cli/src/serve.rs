@@ -43,7 +43,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
     check_model(&settings)?;
     let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(settings, config))
+    let result = runtime.block_on(serve(settings, config));
+    // Not the drop, which would wait for a model that is still being loaded.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
@@ -62,7 +65,7 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let progress = slot.clone();
     let loading = tokio::task::spawn_blocking(move || load(&settings, &progress));
-    let running = tokio::spawn(server.run(async {
+    let mut running = tokio::spawn(server.run(async {
         stop_requested().await;
         say!("stopping: streams may finish; a second signal stops at once");
         tokio::spawn(async {
@@ -70,7 +73,12 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
             std::process::exit(130);
         });
     }));
-    let engine = match loading.await.context("loading the model failed")? {
+    let loaded = tokio::select! {
+        loaded = loading => loaded,
+        // Stopped before there is a model: nobody waits for it any more.
+        stopped = &mut running => return stopped.context("the server failed"),
+    };
+    let engine = match loaded.context("loading the model failed")? {
         Ok(engine) => engine,
         Err(error) => {
             running.abort();

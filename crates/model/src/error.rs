@@ -72,9 +72,7 @@ pub enum ModelError {
         arch: &'static str,
     },
     /// A longer context was asked for than the model can use.
-    #[error(
-        "a context of {asked} tokens is too long: the model reaches {max}; ask for a shorter one"
-    )]
+    #[error("a context of {asked} tokens is too long: the model reaches {max}; ask for a shorter one")]
     Context {
         /// What was asked for.
         asked: usize,

@@ -1,23 +1,53 @@
 //! The pieces of one reply's answers, as one stream that is counted, timed, and ended in exactly one way.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderError, Request};
-use tokio::runtime::Handle;
+use tokio::time::Sleep;
 
 use crate::App;
 use crate::error::Failure;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
 
+/// Prompts of one body that are with the provider at a time: a long list must not take the places in its queue that
+/// are there for all, and can be longer than the queue.
+const PROMPTS_AT_ONCE: usize = 64;
+/// How long a prompt of a list waits before it knocks again at a full queue.
+const KNOCK_PAUSE: Duration = Duration::from_millis(200);
+/// How often it does so in a row before the body is refused after all.
+const KNOCKS_MAX: u32 = 300;
+
+/// A request on its way to the provider.
+type Starting = Pin<Box<dyn Future<Output = Result<DeltaStream, Failure>> + Send>>;
+
+/// What a body asks for.
+pub(crate) struct Call {
+    /// They differ only in their prompts. Not empty.
+    pub requests: Vec<Request>,
+    /// Whether reading the prompts (as tokens) is so much work that others must not wait for it.
+    pub is_large: bool,
+}
+
 /// The answers to all prompts of a request. Dropping it aborts what still runs.
 pub(crate) struct Answer {
     app: Arc<App>,
-    /// Per prompt; `None` once it is complete.
+    provider: Arc<dyn Provider>,
+    is_large: bool,
+    /// Per prompt; `None` before it starts and once it is complete.
     streams: Vec<Option<DeltaStream>>,
+    /// Prompts that are not started, with their numbers.
+    waiting: VecDeque<(usize, Request)>,
+    /// The first of them on its way.
+    starting: Option<Starting>,
+    /// Runs while the provider's queue is full.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// How often in a row it was full.
+    knocks: u32,
     /// Where to look next, so that no prompt's answer starves another's.
     next: usize,
     /// Resolves when answers must end.
@@ -31,31 +61,42 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Starts all requests, which differ only in their prompts. Either all are admitted or none runs. To start one may
-    /// take work in proportion to its text (template, tokens): `large` ones are started where nobody waits for it.
+    /// Starts as many requests as may run together; the others follow as those end. If one of the former is invalid,
+    /// or if there is no room for the first, none runs.
     pub async fn start(
         app: &Arc<App>,
-        provider: &Arc<dyn Provider>,
+        provider: Arc<dyn Provider>,
         started: Instant,
-        requests: Vec<Request>,
-        large: bool,
+        call: Call,
     ) -> Result<Self, Failure> {
+        let Call { requests, is_large } = call;
         let n = requests.first().map_or(1, |r| r.n as usize);
-        let mut streams = Vec::with_capacity(requests.len());
-        for request in requests {
-            let stream = if large {
-                let (provider, runtime) = (provider.clone(), Handle::current());
-                let start = move || runtime.block_on(provider.start(request));
-                tokio::task::spawn_blocking(start).await.map_err(|_| Failure::Panicked)??
-            } else {
-                provider.start(request).await?
-            };
-            streams.push(Some(stream));
+        let mut streams: Vec<Option<DeltaStream>> = requests.iter().map(|_| None).collect();
+        let mut waiting: VecDeque<(usize, Request)> = requests.into_iter().enumerate().collect();
+        let mut pause = None;
+        while let Some((prompt, request)) = waiting.front()
+            && *prompt < PROMPTS_AT_ONCE
+        {
+            match start_one(app, &provider, request, is_large).await {
+                Ok(stream) => streams[*prompt] = Some(stream),
+                Err(Failure::Provider(ProviderError::Overloaded { .. })) if *prompt > 0 => {
+                    pause = Some(Box::pin(tokio::time::sleep(KNOCK_PAUSE)));
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            }
+            waiting.pop_front();
         }
         Ok(Self {
             last_text: vec![None; n * streams.len()],
             app: app.clone(),
+            provider,
+            is_large,
             streams,
+            waiting,
+            starting: None,
+            pause,
+            knocks: 0,
             next: 0,
             ending: Box::pin(app.phases.reached(Phase::Ending)),
             started,
@@ -72,6 +113,9 @@ impl Answer {
         }
         if self.ending.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(self.fail(Failure::ShuttingDown))));
+        }
+        if let Err(failure) = self.poll_waiting(cx) {
+            return Poll::Ready(Some(Err(self.fail(failure))));
         }
         let n_streams = self.streams.len();
         for step in 0..n_streams {
@@ -91,7 +135,7 @@ impl Answer {
                 Err(e) => Err(self.fail(e.into())),
             }));
         }
-        if self.streams.iter().all(Option::is_none) {
+        if self.waiting.is_empty() && self.streams.iter().all(Option::is_none) {
             self.outcome = Some(Outcome::Finished);
             return Poll::Ready(None);
         }
@@ -103,9 +147,44 @@ impl Answer {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Starts prompts that wait, as far as they may.
+    fn poll_waiting(&mut self, cx: &mut Context) -> Result<(), Failure> {
+        while let Some((prompt, request)) = self.waiting.front() {
+            if let Some(pause) = &mut self.pause
+                && pause.as_mut().poll(cx).is_pending()
+            {
+                return Ok(());
+            }
+            self.pause = None;
+            if self.starting.is_none() && self.streams.iter().flatten().count() >= PROMPTS_AT_ONCE {
+                return Ok(());
+            }
+            let starting = self
+                .starting
+                .get_or_insert_with(|| start_one(&self.app, &self.provider, request, self.is_large));
+            let Poll::Ready(result) = starting.as_mut().poll(cx) else { return Ok(()) };
+            self.starting = None;
+            match result {
+                Ok(stream) => {
+                    self.streams[*prompt] = Some(stream);
+                    self.waiting.pop_front();
+                    self.knocks = 0;
+                }
+                Err(Failure::Provider(ProviderError::Overloaded { .. })) if self.knocks < KNOCKS_MAX => {
+                    self.knocks += 1;
+                    self.pause = Some(Box::pin(tokio::time::sleep(KNOCK_PAUSE)));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
     fn fail(&mut self, failure: Failure) -> Failure {
         self.outcome = Some(Outcome::Failed);
         self.streams.clear();
+        self.waiting.clear();
+        self.starting = None;
         failure
     }
 
@@ -148,6 +227,24 @@ impl Answer {
             _ => {}
         }
     }
+}
+
+/// Gives a request to the provider. A large one goes on a thread of its own, one at a time: to turn megabytes of text
+/// into tokens takes seconds, in which the server's few threads could do nothing else.
+fn start_one(app: &Arc<App>, provider: &Arc<dyn Provider>, request: &Request, is_large: bool) -> Starting {
+    let (app, provider, request) = (app.clone(), provider.clone(), request.clone());
+    Box::pin(async move {
+        if !is_large {
+            return Ok(provider.start(request).await?);
+        }
+        let turn = app.large_start.clone().acquire_owned().await.expect("never closed");
+        let runtime = tokio::runtime::Handle::current();
+        let started = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            runtime.block_on(provider.start(request))
+        });
+        Ok(started.await.map_err(|_| Failure::Panicked)??)
+    })
 }
 
 impl Drop for Answer {

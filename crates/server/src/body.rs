@@ -27,7 +27,7 @@ pub(crate) struct BoundedBody {
 }
 
 impl BoundedBody {
-    /// Whether work on all of it would make others wait.
+    /// Whether work on the whole of it must not be done where it would keep others waiting.
     pub fn is_large(&self) -> bool {
         self.bytes.len() > INLINE_BYTES_MAX
     }

@@ -6,11 +6,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -133,13 +137,21 @@ trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 async fn serve_connection(stream: Pin<Box<dyn Stream>>, router: Router, app: Arc<App>) {
-    let stream = Stalling { stream, limit: app.config.io_timeout, stalled: None };
+    let busy = Arc::new(AtomicBool::new(false));
+    let stream =
+        Watched { stream, limit: app.config.io_timeout, stalled: None, app: app.clone(), busy: busy.clone() };
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let busy = Busy::new(&busy);
+        let reply = router.call(request);
+        async move { reply.await.map(|reply| reply.map(|body| BusyBody { body, _busy: busy })) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.io_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let mut draining = pin!(app.phases.reached(Phase::Draining));
     let mut closed = pin!(app.phases.reached(Phase::Closed));
@@ -161,16 +173,63 @@ async fn serve_connection(stream: Pin<Box<dyn Stream>>, router: Router, app: Arc
     }
 }
 
+/// Says that a connection has a request whose reply is not complete.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn new(busy: &Arc<AtomicBool>) -> Self {
+        busy.store(true, Ordering::Relaxed);
+        Self(busy.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A reply's body; its connection is busy until it is sent.
+struct BusyBody {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for BusyBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A socket whose peer must take what is written within a time limit: a client that stops reading would otherwise
-/// hold its answer, and the KV blocks behind it, for ever.
-struct Stalling {
+/// hold its answer, and the KV blocks behind it, for ever. And one that has nothing more to read once the server
+/// shuts down and no request is being answered: who has connected and asked nothing yet, or half of something, would
+/// otherwise hold up the shutdown until its own time limit.
+struct Watched {
     stream: Pin<Box<dyn Stream>>,
     limit: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    app: Arc<App>,
+    /// Whether a request is being answered.
+    busy: Arc<AtomicBool>,
 }
 
-impl Stalling {
+impl Watched {
     fn watch<T>(&mut self, cx: &mut Context, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stalled = None;
@@ -184,13 +243,19 @@ impl Stalling {
     }
 }
 
-impl AsyncRead for Stalling {
+impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context, buf: &mut ReadBuf) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
+        let polled = self.stream.as_mut().poll_read(cx, buf);
+        // The connection's task is woken when draining begins, so this is looked at then.
+        let awaited = self.busy.load(Ordering::Relaxed) || self.stalled.is_some();
+        if polled.is_pending() && !awaited && self.app.phases.now() != Phase::Running {
+            return Poll::Ready(Ok(())); // as if the peer had closed
+        }
+        polled
     }
 }
 
-impl AsyncWrite for Stalling {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = self.stream.as_mut().poll_write(cx, buf);
         self.watch(cx, polled)

@@ -44,6 +44,8 @@ struct App {
     phases: Phases,
     /// Bytes of request bodies in memory, in KiB.
     body_budget: Arc<Semaphore>,
+    /// The turn of large prompts to become tokens.
+    large_start: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -77,6 +79,7 @@ impl Server {
             metrics: metrics::Metrics::default(),
             phases: Phases::new(),
             body_budget: Arc::new(Semaphore::new(config.bodies_bytes_max / 1024)),
+            large_start: Arc::new(Semaphore::new(1)),
             started: Instant::now(),
             config,
         };

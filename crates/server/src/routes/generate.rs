@@ -14,7 +14,7 @@ use ingle_chat::{Provider, ProviderError, Request};
 
 use super::{Context, Reply, now, unique};
 use crate::App;
-use crate::answer::Answer;
+use crate::answer::{Answer, Call};
 use crate::body::{parse, read_json};
 use crate::error::{Failure, json};
 use crate::names::resolve;
@@ -30,17 +30,19 @@ pub(super) async fn chat(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
-    let large = body.is_large();
+    let is_large = body.is_large();
     let caller = caller("chatcmpl", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call.request, call.streaming));
-        return stream(&app, &provider, &context, vec![call.request], large, encoder).await;
+        let call = Call { requests: vec![call.request], is_large };
+        return stream(&app, provider, &context, call, encoder).await;
     }
     let mut collector = ChatCollector::new(envelope, &call.request);
-    let mut answer = Answer::start(&app, &provider, context.started, vec![call.request], large).await?;
+    let call = Call { requests: vec![call.request], is_large };
+    let mut answer = Answer::start(&app, provider, context.started, call).await?;
     while let Some(piece) = answer.next().await {
         collector.push(&piece?.1);
     }
@@ -55,17 +57,19 @@ pub(super) async fn completions(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
-    let large = body.is_large();
+    let is_large = body.is_large();
     let caller = caller("cmpl", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, &mut call.requests)?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
-        return stream(&app, &provider, &context, call.requests, large, encoder).await;
+        let call = Call { requests: call.requests, is_large };
+        return stream(&app, provider, &context, call, encoder).await;
     }
     let mut collector = CompletionCollector::new(envelope, &call);
-    let mut answer = Answer::start(&app, &provider, context.started, call.requests, large).await?;
+    let call = Call { requests: call.requests, is_large };
+    let mut answer = Answer::start(&app, provider, context.started, call).await?;
     while let Some(piece) = answer.next().await {
         let (prompt, delta) = piece?;
         collector.push(prompt, &delta);
@@ -109,13 +113,12 @@ fn address(
 
 async fn stream(
     app: &Arc<App>,
-    provider: &Arc<dyn Provider>,
+    provider: Arc<dyn Provider>,
     context: &Context,
-    requests: Vec<Request>,
-    large: bool,
+    call: Call,
     encoder: Box<dyn StreamEncoder>,
 ) -> Reply {
-    let answer = Answer::start(app, provider, context.started, requests, large).await?;
+    let answer = Answer::start(app, provider, context.started, call).await?;
     Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response())
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -36,8 +37,10 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Reply {
     Ok(reply(StatusCode::OK, list.into_json()))
 }
 
-pub(super) async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Reply {
+pub(super) async fn model(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>) -> Reply {
     let provider = provider(&app)?;
+    // A name that is no text is no model's.
+    let Ok(Path(id)) = id else { return Err(Failure::NotFound) };
     let all = listed(&app.config, &*provider);
     match all.iter().find(|(name, _)| *name == id) {
         Some((name, info)) => Ok(reply(StatusCode::OK, Model::new(name, info).into_json())),

@@ -129,3 +129,36 @@ async fn default_length() {
     assert_eq!(reply["usage"]["completion_tokens"], 16);
     assert_eq!(reply["choices"][0]["finish_reason"], "length");
 }
+
+#[tokio::test]
+async fn long_lists_of_prompts_wait_for_room() {
+    let server = start().await;
+    server.provider.room.store(3, std::sync::atomic::Ordering::SeqCst);
+    let prompts: Vec<String> = (0..10).map(|i| format!("p{i}")).collect();
+    for stream in [false, true] {
+        let body = json!({ "prompt": prompts, "max_tokens": 20, "stream": stream });
+        let reply = server.post_json("/v1/completions", body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        for prompt in &prompts {
+            assert!(stream || reply.body.contains(&format!("You said: {prompt}")), "{}", reply.body);
+        }
+        assert!(!reply.body.contains("\"error\""), "{}", reply.body);
+        assert!(!stream || reply.body.ends_with("data: [DONE]\n\n"), "{}", reply.body);
+        server.idle().await;
+    }
+    // More than run together, with all the room there is.
+    server.provider.room.store(0, std::sync::atomic::Ordering::SeqCst);
+    let prompts: Vec<String> = (0..200).map(|i| format!("p{i}")).collect();
+    let reply = server.post_json("/v1/completions", json!({ "prompt": prompts, "max_tokens": 20 })).await;
+    let choices = reply.json()["choices"].as_array().expect("choices").clone();
+    assert_eq!(choices.len(), 200);
+    for (i, choice) in choices.iter().enumerate() {
+        assert_eq!(
+            (choice["index"].as_u64(), choice["text"].as_str()),
+            (Some(i as u64), Some(&*format!("You said: p{i}")))
+        );
+    }
+    // No room for the first is no room.
+    let busy = server.post_json("/v1/completions", json!({ "prompt": ["!overloaded", "x"] })).await;
+    assert_eq!(busy.status, 429);
+}

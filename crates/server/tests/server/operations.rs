@@ -1,8 +1,6 @@
 //! Health, metrics, keys, exposure, going away, shutting down.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ingle_server::{Alias, ServeError, ServerConfig, check_exposure};
@@ -377,28 +375,6 @@ async fn idle_connections_do_not_hold_up_shutdown() {
 }
 
 #[tokio::test]
-async fn starting_a_large_request_makes_nobody_wait() {
-    let server = Arc::new(start().await);
-    let mut large: Value = serde_json::from_str(&body("!prepare", false)).expect("JSON");
-    large["metadata"] = json!({ "filler": "x".repeat(300 * 1024) });
-    let asked = tokio::spawn({
-        let server = server.clone();
-        async move { server.post_json(CHAT, large).await }
-    });
-    let begun = Instant::now();
-    while !server.provider.preparing.load(Ordering::SeqCst) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(4),
-            "the request never started, or held up this thread"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(server.get("/health").await.status, 200);
-    assert!(server.provider.preparing.swap(false, Ordering::SeqCst), "health was answered meanwhile");
-    assert_eq!(asked.await.expect("a reply").status, 200);
-}
-
-#[tokio::test]
 async fn bodies_share_their_memory() {
     let config = ServerConfig { body_bytes_max: 64 << 10, bodies_bytes_max: 64 << 10, ..config() };
     let server = start_with(config, true).await;
@@ -452,4 +428,53 @@ async fn unix_socket() {
     stop.send(()).unwrap();
     task.await.unwrap();
     assert!(!path.exists(), "the socket is removed");
+}
+
+#[tokio::test]
+async fn connections_without_a_request_do_not_hold_up_shutdown() {
+    let mut server = start().await;
+    let mut silent = server.connect().await;
+    let mut half_a_head = server.connect().await;
+    half_a_head.write_all(b"POST /v1/comp").await.unwrap();
+    // One that has been served and begins to ask again.
+    let mut again = server.connect().await;
+    again.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    read_until(&mut again, "live").await;
+    again.write_all(b"GET /hea").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = Instant::now();
+    server.begin_stop();
+    for client in [&mut silent, &mut half_a_head, &mut again] {
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+    }
+    server.stopped().await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// On one thread, so that work which keeps it shows.
+#[tokio::test]
+async fn large_prompts_do_not_keep_others_waiting() {
+    let server = start().await;
+    let large = json!({ "prompt": "!busy", "user": "y".repeat(300_000) }).to_string();
+    let pages = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..20 {
+            let begun = Instant::now();
+            assert_eq!(server.get("/health/live").await.status, 200);
+            slowest = slowest.max(begun.elapsed());
+        }
+        slowest
+    };
+    let (reply, slowest) = tokio::join!(server.post("/v1/completions", &large), pages);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_refused_in_json() {
+    let server = start().await;
+    let reply = server.get("/v1/models/%ff").await;
+    assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (404, Some("unknown_route")));
 }

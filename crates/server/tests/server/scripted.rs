@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_chat::{
@@ -28,20 +28,8 @@ pub struct Scripted {
     pub live: Arc<AtomicUsize>,
     /// Streams that were ever started.
     pub started: AtomicUsize,
-    /// Whether the prompt `!prepare` occupies a thread right now. Clear it to let that end.
-    pub preparing: AtomicBool,
-}
-
-impl Scripted {
-    /// Work that a provider does before it can answer.
-    fn prepare(&self) {
-        self.preparing.store(true, Ordering::SeqCst);
-        let begun = Instant::now();
-        while self.preparing.load(Ordering::SeqCst) && begun.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.preparing.store(false, Ordering::SeqCst);
-    }
+    /// How many streams there may be; 0 is no limit.
+    pub room: AtomicUsize,
 }
 
 enum Scene {
@@ -206,6 +194,7 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(Scene::Hang);
             return Ok(scenes);
         }
+        b"!busy" => std::thread::sleep(Duration::from_millis(700)),
         b"!slow" => scenes.push_back(Scene::Pause(Duration::from_millis(700))),
         _ => {}
     }
@@ -223,10 +212,11 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
 impl Provider for Scripted {
     fn start(&self, request: Request) -> StartFuture<'_> {
         Box::pin(async move {
-            if prompt_bytes(&request) == b"!prepare" {
-                self.prepare();
-            }
             let scenes = scenes(&request)?;
+            let (room, live) = (self.room.load(Ordering::SeqCst), self.live.load(Ordering::SeqCst));
+            if room > 0 && live >= room {
+                return Err(ProviderError::Overloaded { waiting: live, retry_after: Duration::from_secs(1) });
+            }
             self.started.fetch_add(1, Ordering::SeqCst);
             self.live.fetch_add(1, Ordering::SeqCst);
             let stream: DeltaStream = Box::pin(Play { scenes, sleep: None, live: self.live.clone() });
