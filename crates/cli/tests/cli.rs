@@ -106,6 +106,16 @@ fn a_seed_repeats_an_answer_and_json_tells_it() {
     assert_ne!(one["text"], ask("8")["text"]);
 }
 
+/// The README's first command, `cargo run`, needs one binary among the workspace's default members.
+#[test]
+fn cargo_run_has_one_binary() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    let manifest: toml::Table = std::fs::read_to_string(manifest).unwrap().parse().unwrap();
+    let members = manifest["workspace"]["default-members"].as_array().unwrap();
+    let has = |name: &str| members.iter().any(|m| m.as_str() == Some(name));
+    assert!(has("crates/cli") && !has("crates/xtask"));
+}
+
 /// Command lines as people write them for llama.cpp's programs.
 #[test]
 fn llama_cli_lines_run() {
