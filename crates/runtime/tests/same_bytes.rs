@@ -3,6 +3,7 @@
 //! with too little memory for all, on any number of threads and on any instruction set.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
 
 use futures_executor::{block_on, block_on_stream};
 use ingle_chat::{
@@ -148,7 +149,11 @@ fn cached(answers: &[(Bytes, Usage)]) -> u64 {
     answers.iter().map(|(_, usage)| usage.cached_tokens).sum()
 }
 
+/// Models of a process share its pool; these tests want pools of different sizes, so they take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn check_type(ty: TensorType, kv_type: KvType) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let requests = requests(N_SHARED, 29);
     let options = |n_threads: usize| LoadOptions { n_threads: Some(n_threads), ..LoadOptions::default() };
     let alone = in_turn(&load(ty, kv_type, LoadOptions { no_prefix_cache: true, ..options(1) }), &requests);
@@ -165,6 +170,8 @@ fn check_type(ty: TensorType, kv_type: KvType) {
     let warm = in_turn(&engine, &requests);
     check(&what("in turn, warm"), &warm, &alone);
     assert!(cached(&warm) > 3 * 2000, "the cache was warm: {}", cached(&warm));
+
+    drop(engine);
 
     // Memory for one long sequence and little more: the others wait or are preempted.
     let tight = LoadOptions { kv_tokens: Some(N_CTX + 64), step_token_budget: Some(100), ..options(1) };
@@ -193,6 +200,11 @@ fn q8_0_weights() {
 #[test]
 fn q4_k_weights() {
     check_type(TensorType::Q4_K, KvType::F16);
+}
+
+#[test]
+fn q6_k_weights() {
+    check_type(TensorType::Q6_K, KvType::F16);
 }
 
 #[test]
