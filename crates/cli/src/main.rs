@@ -52,6 +52,10 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
 
+    if let Err(why) = check_isa() {
+        say!("ingle: {why}");
+        return ExitCode::from(2);
+    }
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
     let result = match command.to_str() {
@@ -93,6 +97,16 @@ pub fn in_words(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// Kernels take their instruction set from the environment; a name that means none here must not be passed over.
+fn check_isa() -> Result<(), String> {
+    let Ok(asked) = std::env::var("INGLE_KERNELS_ISA") else { return Ok(()) };
+    let names: Vec<&str> = ingle_kernels::Isa::available().map(ingle_kernels::Isa::name).collect();
+    if names.contains(&&*asked) {
+        return Ok(());
+    }
+    Err(format!("INGLE_KERNELS_ISA is `{asked}`; this machine has {}", names.join(", ")))
 }
 
 /// Whether the reader of the output is gone.

@@ -284,6 +284,14 @@ fn the_settings_page_is_true() {
 }
 
 #[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let out = ingle(&["--version"]).env("INGLE_KERNELS_ISA", "avx1024").output().expect("the binary starts");
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && error.contains("`avx1024`") && error.contains("scalar"), "{error}");
+    assert!(ingle(&["--version"]).env("INGLE_KERNELS_ISA", "scalar").status().expect("it starts").success());
+}
+
+#[test]
 fn every_command_explains_itself() {
     for command in ["run", "serve", "show", "bench", "tokenize", "render", "settings"] {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
