@@ -14,8 +14,6 @@ use crate::support::{run, seq_step};
 
 /// Beyond the fixed positions at which attention splits long contexts.
 const N_LONG: usize = 2100;
-/// What the scalar twins compute in test time; all of it where `INGLE_LONG_TESTS` is set.
-const N_SHORT: usize = 150;
 /// Rows at the end that are decoded one by one where a schedule says so.
 const N_DECODED: usize = 12;
 /// Blocks in the cache: for the long sequence and seven beside it.
@@ -52,9 +50,7 @@ impl Schedule {
             Self { n_threads: 2, order: ClaimOrder::Reverse, chunks: &[640], in_batch: true, ..plain },
         ];
         for isa in Isa::available().filter(|&isa| isa != plain.isa) {
-            let long = isa != Isa::Scalar || std::env::var_os("INGLE_LONG_TESTS").is_some();
-            let n_tokens = if long { N_LONG } else { N_SHORT };
-            out.push(Self { isa, n_tokens, n_threads: 2, chunks: &[97, 400], in_batch: true, ..plain });
+            out.push(Self { isa, n_threads: 2, chunks: &[97, 400], in_batch: true, ..plain });
         }
         out
     }
@@ -67,7 +63,7 @@ fn text(seed: u64, n: usize, n_vocab: usize) -> Vec<u32> {
 
 /// Which rows are compared: some of the whole text, all near the ends.
 fn is_compared(position: usize) -> bool {
-    let ends = [0..4, 140..N_SHORT, N_LONG - N_DECODED..N_LONG];
+    let ends = [0..4, 140..150, N_LONG - N_DECODED..N_LONG];
     position.is_multiple_of(61) || ends.iter().any(|end| end.contains(&position))
 }
 
