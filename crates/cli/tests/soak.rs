@@ -164,7 +164,9 @@ fn vanishing_clients_leave_nothing_behind() {
     assert!(server.get("/health").contains("\"status\":\"ok\""));
     client(&server.address, 0, Instant::now() + Duration::from_millis(500), &Seen::default());
     std::thread::sleep(Duration::from_millis(500));
-    let (descriptors, threads) = (server.count("fd"), server.count("task"));
+    let (descriptors, threads, tasks) =
+        (server.count("fd"), server.count("task"), server.gauge("ingle_tasks"));
+    assert!(tasks > 0.0, "the server has tasks: those that listen, and the one that tells us");
 
     let seen = Seen::default();
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -184,6 +186,7 @@ fn vanishing_clients_leave_nothing_behind() {
             ("running", server.gauge("ingle_sequences_running")),
             ("waiting", server.gauge("ingle_sequences_waiting")),
             ("blocks in use", server.gauge("ingle_kv_blocks_used")),
+            ("tasks", server.gauge("ingle_tasks") - tasks),
             ("descriptors", server.count("fd") as f64 - descriptors as f64),
             ("threads", server.count("task") as f64 - threads as f64),
         ];

@@ -144,6 +144,7 @@ impl Metrics {
             value(&["ingle_kv_blocks_cached"], "gauge", "KV blocks that only the prefix cache holds.", status.kv_blocks_cached as f64),
             value(&["ingle_kv_blocks"], "gauge", "KV blocks in all.", status.kv_blocks_total as f64),
             value(&["ingle_memory_bytes"], "gauge", "Bytes of weights and KV cache.", status.memory_bytes as f64),
+            value(&["ingle_tasks"], "gauge", "Tasks of the server's runtime that have not ended.", tokio::runtime::Handle::try_current().map_or(0, |h| h.metrics().num_alive_tasks()) as f64),
             value(&["ingle_prefill_tokens_per_second"], "gauge", "Prompt tokens computed per second, lately.", status.prefill_tokens_per_s),
             value(&["ingle_decode_tokens_per_second"], "gauge", "Tokens generated per second, lately.", status.decode_tokens_per_s),
             value(&["ingle_prompt_tokens_total"], "counter", "Prompt tokens computed.", status.prompt_tokens_total as f64),
