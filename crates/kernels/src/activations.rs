@@ -31,6 +31,12 @@ impl ActKinds {
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// Bytes of a row in this (single) form.
+    pub(crate) fn row_bytes(self, n_cols: usize) -> usize {
+        let form = FORMS.iter().find(|form| form.kind == self).expect("one form, not a set of them");
+        form.row_bytes(n_cols)
+    }
 }
 
 /// A norm to apply to rows on their way in.
@@ -172,8 +178,7 @@ impl Activations {
 
     /// Bytes of a row in the given (single) form.
     pub(crate) fn row_bytes(&self, kind: ActKinds) -> usize {
-        let form = FORMS.iter().find(|form| form.kind == kind).expect("one form, not a set of them");
-        form.row_bytes(self.n_cols)
+        kind.row_bytes(self.n_cols)
     }
 
     fn bytes(&self, kind: ActKinds) -> &AlignedBytes {

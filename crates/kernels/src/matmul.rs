@@ -125,7 +125,7 @@ impl<'a> Part<'a> {
     fn new(weights: &'a Matrix, x: &Activations, isa: Isa) -> Self {
         assert_eq!(weights.n_cols(), x.n_cols(), "inputs of the matrix");
         assert!(x.kinds().contains(weights.act_kind()), "x was not loaded in the form for {}", weights.ty());
-        Self { weights, kernel: TileKernel::new(weights.ty(), isa) }
+        Self { weights, kernel: TileKernel::new(weights.format(), isa) }
     }
 
     /// The weights of a group, or nothing behind the last.

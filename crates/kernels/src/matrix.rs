@@ -3,7 +3,7 @@
 
 use ingle_gguf::TensorType;
 
-use crate::layout::{self, ROWS};
+use crate::layout::{self, Format, ROWS};
 use crate::memory::{AlignedBytes, Disjoint};
 use crate::{ActKinds, Pool};
 
@@ -33,7 +33,7 @@ pub enum KernelError {
 /// A weight matrix `(n_rows, n_cols)`: `n_rows` outputs from `n_cols` inputs.
 #[derive(Debug)]
 pub struct Matrix {
-    ty: TensorType,
+    format: &'static Format,
     n_rows: usize,
     n_cols: usize,
     /// Bytes of a group of 16 rows.
@@ -44,15 +44,15 @@ pub struct Matrix {
 
 impl Matrix {
     /// The types that have kernels.
-    pub const TYPES: [TensorType; 7] = [
-        TensorType::F32,
-        TensorType::F16,
-        TensorType::BF16,
-        TensorType::Q8_0,
-        TensorType::Q4_0,
-        TensorType::Q4_K,
-        TensorType::Q6_K,
-    ];
+    pub const TYPES: [TensorType; layout::FORMATS.len()] = {
+        let mut types = [TensorType::F32; layout::FORMATS.len()];
+        let mut i = 0;
+        while i < types.len() {
+            types[i] = layout::FORMATS[i].ty;
+            i += 1;
+        }
+        types
+    };
 
     /// Repacks GGUF rows, in parallel. Rows that do not fill the last group of 16 are padded with zeros inside.
     ///
@@ -67,7 +67,7 @@ impl Matrix {
     ) -> Result<Self, KernelError> {
         let wrong_size = KernelError::WrongSize { ty, n_rows, n_cols, n_bytes: data.len() };
         // Types without kernels are refused first: their block sizes say nothing to us.
-        layout::group_bytes(ty, 0).ok_or(KernelError::UnsupportedType(ty))?;
+        let format = layout::format(ty).ok_or(KernelError::UnsupportedType(ty))?;
         let row_bytes = ty.row_bytes(n_cols as u64).and_then(|n| usize::try_from(n).ok());
         let row_bytes = match row_bytes {
             Some(n) if n > 0 && n_rows > 0 && n_rows.checked_mul(n) == Some(data.len()) => n,
@@ -75,7 +75,7 @@ impl Matrix {
         };
         // The bytes are there, so the packed size, at most 33 times as large (one row in a group, and its scales),
         // can be computed without overflow.
-        let group_bytes = layout::group_bytes(ty, n_cols).ok_or(KernelError::UnsupportedType(ty))?;
+        let group_bytes = (format.group_bytes)(n_cols);
         let n_groups = n_rows.div_ceil(ROWS);
         let mut groups = AlignedBytes::zeroed(n_groups * group_bytes);
         let out = Disjoint::new(&mut groups);
@@ -84,13 +84,11 @@ impl Matrix {
             for group in claim * per_claim..n_groups.min((claim + 1) * per_claim) {
                 // SAFETY: each group belongs to one claim.
                 let packed = unsafe { out.range(group * group_bytes, group_bytes) };
-                let rows = &data[group * ROWS * row_bytes..];
-                for (lane, row) in rows.chunks_exact(row_bytes).take(ROWS).enumerate() {
-                    layout::pack_row(ty, row, lane, packed);
-                }
+                let rows = &data[group * ROWS * row_bytes..data.len().min((group + 1) * ROWS * row_bytes)];
+                (format.pack)(rows, row_bytes, packed);
             }
         });
-        Ok(Self { ty, n_rows, n_cols, group_bytes, groups })
+        Ok(Self { format, n_rows, n_cols, group_bytes, groups })
     }
 
     /// Outputs.
@@ -105,12 +103,13 @@ impl Matrix {
 
     /// The type in the file.
     pub fn ty(&self) -> TensorType {
-        self.ty
+        self.format.ty
     }
 
     /// Bytes the weights have in the file: what decode speed is counted in.
     pub fn file_bytes(&self) -> usize {
-        self.n_cols / self.ty.block_len() * self.ty.block_bytes() * self.n_rows
+        let ty = self.format.ty;
+        self.n_cols / ty.block_len() * ty.block_bytes() * self.n_rows
     }
 
     /// Bytes held in memory, padding included.
@@ -120,12 +119,7 @@ impl Matrix {
 
     /// Which form of the inputs this matrix multiplies.
     pub fn act_kind(&self) -> ActKinds {
-        match self.ty {
-            TensorType::BF16 => ActKinds::BF16,
-            TensorType::Q8_0 | TensorType::Q4_0 => ActKinds::Q8_32,
-            TensorType::Q4_K | TensorType::Q6_K => ActKinds::Q8_256,
-            _ => ActKinds::F32,
-        }
+        self.format.act_kind
     }
 
     /// Row `row` as floats into `out` `(n_cols,)`: for embeddings that are tied to this matrix. Gives exactly what
@@ -133,7 +127,12 @@ impl Matrix {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.n_rows, "row {row} of a matrix with {} rows", self.n_rows);
         assert_eq!(out.len(), self.n_cols, "one float per column");
-        layout::unpack_row(self.ty, self.group(row / ROWS), row % ROWS, out);
+        (self.format.unpack)(self.group(row / ROWS), row % ROWS, out);
+    }
+
+    /// The type's layout.
+    pub(crate) fn format(&self) -> &'static Format {
+        self.format
     }
 
     /// Groups of 16 rows.
@@ -150,4 +149,19 @@ impl Matrix {
     pub(crate) fn group(&self, group: usize) -> &[u8] {
         &self.groups[group * self.group_bytes..][..self.group_bytes]
     }
+}
+
+/// One row of a file, `bytes` of `out.len()` elements of type `ty`, as floats: exactly what the type's format says.
+/// `false` if the type has no kernels, then `out` is untouched.
+///
+/// # Panics
+/// If the number of bytes is not what `out` needs.
+pub fn dequantize(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> bool {
+    let Some(format) = layout::format(ty) else { return false };
+    let expected = ty.row_bytes(out.len() as u64);
+    assert_eq!(Some(bytes.len() as u64), expected, "bytes of {} elements of type {ty}", out.len());
+    let mut group = AlignedBytes::zeroed((format.group_bytes)(out.len()));
+    (format.pack)(bytes, bytes.len(), &mut group);
+    (format.unpack)(&group, 0, out);
+    true
 }

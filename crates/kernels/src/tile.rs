@@ -5,11 +5,9 @@
     reason = "kernels are compiled for instruction sets and called after these were detected"
 )]
 
-use ingle_gguf::TensorType;
-
 use crate::Isa;
 use crate::activations::TILE;
-use crate::layout::{self, ROWS};
+use crate::layout::{Format, ROWS};
 use crate::reference;
 
 /// Weights and activations of one tile.
@@ -39,14 +37,15 @@ pub(crate) type TileFn = unsafe fn(TileInput<'_>, &mut TileOut);
 /// The kernels of a weight type on an instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct TileKernel {
-    ty: TensorType,
+    format: &'static Format,
     /// By number of tokens, from 1.
     by_tokens: [TileFn; TILE],
 }
 
 impl TileKernel {
     /// The kernels for a type that `Matrix` holds.
-    pub(crate) fn new(ty: TensorType, isa: Isa) -> Self {
+    pub(crate) fn new(format: &'static Format, isa: Isa) -> Self {
+        let ty = format.ty;
         let isa = Isa::usable(isa);
         let by_tokens = match isa {
             #[cfg(target_arch = "x86_64")]
@@ -55,26 +54,16 @@ impl TileKernel {
             Isa::Avx2 => crate::arch::x86_64::avx2::kernels(ty),
             _ => reference::kernels(ty),
         };
-        Self { ty, by_tokens }
+        Self { format, by_tokens }
     }
 
     /// Multiplies a group by a tile of `n_tokens`. Rows of `out` beyond them are left as they are.
     #[inline]
     pub(crate) fn run(&self, input: TileInput<'_>, n_tokens: usize, out: &mut TileOut) {
-        assert_eq!(Some(input.w.len()), layout::group_bytes(self.ty, input.n_cols), "one whole row group");
-        assert_eq!(input.x.len(), n_tokens * x_row_bytes(self.ty, input.n_cols), "one whole tile");
+        assert_eq!(input.w.len(), (self.format.group_bytes)(input.n_cols), "one whole row group");
+        assert_eq!(input.x.len(), n_tokens * self.format.act_kind.row_bytes(input.n_cols), "one whole tile");
         // SAFETY: `new` has made sure of the instructions, the assertions of the lengths.
         unsafe { self.by_tokens[n_tokens - 1](input, out) }
-    }
-}
-
-/// Bytes of a row of activations in the form that a type multiplies.
-fn x_row_bytes(ty: TensorType, n_cols: usize) -> usize {
-    match ty {
-        TensorType::BF16 => n_cols.div_ceil(2) * 4,
-        TensorType::Q8_0 | TensorType::Q4_0 => n_cols / 32 * size_of::<crate::activations::X32>(),
-        TensorType::Q4_K | TensorType::Q6_K => n_cols / 256 * size_of::<crate::activations::X256>(),
-        _ => n_cols * 4,
     }
 }
 

@@ -10,7 +10,6 @@
 
 mod arch;
 mod cpu;
-mod dequantize;
 mod error;
 mod graph;
 mod hparams;
@@ -21,7 +20,6 @@ mod weights;
 
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cpu::{CpuExecutor, LoadOptions};
-pub use dequantize::dequantize;
 pub use error::ModelError;
 pub use graph::{Attention, Bias, Ffn, Graph, Head, Layer, Linear, Norm, Weight};
 pub use hparams::{HParams, LayerHParams, RopeParams, RopeScaling};

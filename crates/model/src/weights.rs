@@ -5,10 +5,10 @@ use std::sync::Arc;
 use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::{KernelError, Matrix, Pool};
 
-use crate::dequantize::dequantize;
 use crate::error::ModelError;
 use crate::graph::{Bias, Graph, Head, Linear, Norm, Weight};
 use crate::rope::{ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS};
+use ingle_kernels::dequantize;
 
 /// The tensor of a weight, with the shape and a type it must have.
 pub(crate) fn matrix_info<'a>(file: &'a GgufFile, weight: &Weight) -> Result<&'a TensorInfo, ModelError> {

@@ -11,7 +11,7 @@ use ingle_kernels::{
 use ingle_step::{Input, RowOut, SeqOut, StepBatch, StepOut, Want};
 
 use super::{CpuExecutor, Embedding, LoadedLayer, LoadedLinear, LoadedNorm, Model};
-use crate::dequantize::dequantize;
+use ingle_kernels::dequantize;
 
 /// Rows whose logits are computed at a time: bounds memory when every row of a long text wants them.
 const LOGITS_ROWS: usize = 32;
