@@ -4,20 +4,20 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 
-use std::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 use crate::tile::TileInput;
 
-/// How far ahead of its reads a kernel asks for weights. On a busy Zen 5 core, one step over 0.55 GB of Q4_K for one
-/// token took as long with 4.6 KB (17.2 ms); for 8 tokens this took 24.5 ms against 27.4, and 27.3 against 29.0.
-const PREFETCH_AHEAD: usize = 8192;
+/// How far ahead of its reads a kernel asks for weights, into the second cache: the first has too few slots for lines
+/// under way. On two Zen 4 cores, one step over 0.55 GB of Q4_K took 17.5 ms for one token and 26.2 ms for 8; without
+/// asking 20.6 and 60, into the first cache at its best distance 19.2 and 28.5; and 0.80 GB of Q6_K 24.8 ms against 30.7.
+/// From 6 to 16 KB the distance made no difference beyond the noise, except for Q6_K, where nearer was better.
+const PREFETCH_AHEAD: usize = 6144;
 
 /// Asks for weights ahead of their use.
 #[derive(Clone, Copy)]
 struct Prefetch {
     on: bool,
-    /// Whether the weights are to stay in the outer caches, because other tiles read them too.
-    keep: bool,
     /// The end of the weights being read, and how far from it those lie that are read next.
     end: *const u8,
     jump: isize,
@@ -27,12 +27,7 @@ impl Prefetch {
     fn new(input: &TileInput<'_>) -> Self {
         let end = input.w.as_ptr_range().end;
         let next = input.next.map_or(end, <[u8]>::as_ptr);
-        Self {
-            on: input.next.is_some(),
-            keep: input.keep,
-            end,
-            jump: (next as isize).wrapping_sub(end as isize),
-        }
+        Self { on: input.next.is_some(), end, jump: (next as isize).wrapping_sub(end as isize) }
     }
 
     /// Asks for the `LINES` cache lines that will be read [`PREFETCH_AHEAD`] bytes after those at `at`.
@@ -46,11 +41,7 @@ impl Prefetch {
         for i in 0..LINES {
             // SAFETY: a prefetch touches no memory that the program can see and never faults, whatever the address.
             unsafe {
-                if self.keep {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(i * 64).cast());
-                } else {
-                    _mm_prefetch::<_MM_HINT_NTA>(at.wrapping_add(i * 64).cast());
-                }
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(i * 64).cast());
             }
         }
     }
