@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from xml.sax.saxutils import escape
 
 # (shape, type, beginning of the row's name) from top to bottom; what was not measured is left out.
@@ -12,8 +13,10 @@ MAIN_ROWS = [
     ("llama-1b", "Q6_K", "tg128"), ("llama-1b", "F16", "tg32"), ("llama-8b", "Q4_K_M", "tg64"),
     ("llama-1b", "Q4_K_M", "tg32 x 8"), ("llama-1b", "Q4_K_M", "tg32 x 32"),
 ]
-SECTIONS = (("prefill", "Prefill"), ("decode", "Decode"), ("batch", "Decode, sequences together"))
-WIDTH, LEFT, RIGHT, BAR, ROW, TITLE, SECTION = 860, 200, 190, 13, 40, 74, 30
+SECTIONS = (("prefill", "Prefill"), ("decode", "Decode, one sequence"), ("batch", "Decode, sequences together"))
+# Letters of a caption that fit on a line.
+CAPTION = 125
+WIDTH, LEFT, RIGHT, BAR, ROW, TITLE, SECTION = 860, 215, 175, 13, 40, 78, 30
 STYLE = """
   .card { fill: #ffffff; stroke: #d0d7de; } .text { fill: #1f2328; } .faint { fill: #59636e; }
   .ours { fill: #0969da; } .theirs { fill: #9aa4af; } .line { stroke: #9aa4af; }
@@ -25,15 +28,15 @@ STYLE = """
 """
 
 
-def label(row):
-    """What a reader who has seen no benchmark understands."""
+def label(row, with_size):
+    """What a reader who has seen no benchmark understands, under the title of its section."""
     size = row["shape"].removeprefix("llama-").upper() if row["shape"] != "given" else ""
     name = f"{size} {row['type']}".strip()
     if row["n_seqs"] > 1:
         return f"{name}, {row['n_seqs']} sequences"
     if row["depth"]:
-        return f"{name}, after {row['depth']} tokens"
-    return f"{name}, {row['n_tokens']} tokens"
+        return f"{name}, after {row['depth']}"
+    return f"{name}, {row['n_tokens']} tokens" if row["kind"] == "prefill" and with_size else name
 
 
 def section_of(row):
@@ -71,11 +74,13 @@ def svg(rows, title, caption):
         members = [row for row in rows if section_of(row) == key]
         if not members:
             continue
-        text(24, y + 16, name, extra=' font-weight="600"')
+        sizes = {row["n_tokens"] for row in members}
+        common = key == "prefill" and len(sizes) == 1
+        text(24, y + 16, f"{name}, {sizes.pop()} tokens" if common else name, extra=' font-weight="600"')
         y += SECTION
         for row in members:
             s = row["summary"][0]
-            text(LEFT - 12, y + BAR + 5, label(row), anchor="end")
+            text(LEFT - 12, y + BAR + 5, label(row, with_size=not common), anchor="end")
             bar(y, s["ratio"] * scale, "ours")
             bar(y + BAR + 2, scale, "theirs")
             text(LEFT + s["ratio"] * scale + 8, y + BAR - 2, f"{figure(s['ingle'])} tokens/s, {s['ratio']:.2f}×",
@@ -83,6 +88,7 @@ def svg(rows, title, caption):
             text(LEFT + scale + 8, y + 2 * BAR + 1, f"{figure(s['peer'])} ({s['peer_name']})", "faint")
             y += ROW
         y += 6
+    caption = [part for line in caption for part in textwrap.wrap(line, CAPTION)]
     height = y + 24 + 18 * len(caption)
     head = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
             f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}">', f"<style>{STYLE}</style>",
@@ -92,7 +98,7 @@ def svg(rows, title, caption):
     parts.append(f'<rect x="24" y="47" width="{BAR}" height="{BAR}" rx="2" class="ours"/>')
     text(43, 58, "Ingle")
     parts.append(f'<rect x="94" y="47" width="{BAR}" height="{BAR}" rx="2" class="theirs"/>')
-    text(113, 58, "the better llama.cpp build; longer is faster")
+    text(113, 58, "the fastest of the others, named in brackets; each pair of bars has a scale of its own")
     for i, line in enumerate(caption):
         text(24, y + 18 * (i + 1), line, "faint")
     return "\n".join([*head, *parts, *body, "</svg>", ""])

@@ -16,6 +16,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,7 +135,10 @@ def write(folder, stem, result):
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / f"{stem}.md").write_text(report.markdown(result))
     threads = max((row["threads"] for row in result["rows"]), default=0)
-    peers = " and ".join(sorted({peer["package"] for peer in result["peers"].values() if peer.get("package")}))
+    packages = {}
+    for name, peer in result["peers"].items():
+        packages.setdefault(peer["package"], []).append(name)
+    peers = " and ".join(f"{package} ({', '.join(names)})" for package, names in packages.items())
     caption = [f"{machine.in_words(result['machine'])}; {threads} thread{'s' * (threads != 1)}; {result['date']}.",
                f"Beside {peers}; medians of runs that alternate in the same minutes."]
     if result["partial"]:
@@ -161,7 +165,7 @@ def run(args):
     if args.ik:
         ik = [IkLlamaCpp(args.ik, repack) for repack in (False, True)]
         peers += ik
-        facts.update({side.name: {"package": f"ik_llama.cpp, {side.name[3:]}"} for side in ik})
+        facts.update({side.name: {"package": "ik_llama.cpp"} for side in ik})
 
     driver = Driver(Ingle(binary), peers, avx2_peers, None, rounds, args.work, args.keep, say)
     types = args.types or ([REFERENCE_TYPE, "Q8_0"] if args.quick else TYPES)
@@ -194,6 +198,12 @@ def run(args):
 
 
 def main():
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    # Ended in any way, it ends the stopped processes and keeps what was measured.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         run(parser().parse_args())
     except (SideError, venvs.VenvError) as error:

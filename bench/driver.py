@@ -11,8 +11,6 @@ import machine
 from plan import seconds as planned_seconds
 from sides import Busy, SideError
 
-ROUNDS_MIN = 2
-
 
 class Clock:
     """Shares the time that is left among the blocks that are left, by weight."""
@@ -30,13 +28,14 @@ class Clock:
         self.weights = self.weights[1:]
         self.block_deadline = self.now() + left * share
 
-    def another_round(self, done, longest_s, rounds_max):
-        """Whether a round fits: two always do, unless all time is gone."""
+    def another_round(self, done, longest_s, rounds_min, rounds_max):
+        """Whether a round fits into the block's share. The first always does, and the least number of them as long
+        as any time is left."""
         if done >= rounds_max:
             return False
         if done == 0:
             return True
-        if done < ROUNDS_MIN:
+        if done < rounds_min:
             return self.now() < self.deadline
         return self.now() + longest_s <= self.block_deadline
 
@@ -124,7 +123,7 @@ class Driver:
         else:
             self.note(f"{file.name}: memory for one side at a time; each is loaded again for each round")
         done, longest = 0, 0.0
-        while self.clock.another_round(done, longest, self.rounds):
+        while self.clock.another_round(done, longest, file.rounds_min, self.rounds):
             started = time.monotonic()
             for side in sides if not together and not loads else [None]:
                 self.run_round(file, block, rows, sides if side is None else [side], done, reopen=side is not None)

@@ -32,14 +32,9 @@ ROW_GROUPS = {
 class Shape:
     name: str
     n_parameters: float
-    warm_tokens: int
 
 
-SHAPES = {
-    # Warming up with a full prompt of the 8B shape would cost minutes.
-    "llama-1b": Shape("llama-1b", 1.24e9, 512),
-    "llama-8b": Shape("llama-8b", 8.0e9, 128),
-}
+SHAPES = {name: Shape(name, n) for name, n in (("llama-1b", 1.24e9), ("llama-8b", 8.0e9))}
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,19 @@ class File:
     path: object = None
 
     @property
+    def main(self):
+        return self.shape.name != "llama-1b" or self.type_name in MAIN_TYPES
+
+    @property
+    def warm_tokens(self):
+        """The prompt of the warm-up. A full one for each type, and of the 8B shape, would cost minutes."""
+        return 128 if self.shape.name == "llama-8b" else 512 if self.main else 256
+
+    @property
+    def rounds_min(self):
+        return 2 if self.main else 1
+
+    @property
     def name(self):
         return self.type_name if self.shape.name == "given" else f"{self.shape.name}-{self.type_name}"
 
@@ -130,7 +138,7 @@ def speed_rows(type_name, threads, most_threads, shape):
     elif threads == most_threads:
         n_prompt, n_gen = 512, 32 if wide else 64
     else:
-        n_prompt, n_gen = 256, 32
+        n_prompt, n_gen = 128, 32
     return [Row("prefill", n_prompt), Row("decode", n_gen)]
 
 
@@ -174,7 +182,7 @@ def plan(types, threads, rows, *, long=False, quick=False, avx2=False, model=Non
     files = []
     if model is not None:
         # Parameters as if it had five bits for each: for shares of the time, that is good enough.
-        shape = Shape("given", model.stat().st_size * 8 / 5, 128)
+        shape = Shape("given", model.stat().st_size * 8 / 5)
         files.append(File(shape, model.stem, blocks(shape, REFERENCE_TYPE, True), model))
     else:
         for type_name in types:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -178,7 +179,7 @@ class Ingle(Side):
         self.close()
         self.process = self.start(file.path, block)
         self.description = self.process.read()
-        self.warm_up(min(file.shape.warm_tokens, block.n_ctx))
+        self.warm_up(min(file.warm_tokens, block.n_ctx))
         self.pause()
 
     def limits(self):
@@ -230,7 +231,7 @@ class LlamaCpp(Side):
             self.process.request({"measure": "load", "model": str(file.path)})
             self.loaded = file.path
             self.process.request(context)
-            self.warm_up(min(file.shape.warm_tokens, block.n_ctx))
+            self.warm_up(min(file.warm_tokens, block.n_ctx))
         self.pause()
 
     def load(self, file, block, with_memory):
@@ -295,13 +296,11 @@ class IkLlamaCpp(Side):
 
 
 def bench_speed(output):
-    """Tokens per second from the JSON of llama-bench, which may stand between other lines."""
-    start = output.find("[\n")
-    try:
-        results, _ = json.JSONDecoder().raw_decode(output[max(0, start):])
-        return float(results[-1]["avg_ts"])
-    except (ValueError, LookupError, TypeError):
-        raise SideError("llama-bench gave no figure") from None
+    """Tokens per second from llama-bench's JSON. Warnings stand in the midst of it, so it cannot be parsed as such."""
+    found = re.findall(r'"avg_ts": ([0-9.]+)', output)
+    if not found:
+        raise SideError("llama-bench gave no figure")
+    return float(found[-1])
 
 
 def batched_speed(output, n_seqs):

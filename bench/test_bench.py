@@ -108,18 +108,19 @@ class TimeShares(unittest.TestCase):
         clock = driver.Clock(100, [1, 3], now=lambda: now[0])
         clock.next_block()
         self.assertEqual(clock.block_deadline, 25)
-        self.assertTrue(clock.another_round(0, 0, 5))
+        self.assertTrue(clock.another_round(0, 0, 2, 5))
         now[0] = 20
-        self.assertTrue(clock.another_round(1, 20, 5), "two rounds even beyond the block's share")
+        self.assertTrue(clock.another_round(1, 20, 2, 5), "two rounds even beyond the block's share")
         now[0] = 40
-        self.assertFalse(clock.another_round(2, 20, 5))
+        self.assertFalse(clock.another_round(2, 20, 2, 5))
+        self.assertFalse(clock.another_round(1, 20, 1, 5))
         clock.next_block()
         self.assertEqual(clock.block_deadline, 100)
-        self.assertTrue(clock.another_round(2, 20, 5))
-        self.assertFalse(clock.another_round(5, 1, 5))
+        self.assertTrue(clock.another_round(2, 20, 2, 5))
+        self.assertFalse(clock.another_round(5, 1, 2, 5))
         now[0] = 101
-        self.assertTrue(clock.another_round(0, 0, 5), "one round is always measured")
-        self.assertFalse(clock.another_round(1, 1, 5))
+        self.assertTrue(clock.another_round(0, 0, 2, 5), "one round is always measured")
+        self.assertFalse(clock.another_round(1, 1, 2, 5))
         self.assertIn("1:41 gone", clock.progress())
 
 
@@ -170,6 +171,16 @@ class Chart(unittest.TestCase):
         self.assertTrue(all(float(b.get("x")) + float(b.get("width")) < width for b in bars))
         self.assertIn("2.00×", picture)
 
+    def test_main_rows_are_planned(self):
+        planned = {(f.shape.name, f.type_name, row.what) for f in plan(TYPES, [1, 2], list(ROW_GROUPS)) for b in f.blocks
+                   for row in b.rows}
+        self.assertEqual(set(chart.MAIN_ROWS) - planned, set())
+
+    def test_long_captions_are_wrapped(self):
+        root = xml.etree.ElementTree.fromstring(chart.svg(report.summarize([measured()]), "t", ["word " * 60]))
+        texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertTrue(all(len(t) < 130 for t in texts))
+
     def test_nothing_to_show_is_no_picture(self):
         self.assertIsNone(chart.svg([], "t", []))
 
@@ -213,7 +224,7 @@ class Machine(unittest.TestCase):
 
 class OtherOutputs(unittest.TestCase):
     def test_llama_bench(self):
-        self.assertEqual(sides.bench_speed('warning\n[\n {"avg_ts": 12.5}\n]\nmore'), 12.5)
+        self.assertEqual(sides.bench_speed('[\nWARNING: zero bytes\n {"avg_ts": 12.5,\n}\n]\nmore'), 12.5)
         with self.assertRaises(sides.SideError):
             sides.bench_speed("nothing")
 
