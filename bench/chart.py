@@ -46,7 +46,7 @@ def section_of(row):
 def chosen(rows):
     """The rows of the picture: those of MAIN_ROWS with the most threads, or, if none was measured, all that compare."""
     most = max((row["threads"] for row in rows), default=0)
-    usable = [row for row in rows if row["kind"] != "load" and not row["busy"] and not row["isa"]
+    usable = [row for row in rows if row["kind"] != "load" and not (row["busy"] or row["base"] or row["isa"])
               and row["threads"] == most and row["summary"][0]["ratio"] is not None]
     key = lambda row: (row["shape"], row["type"], row["what"])
     return sorted((row for row in usable if key(row) in MAIN_ROWS), key=lambda r: MAIN_ROWS.index(key(r))) or usable

@@ -66,7 +66,8 @@ def parser():
     groups = "; ".join(f"{name}: {what}" for name, what in ROW_GROUPS.items())
     cores = os.cpu_count() or 1
     p.add_argument("--model", type=Path, metavar="FILE", help="measure this GGUF file, not synthetic ones")
-    p.add_argument("--types", type=name_list(TYPES), metavar="T,..", help="types of the 1B shape [default: all that both sides know]")
+    p.add_argument("--types", type=name_list(TYPES), metavar="T,..",
+                   help="types of the 1B shape [default: all that this Ingle knows]")
     p.add_argument("--threads", type=number_list, default=sorted({1, cores}), metavar="N,..",
                    help="numbers of threads; the largest has all rows [default: 1 and all cores]")
     p.add_argument("--rows", type=name_list(ROW_GROUPS), metavar="GROUP,..", help=f"which rows [default: all]. {groups}")
@@ -91,14 +92,13 @@ def parser():
 
 def known_types(binary, types, note):
     """The types of which the binary can make a file: it is asked for one where none can be written."""
-    found = []
-    for name in types:
-        done = subprocess.run([binary, "bench", "--synthetic", f"llama-1b:{name}", "--save", os.devnull],
-                              capture_output=True, text=True)
-        if "unknown" in done.stderr:
-            note(f"{name}: this Ingle has no such type")
-        else:
-            found.append(name)
+    def known(name):
+        command = [binary, "bench", "--synthetic", f"llama-1b:{name}", "--save", os.devnull]
+        return "unknown" not in subprocess.run(command, capture_output=True, text=True).stderr
+
+    found = [name for name in types if known(name)]
+    if len(found) < len(types):
+        note(f"types that this Ingle does not know: {', '.join(name for name in types if name not in found)}")
     return found
 
 
@@ -126,6 +126,12 @@ def environments(args):
 def described(peers, paths):
     """What each build says about itself and what was written down when it was built."""
     return {peer.name: {**venvs.built_with(paths[peer.name]), **peer.describe()} for peer in peers}
+
+
+def unused(folder, stem):
+    """The name itself, or with a number: results are never overwritten by another run."""
+    taken = {path.stem for path in folder.glob(f"{stem}*.json")}
+    return next(name for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000))) if name not in taken)
 
 
 def write(folder, stem, result):
@@ -181,6 +187,7 @@ def run(args):
     }
     folder = args.out or (args.work / "quick" if args.quick else ROOT / "bench" / "results")
     stem = f"{result['date']}-{machine.slug(result['machine'])}" + (f"-{args.model.stem}" if args.model else "")
+    stem = unused(folder, stem)
     try:
         driver.run(files, lambda: write(folder, stem, result))
         result["partial"] = False

@@ -11,6 +11,9 @@ import machine
 from plan import seconds as planned_seconds
 from sides import Busy, SideError
 
+# Memory that must be left beside the weights: K/V memory, activations, the probe.
+MEMORY_SPARE = 2 << 30
+
 
 class Clock:
     """Shares the time that is left among the blocks that are left, by weight."""
@@ -28,7 +31,7 @@ class Clock:
         self.weights = self.weights[1:]
         self.block_deadline = self.now() + left * share
 
-    def another_round(self, done, longest_s, rounds_min, rounds_max):
+    def another_round(self, done, last_s, rounds_min, rounds_max):
         """Whether a round fits into the block's share. The first always does, and the least number of them as long
         as any time is left."""
         if done >= rounds_max:
@@ -37,7 +40,7 @@ class Clock:
             return True
         if done < rounds_min:
             return self.now() < self.deadline
-        return self.now() + longest_s <= self.block_deadline
+        return self.now() + last_s <= self.block_deadline
 
     def progress(self):
         minutes = lambda s: f"{int(s) // 60}:{int(s) % 60:02}"
@@ -64,10 +67,11 @@ class Driver:
             try:
                 made = self.make(file)
                 warm_page_cache(file.path)
+                together = self.fits(file)
                 for block in file.blocks:
                     self.clock.next_block()
                     try:
-                        self.run_block(file, block)
+                        self.run_block(file, block, together)
                     finally:
                         after_block()
             except SideError as error:
@@ -87,20 +91,33 @@ class Driver:
         if not existed:
             self.say(f"making {path.name} ({self.clock.progress()})")
             self.folder.mkdir(parents=True, exist_ok=True)
-            done = subprocess.run(
-                [self.ingle.binary, "bench", "--synthetic", f"{file.shape.name}:{file.type_name}", "--save", path],
-                capture_output=True, text=True)
+            try:
+                done = subprocess.run(
+                    [self.ingle.binary, "bench", "--synthetic", f"{file.shape.name}:{file.type_name}", "--save", path],
+                    capture_output=True, text=True)
+            finally:
+                # There only if it was stopped.
+                path.with_name(f"{path.name}.part").unlink(missing_ok=True)
             if done.returncode != 0:
                 raise SideError((done.stderr.strip().splitlines() or ["no file was made"])[-1])
         file.path = path
         return None if existed else path
 
+    def fits(self, file):
+        """Whether all sides' weights fit into memory at once. Asked while none is loaded."""
+        available = machine.available_bytes()
+        n_resident = 1 + max(sum(peer.resident for peer in peers) for peers in (self.peers, self.avx2_peers))
+        if available is None or file.path.stat().st_size * n_resident + MEMORY_SPARE < available:
+            return True
+        self.note(f"{file.name}: memory for one side at a time; each is loaded again for each round")
+        return False
+
     def sides_of(self, file, block):
         peers = self.avx2_peers if block.isa else self.peers
         kinds = {row.kind for row in block.rows}
-        return [self.ingle] + [p for p in peers if kinds <= set(p.kinds) and not p_unfit(p, block)]
+        return [self.ingle] + [p for p in peers if kinds <= set(p.kinds) and not unfit(p, block)]
 
-    def run_block(self, file, block):
+    def run_block(self, file, block, together):
         sides = self.sides_of(file, block)
         name = f"{file.name}, {block.threads} thread{'s' * (block.threads != 1)}"
         self.say(f"{name}: {'; '.join(row.what for row in block.rows)} ({self.clock.progress()})")
@@ -110,27 +127,20 @@ class Driver:
         rows = [self.row(file, block, row, sides) for row in block.rows]
         self.rows += rows
         loads = block.rows[0].kind == "load"
-        resident = [side for side in sides if side.resident]
-        available = machine.available_bytes()
-        # Each side holds the weights once.
-        together = available is None or file.path.stat().st_size * len(resident) + (1 << 30) < available
-        if loads:
-            for side in resident:
+        if loads or not together:
+            for side in [self.ingle, *self.peers, *self.avx2_peers]:
                 side.close()
-        elif together:
+        else:
             for side in sides:
                 self.opened(side, file, block, rows)
-        else:
-            self.note(f"{file.name}: memory for one side at a time; each is loaded again for each round")
-        done, longest = 0, 0.0
-        while self.clock.another_round(done, longest, file.rounds_min, self.rounds):
+        done, last_s = 0, 0.0
+        while self.clock.another_round(done, last_s, file.rounds_min, self.rounds):
             started = time.monotonic()
             for side in sides if not together and not loads else [None]:
                 self.run_round(file, block, rows, sides if side is None else [side], done, reopen=side is not None)
-            longest = max(longest, time.monotonic() - started)
+            last_s = time.monotonic() - started
             done += 1
-            self.say(f"  round {done} of at most {self.rounds} took {time.monotonic() - started:.0f} s "
-                     f"({self.clock.progress()})")
+            self.say(f"  round {done} of at most {self.rounds} took {last_s:.0f} s ({self.clock.progress()})")
 
     def run_round(self, file, block, rows, sides, round_, reopen):
         for side in sides:
@@ -182,12 +192,13 @@ class Driver:
         return {
             "file": file.name, "type": file.type_name, "shape": file.shape.name, "file_bytes": file.path.stat().st_size,
             "threads": block.threads, "isa": block.isa, "what": row.what, "kind": row.kind, "n_tokens": row.n_tokens,
-            "n_seqs": row.n_seqs, "depth": row.depth, "busy": row.busy, "sides": {side.name: [] for side in sides},
+            "n_seqs": row.n_seqs, "depth": row.depth, "busy": row.busy, "base": row.base,
+            "sides": {side.name: [] for side in sides},
             "failed": [],
         }
 
 
-def p_unfit(side, block):
+def unfit(side, block):
     """Programs that load for each measurement would be measured beside the busy process while they load, too."""
     return not side.resident and any(row.busy for row in block.rows)
 

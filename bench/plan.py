@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # From most to least used; the order of the table.
 TYPES = [
@@ -39,13 +39,15 @@ SHAPES = {name: Shape(name, n) for name, n in (("llama-1b", 1.24e9), ("llama-8b"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `kind`: prefill, decode or load; `busy`: beside a process that computes."""
+    """One line of the table. `kind`: prefill, decode or load; `busy`: beside a process that computes; `base`: what a
+    busy row is compared with, and no line of its own."""
 
     kind: str
     n_tokens: int = 0
     n_seqs: int = 1
     depth: int = 0
     busy: bool = False
+    base: bool = False
 
     @property
     def what(self):
@@ -151,10 +153,9 @@ def plan(types, threads, rows, *, long=False, quick=False, avx2=False, model=Non
     threads = sorted(set(threads), reverse=True)
     most = threads[0]
     batches = [1, 8] if quick else [1, 2, 4, 8, 16, 32]
-    small = (lambda n: max(1, n // 8)) if quick else (lambda n: n)
 
     def shrunk(row):
-        return Row(row.kind, small(row.n_tokens), row.n_seqs, small(row.depth) if row.depth else 0, row.busy)
+        return replace(row, n_tokens=-(-row.n_tokens // 8), depth=row.depth // 8)
 
     def blocks(shape, type_name, reference):
         found = []
@@ -175,8 +176,8 @@ def plan(types, threads, rows, *, long=False, quick=False, avx2=False, model=Non
         if "load" in rows:
             found.append(Block([Row("load")], most))
         if "busy" in rows:
-            quiet = [Row("prefill", 512), Row("decode", 32)]
-            found.append(Block(quiet + [Row(r.kind, r.n_tokens, busy=True) for r in quiet], most))
+            base = [Row("prefill", 512, base=True), Row("decode", 32, base=True)]
+            found.append(Block(base + [replace(row, base=False, busy=True) for row in base], most))
         return found
 
     files = []

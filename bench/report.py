@@ -71,7 +71,7 @@ def summarize(rows):
 
 def kept_beside_busy(row, rows):
     """Each side's speed beside the busy process, as share of its own undisturbed speed in the same round."""
-    same = lambda other: (not other["busy"] and all(
+    same = lambda other: (other["base"] and all(
         other[k] == row[k] for k in ("file", "threads", "isa", "kind", "n_tokens", "n_seqs", "depth")))
     quiet = next((other for other in reversed(rows) if same(other)), None)
     if quiet is None:
@@ -157,8 +157,9 @@ def peer_line(name, peer):
 
 def markdown(result):
     """The tables for people."""
-    rows, host = result["rows"], result["machine"]
-    plain = [r for r in rows if r["kind"] != "load" and not r["busy"] and not r["isa"]]
+    host = result["machine"]
+    rows = [r for r in result["rows"] if any(r["sides"].values())]
+    plain = [r for r in rows if r["kind"] != "load" and not r["busy"] and not r["base"] and not r["isa"]]
     parts = [f"# Ingle beside llama.cpp, {result['date']}\n"]
     if result["partial"]:
         parts.append("**Partial: the run was stopped before its end.**\n")

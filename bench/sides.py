@@ -279,7 +279,9 @@ class IkLlamaCpp(Side):
                 work = ["-p", 0, "-n", 0, "-gp", f"{row.depth},{row.n_tokens}"]
         command = [self.folder / "llama-bench", "-m", self.file.path, *threads, *work, "-r", 1,
                    "-rtr", int(self.repack), "-o", "json"]
-        return {"tokens_per_s": bench_speed(self.run(command))}
+        output = self.run(command)
+        commit = re.search(r'"build_commit": "(\w+)"', output)
+        return {"tokens_per_s": bench_speed(output), "build_commit": commit and commit.group(1)}
 
     def run(self, command):
         # Its programs leave log files where they run.

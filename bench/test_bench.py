@@ -150,7 +150,7 @@ class Report(unittest.TestCase):
 
 def measured(what="pp512", kind="prefill", ratio=2.0, **changes):
     row = {"file": "llama-1b-Q4_K_M", "type": "Q4_K_M", "shape": "llama-1b", "file_bytes": 1, "threads": 2, "isa": None,
-           "what": what, "kind": kind, "n_tokens": 512, "n_seqs": 1, "depth": 0, "busy": False, "failed": [],
+           "what": what, "kind": kind, "n_tokens": 512, "n_seqs": 1, "depth": 0, "busy": False, "base": False, "failed": [],
            "ingle": {"prefill_limit": "int8_gops"},
            "sides": {"ingle": [{"tokens_per_s": 100.0 * ratio, "linear_gops": 500.0, "file_gb_per_s": 20.0,
                                 "limits": {"int8_gops": 1000.0, "read_gb_per_s": 40.0}}],
@@ -270,15 +270,15 @@ class Protocol(Fakes):
         return run, report.summarize(run.rows)
 
     def test_a_run(self):
-        block = Block([Row("prefill", 8), Row("decode", 4, busy=False), Row("decode", 4, busy=True)], 2)
+        block = Block([Row("prefill", 8), Row("decode", 4), Row("decode", 4, base=True), Row("decode", 4, busy=True)], 2)
         files = [File(SHAPES["llama-1b"], "Q8_0", [block, Block([Row("load")], 2)])]
         run, rows = self.drive(files)
-        self.assertEqual([row["summary"][0]["ratio"] for row in rows[:3]], [2.0, 2.0, 2.0])
+        self.assertEqual([row["summary"][0]["ratio"] for row in rows[:4]], [2.0] * 4)
         self.assertEqual((rows[0]["share"], rows[0]["limit"]), (0.5, "int8"))
         self.assertEqual((rows[1]["share"], rows[1]["limit"]), (0.5, "memory"))
-        self.assertEqual(rows[2]["kept"], {"ingle": 1.0, "gcc": 1.0})
+        self.assertEqual(rows[3]["kept"], {"ingle": 1.0, "gcc": 1.0})
         self.assertEqual(len(rows[0]["sides"]["gcc"]), 2)
-        self.assertGreater(rows[3]["summary"][0]["ingle"], 0)
+        self.assertGreater(rows[4]["summary"][0]["ingle"], 0)
         self.assertFalse((self.folder / "llama-1b-Q8_0.gguf").exists(), "made files are removed")
         result = {"date": "2000-01-01", "partial": True, "machine": machine.describe(), "rows": rows, "notes": run.notes,
                   "ingle": {"version": "ingle 1", "commit": None}, "peers": {"gcc": {"package": "fake 1.0"}},
@@ -303,7 +303,7 @@ class Protocol(Fakes):
     def test_unknown_types_are_skipped_with_a_note(self):
         notes = []
         self.assertEqual(compare.known_types(self.fake(), ["Q8_0", "F32"], notes.append), ["Q8_0"])
-        self.assertEqual(notes, ["F32: this Ingle has no such type"])
+        self.assertEqual(notes, ["types that this Ingle does not know: F32"])
 
 
 if __name__ == "__main__":
