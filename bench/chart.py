@@ -65,7 +65,8 @@ def svg(rows, title, caption):
     parts, y = [], TITLE
 
     def text(x, y, content, kind="text", anchor="start", extra=""):
-        parts.append(f'<text x="{x:.0f}" y="{y:.0f}" class="{kind}" text-anchor="{anchor}"{extra}>{escape(content)}</text>')
+        start = f'<text x="{x:.0f}" y="{y:.0f}" class="{kind}" text-anchor="{anchor}"{extra}>'
+        parts.append(f"{start}{escape(content)}</text>")
 
     def bar(y, length, kind):
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{max(1.0, length):.1f}" height="{BAR}" rx="2" class="{kind}"/>')

@@ -70,7 +70,8 @@ def parser():
                    help="types of the 1B shape [default: all that this Ingle knows]")
     p.add_argument("--threads", type=number_list, default=sorted({1, cores}), metavar="N,..",
                    help="numbers of threads; the largest has all rows [default: 1 and all cores]")
-    p.add_argument("--rows", type=name_list(ROW_GROUPS), metavar="GROUP,..", help=f"which rows [default: all]. {groups}")
+    p.add_argument("--rows", type=name_list(ROW_GROUPS), metavar="GROUP,..",
+                   help=f"which rows [default: all]. {groups}")
     p.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds at most [default: 5]")
     p.add_argument("--minutes", type=positive, metavar="N",
                    help="time for all; blocks get fewer rounds to keep it [default: 38, with --long 60]")
@@ -81,8 +82,10 @@ def parser():
     p.add_argument("--avx2", action="store_true", help="also a row in which neither side uses AVX-512")
     p.add_argument("--avx2-venv", action="append", default=[], metavar="NAME=PATH",
                    help="use this environment for --avx2 (repeatable)")
-    p.add_argument("--ik", type=Path, metavar="PATH", help="folder with ik_llama.cpp's llama-bench and llama-batched-bench")
-    p.add_argument("--ingle", type=Path, default=ROOT / "target" / "release" / "ingle", metavar="FILE", help="the binary")
+    p.add_argument("--ik", type=Path, metavar="PATH",
+                   help="folder with ik_llama.cpp's llama-bench and llama-batched-bench")
+    p.add_argument("--ingle", type=Path, default=ROOT / "target" / "release" / "ingle", metavar="FILE",
+                   help="the binary")
     p.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="where environments and model files go")
     p.add_argument("--keep", action="store_true", help="keep the model files")
     p.add_argument("--out", type=Path, metavar="DIR",

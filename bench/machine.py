@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def describe():
     memory = fields("/proc/meminfo")
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return {
-        "cpu": cpu.get("model name") or mac_cpu() or platform.processor() or platform.machine(),
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
         "vendor": cpu.get("vendor_id"), "family": cpu.get("cpu family"), "model": cpu.get("model"),
         "microarchitecture": zen(cpu), "flags": [flag for flag in FLAGS if flag in flags],
         "mhz": cpu.get("cpu MHz"), "caches": caches(), "hypervisor": "hypervisor" in flags,
@@ -70,14 +69,6 @@ def zen(cpu):
     if family == 25:
         return "Zen 4" if 0x10 <= model <= 0x1F or 0x60 <= model <= 0xAF else "Zen 3"
     return {23: "Zen or Zen 2", 26: "Zen 5"}.get(family)
-
-
-def mac_cpu():
-    try:
-        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True,
-                              check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def caches():

@@ -141,8 +141,8 @@ def busy_table(rows):
         kept = ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["kept"].items() if name != INGLE)
         own = row["kept"].get(INGLE)
         lines.append([row["file"], row["threads"], row["what"].removesuffix(", busy"), number(s["ingle"]),
-                      "-" if own is None else f"{100 * own:.0f} %", number(s["peer"]), s["peer_name"] or "-", kept or "-",
-                      ratio(s), s["n_rounds"]])
+                      "-" if own is None else f"{100 * own:.0f} %", number(s["peer"]), s["peer_name"] or "-",
+                      kept or "-", ratio(s), s["n_rounds"]])
     return table(["file", "threads", "what", "Ingle, tokens/s", "keeps", "best peer, tokens/s", "which", "peers keep",
                   "ratio", "rounds"], lines)
 
@@ -163,10 +163,11 @@ def markdown(result):
     parts = [f"# Ingle beside llama.cpp, {result['date']}\n"]
     if result["partial"]:
         parts.append("**Partial: the run was stopped before its end.**\n")
-    parts.append(f"{machine_module.in_words(host)}. Transparent huge pages: {host['huge_pages'] or 'unknown'}; governor: "
-                 f"{host['governor'] or 'not shown'}. Medians over rounds in which the sides take turns; ratios are of "
-                 "pairs in the same round, above 1 where Ingle is better. How: `bench/README.md`.\n")
-    reads = [r["limits"]["read_gb_per_s"] for row in plain for r in row["sides"].get(INGLE, []) if r and r.get("limits")]
+    parts.append(f"{machine_module.in_words(host)}. Transparent huge pages: {host['huge_pages'] or 'unknown'}; "
+                 f"governor: {host['governor'] or 'not shown'}. Medians over rounds in which the sides take turns; "
+                 "ratios are of pairs in the same round, above 1 where Ingle is better. How: `bench/README.md`.\n")
+    reads = [record["limits"]["read_gb_per_s"] for row in plain for record in row["sides"].get(INGLE, [])
+             if record and record.get("limits")]
     if reads:
         parts.append(f"Memory read {number(min(reads))} to {number(max(reads))} GB/s in the probes beside the figures, "
                      f"median {number(median(reads))}.\n")

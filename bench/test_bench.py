@@ -5,6 +5,7 @@ import io
 import json
 import os
 import stat
+import sys
 import tempfile
 import textwrap
 import time
@@ -49,7 +50,34 @@ FAKE = textwrap.dedent("""\
             answer({{"error": "not fourteen"}})
         else:
             n = request.get("n_tokens", 0)
-            answer({{"n_tokens": n, "seconds": 0.1, "tokens_per_s": speed, "linear_gops": 500.0, "file_gb_per_s": 20.0}})
+            answer({{"n_tokens": n, "seconds": 0.1, "tokens_per_s": speed, "linear_gops": 500.0,
+                    "file_gb_per_s": 20.0}})
+    """)
+
+
+# As much of llama-cpp-python's C interface as peer.py calls; it writes down each call of `llama_decode`.
+STUB = textwrap.dedent("""\
+    import json, os
+    from types import SimpleNamespace as Some
+
+    def llama_decode(context, batch):
+        rows = [(batch.pos[i], batch.seq_id[i][0], bool(batch.logits[i])) for i in range(batch.n_tokens)]
+        with open(os.environ["STUB_CALLS"], "a") as file:
+            file.write(json.dumps(rows) + "\\n")
+        return 1 if max(row[0] for row in rows) >= context.n_ctx // context.n_seq_max else 0
+
+    def llama_batch_init(n, *_):
+        return Some(token=[0] * n, pos=[0] * n, n_seq_id=[0] * n, seq_id=[[0] for _ in range(n)], logits=[0] * n)
+
+    llama_context_default_params = llama_model_default_params = Some
+    def llama_init_from_model(model, params): return params
+    def llama_model_load_from_file(path, params): return b"bad" not in path
+    def llama_log_callback(f): return f
+    def llama_print_system_info(): return b"AVX = 1"
+    def llama_vocab_n_tokens(vocab): return 1000
+    def nothing(*_): pass
+    llama_log_set = llama_backend_init = llama_free = llama_batch_free = llama_memory_clear = nothing
+    llama_memory_seq_rm = llama_set_n_threads = llama_get_memory = llama_model_get_vocab = llama_synchronize = nothing
     """)
 
 
@@ -68,7 +96,6 @@ class Fakes(unittest.TestCase):
         return path
 
     def fake(self):
-        import sys
         return self.program("ingle", FAKE.format(python=sys.executable))
 
 
@@ -150,8 +177,8 @@ class Report(unittest.TestCase):
 
 def measured(what="pp512", kind="prefill", ratio=2.0, **changes):
     row = {"file": "llama-1b-Q4_K_M", "type": "Q4_K_M", "shape": "llama-1b", "file_bytes": 1, "threads": 2, "isa": None,
-           "what": what, "kind": kind, "n_tokens": 512, "n_seqs": 1, "depth": 0, "busy": False, "base": False, "failed": [],
-           "ingle": {"prefill_limit": "int8_gops"},
+           "what": what, "kind": kind, "n_tokens": 512, "n_seqs": 1, "depth": 0, "busy": False, "base": False,
+           "failed": [], "ingle": {"prefill_limit": "int8_gops"},
            "sides": {"ingle": [{"tokens_per_s": 100.0 * ratio, "linear_gops": 500.0, "file_gb_per_s": 20.0,
                                 "limits": {"int8_gops": 1000.0, "read_gb_per_s": 40.0}}],
                      "gcc & co": [{"tokens_per_s": 100.0}]}}
@@ -172,8 +199,8 @@ class Chart(unittest.TestCase):
         self.assertIn("2.00×", picture)
 
     def test_main_rows_are_planned(self):
-        planned = {(f.shape.name, f.type_name, row.what) for f in plan(TYPES, [1, 2], list(ROW_GROUPS)) for b in f.blocks
-                   for row in b.rows}
+        files = plan(TYPES, [1, 2], list(ROW_GROUPS))
+        planned = {(f.shape.name, f.type_name, row.what) for f in files for b in f.blocks for row in b.rows}
         self.assertEqual(set(chart.MAIN_ROWS) - planned, set())
 
     def test_long_captions_are_wrapped(self):
@@ -270,7 +297,8 @@ class Protocol(Fakes):
         return run, report.summarize(run.rows)
 
     def test_a_run(self):
-        block = Block([Row("prefill", 8), Row("decode", 4), Row("decode", 4, base=True), Row("decode", 4, busy=True)], 2)
+        block = Block([Row("prefill", 8), Row("decode", 4), Row("decode", 4, base=True),
+                       Row("decode", 4, busy=True)], 2)
         files = [File(SHAPES["llama-1b"], "Q8_0", [block, Block([Row("load")], 2)])]
         run, rows = self.drive(files)
         self.assertEqual([row["summary"][0]["ratio"] for row in rows[:4]], [2.0] * 4)
@@ -280,9 +308,9 @@ class Protocol(Fakes):
         self.assertEqual(len(rows[0]["sides"]["gcc"]), 2)
         self.assertGreater(rows[4]["summary"][0]["ingle"], 0)
         self.assertFalse((self.folder / "llama-1b-Q8_0.gguf").exists(), "made files are removed")
-        result = {"date": "2000-01-01", "partial": True, "machine": machine.describe(), "rows": rows, "notes": run.notes,
-                  "ingle": {"version": "ingle 1", "commit": None}, "peers": {"gcc": {"package": "fake 1.0"}},
-                  "format": 1, "rounds": 2}
+        result = {"date": "2000-01-01", "partial": True, "machine": machine.describe(), "rows": rows,
+                  "notes": run.notes, "ingle": {"version": "ingle 1", "commit": None}, "format": 1, "rounds": 2,
+                  "peers": {"gcc": {"package": "fake 1.0"}}}
         text = report.markdown(result)
         for part in ("| Q8_0 | 2 | pp8 | 100 | 50 % of int8 | 50.0 | gcc | 2.00 |", "Partial", "Beside one other busy",
                      "to the first token, s"):
@@ -304,6 +332,60 @@ class Protocol(Fakes):
         notes = []
         self.assertEqual(compare.known_types(self.fake(), ["Q8_0", "F32"], notes.append), ["Q8_0"])
         self.assertEqual(notes, ["types that this Ingle does not know: F32"])
+
+
+class Peer(Fakes):
+    def setUp(self):
+        super().setUp()
+        self.calls = self.folder / "calls"
+        package = self.folder / "llama_cpp"
+        package.mkdir()
+        (package / "__init__.py").write_text(STUB)
+        facts = self.folder / "llama_cpp_python-1.2.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text("Name: llama-cpp-python\nVersion: 1.2\n")
+        env = {"PYTHONPATH": str(self.folder), "STUB_CALLS": str(self.calls), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = sides.Process([sys.executable, Path(sides.__file__).with_name("peer.py")], env)
+        self.addCleanup(self.process.close)
+        self.assertEqual(self.process.read()["package"], "llama-cpp-python 1.2")
+        self.process.request({"measure": "load", "model": "good"})
+
+    def steps(self):
+        """The calls since the last question."""
+        lines = [json.loads(line) for line in self.calls.read_text().splitlines()]
+        self.calls.write_text("")
+        return lines
+
+    def test_prefill_asks_for_the_last_logits_only(self):
+        self.process.request({"measure": "prefill", "n_tokens": 600})
+        first, a, b = self.steps()
+        self.assertEqual(first, [[0, 0, True]], "a new context computes a token first")
+        self.assertEqual((len(a), len(b)), (512, 88))
+        self.assertEqual([row for row in a + b if row[2]], [[599, 0, True]])
+
+    def test_decode_fills_the_context_once(self):
+        request = {"measure": "decode", "n_tokens": 3, "n_seqs": 2, "depth": 5}
+        answer = self.process.request(request)
+        self.assertEqual(answer["n_tokens"], 6)
+        steps = self.steps()
+        self.assertEqual([len(step) for step in steps], [2, 5, 5, 2, 2, 2])
+        self.assertEqual(steps[-1], [[7, 0, True], [7, 1, True]])
+        self.process.request(request)
+        self.assertEqual([len(step) for step in self.steps()], [2, 2, 2])
+        self.process.request({"measure": "prefill", "n_tokens": 4})
+        self.process.request(request)
+        self.assertEqual([len(step) for step in self.steps()], [1, 4, 2, 5, 5, 2, 2, 2])
+        self.assertEqual(self.process.request({**request, "max_seconds": 0})["n_tokens"], 2)
+
+    def test_failures_are_answers(self):
+        for request, expected in (({"measure": "load", "model": "bad"}, "cannot load"),
+                                  ({"measure": "decode", "n_tokens": 1, "depth": 5000}, "llama_decode gave 1"),
+                                  ({"measure": "nothing"}, "KeyError")):
+            with self.assertRaisesRegex(sides.SideError, expected):
+                self.process.request(request)
+        self.assertEqual(self.process.request({"measure": "context", "n_ctx": 9000, "threads": 1}), {})
+        self.process.request({"measure": "load", "model": "good"})
+        self.process.request({"measure": "decode", "n_tokens": 1, "depth": 5000})
 
 
 if __name__ == "__main__":
