@@ -25,7 +25,7 @@ import chart
 import machine
 import report
 import venvs
-from driver import Clock, Driver, weights
+from driver import Driver
 from plan import REFERENCE_TYPE, ROW_GROUPS, TYPES, plan
 from sides import IkLlamaCpp, Ingle, LlamaCpp, SideError
 
@@ -176,13 +176,12 @@ def run(args):
         peers += ik
         facts.update({side.name: {"package": "ik_llama.cpp"} for side in ik})
 
-    driver = Driver(Ingle(binary), peers, avx2_peers, None, rounds, args.work, args.keep, say)
+    driver = Driver(Ingle(binary), peers, avx2_peers, rounds, args.work, args.keep, say)
     types = args.types or ([REFERENCE_TYPE, "Q8_0"] if args.quick else TYPES)
     files = plan([] if args.model else known_types(binary, types, driver.note), args.threads,
                  args.rows or list(ROW_GROUPS), long=args.long, quick=args.quick, avx2=bool(avx2), model=args.model)
     if not files:
         raise SideError("nothing is left to measure")
-    driver.clock = Clock(60 * minutes, weights(files, 1 + len(peers)))
     result = {
         "format": 1, "partial": True, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
         "ingle": ingle_facts(binary), "peers": facts, "arguments": sys.argv[1:], "rounds": rounds, "minutes": minutes,
@@ -192,7 +191,7 @@ def run(args):
     stem = f"{result['date']}-{machine.slug(result['machine'])}" + (f"-{args.model.stem}" if args.model else "")
     stem = unused(folder, stem)
     try:
-        driver.run(files, lambda: write(folder, stem, result))
+        driver.run(files, 60 * minutes, lambda: write(folder, stem, result))
         result["partial"] = False
         fewer = [f"{r['file']} {r['what']}" for r in driver.rows if r["summary"][0]["n_rounds"] < rounds]
         if fewer:

@@ -18,18 +18,20 @@ MEMORY_SPARE = 2 << 30
 class Clock:
     """Shares the time that is left among the blocks that are left, by weight."""
 
-    def __init__(self, total_s, weights, now=time.monotonic):
+    def __init__(self, total_s, total_weight, now=time.monotonic):
         self.now = now
         self.started = now()
         self.deadline = self.started + total_s
-        self.weights = list(weights)
+        self.weight_left = total_weight
         self.block_deadline = self.deadline
 
-    def next_block(self):
-        left = max(0.0, self.deadline - self.now())
-        share = self.weights[0] / sum(self.weights) if self.weights else 1.0
-        self.weights = self.weights[1:]
-        self.block_deadline = self.now() + left * share
+    def start_block(self, weight):
+        left_s = max(0.0, self.deadline - self.now())
+        self.block_deadline = self.now() + left_s * weight / self.weight_left
+        self.weight_left -= weight
+
+    def skip_block(self, weight):
+        self.weight_left -= weight
 
     def another_round(self, done, last_s, rounds_min, rounds_max):
         """Whether a round fits into the block's share. The first always does, and the least number of them as long
@@ -51,9 +53,9 @@ class Clock:
 class Driver:
     """Owns the sides while they measure, and collects `rows` and `notes` for the report."""
 
-    def __init__(self, ingle, peers, avx2_peers, clock, rounds, folder, keep, say):
+    def __init__(self, ingle, peers, avx2_peers, rounds, folder, keep, say):
         self.ingle, self.peers, self.avx2_peers = ingle, peers, avx2_peers
-        self.clock, self.rounds, self.folder, self.keep, self.say = clock, rounds, Path(folder), keep, say
+        self.rounds, self.folder, self.keep, self.say = rounds, Path(folder), keep, say
         self.rows, self.notes = [], []
 
     def note(self, text):
@@ -61,26 +63,38 @@ class Driver:
             self.notes.append(text)
             self.say(f"note: {text}")
 
-    def run(self, files, after_block):
+    def run(self, files, total_s, after_block):
+        self.clock = Clock(total_s, sum(self.weight(file, block) for file in files for block in file.blocks))
         for file in files:
-            made = None
+            made, n_started = None, 0
             try:
                 made = self.make(file)
                 warm_page_cache(file.path)
                 together = self.fits(file)
                 for block in file.blocks:
-                    self.clock.next_block()
+                    self.clock.start_block(self.weight(file, block))
+                    n_started += 1
                     try:
                         self.run_block(file, block, together)
                     finally:
                         after_block()
             except SideError as error:
                 self.note(f"{file.name}: {error}")
+                for block in file.blocks[n_started:]:
+                    self.clock.skip_block(self.weight(file, block))
             finally:
-                for side in [self.ingle, *self.peers, *self.avx2_peers]:
-                    side.close()
+                self.close_all_but([])
                 if made and not self.keep:
                     made.unlink(missing_ok=True)
+
+    def weight(self, file, block):
+        """The block's share of the time. Loading the file and warming up is about another round."""
+        return planned_seconds(file, block, 1 + len(self.peers)) + 5.0
+
+    def close_all_but(self, sides):
+        for side in [self.ingle, *self.peers, *self.avx2_peers]:
+            if side not in sides:
+                side.close()
 
     def make(self, file):
         """Writes the synthetic model if the plan names no path; returns what is to be removed."""
@@ -127,10 +141,8 @@ class Driver:
         rows = [self.row(file, block, row, sides) for row in block.rows]
         self.rows += rows
         loads = block.rows[0].kind == "load"
-        if loads or not together:
-            for side in [self.ingle, *self.peers, *self.avx2_peers]:
-                side.close()
-        else:
+        self.close_all_but([] if loads or not together else sides)
+        if together and not loads:
             for side in sides:
                 self.opened(side, file, block, rows)
         done, last_s = 0, 0.0
@@ -145,8 +157,7 @@ class Driver:
     def run_round(self, file, block, rows, sides, round_, reopen):
         for side in sides:
             if reopen:
-                for other in [self.ingle, *self.peers, *self.avx2_peers]:
-                    other.close()
+                self.close_all_but([])
                 self.opened(side, file, block, rows)
         for row, record in zip(block.rows, rows):
             for side in sides:
@@ -193,20 +204,13 @@ class Driver:
             "file": file.name, "type": file.type_name, "shape": file.shape.name, "file_bytes": file.path.stat().st_size,
             "threads": block.threads, "isa": block.isa, "what": row.what, "kind": row.kind, "n_tokens": row.n_tokens,
             "n_seqs": row.n_seqs, "depth": row.depth, "busy": row.busy, "base": row.base,
-            "sides": {side.name: [] for side in sides},
-            "failed": [],
+            "sides": {side.name: [] for side in sides}, "failed": [],
         }
 
 
 def unfit(side, block):
     """Programs that load for each measurement would be measured beside the busy process while they load, too."""
     return not side.resident and any(row.busy for row in block.rows)
-
-
-def weights(files, n_sides):
-    """The blocks' shares of the time, in order."""
-    # Making or loading a file and warming up is about another round.
-    return [planned_seconds(file, block, n_sides) + 5.0 for file in files for block in file.blocks]
 
 
 def warm_page_cache(path):

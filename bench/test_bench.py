@@ -4,7 +4,9 @@ import contextlib
 import io
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -132,8 +134,8 @@ class Plan(unittest.TestCase):
 class TimeShares(unittest.TestCase):
     def test_rounds_follow_the_time(self):
         now = [0.0]
-        clock = driver.Clock(100, [1, 3], now=lambda: now[0])
-        clock.next_block()
+        clock = driver.Clock(100, 4, now=lambda: now[0])
+        clock.start_block(1)
         self.assertEqual(clock.block_deadline, 25)
         self.assertTrue(clock.another_round(0, 0, 2, 5))
         now[0] = 20
@@ -141,7 +143,8 @@ class TimeShares(unittest.TestCase):
         now[0] = 40
         self.assertFalse(clock.another_round(2, 20, 2, 5))
         self.assertFalse(clock.another_round(1, 20, 1, 5))
-        clock.next_block()
+        clock.skip_block(1)
+        clock.start_block(2)
         self.assertEqual(clock.block_deadline, 100)
         self.assertTrue(clock.another_round(2, 20, 2, 5))
         self.assertFalse(clock.another_round(5, 1, 2, 5))
@@ -291,9 +294,8 @@ class Protocol(Fakes):
         """A run of fakes, in which the peer is half as fast."""
         ingle = sides.Ingle(self.fake())
         peer = sides.LlamaCpp("gcc", self.program("python", "#!/bin/sh\nFAKE_SPEED=50 exec %s\n" % self.fake()))
-        run = driver.Driver(ingle, [peer], [], driver.Clock(60, driver.weights(files, 2)), rounds, self.folder, False,
-                            lambda text: None)
-        run.run(files, lambda: None)
+        run = driver.Driver(ingle, [peer], [], rounds, self.folder, False, lambda text: None)
+        run.run(files, 60, lambda: None)
         return run, report.summarize(run.rows)
 
     def test_a_run(self):
@@ -332,6 +334,53 @@ class Protocol(Fakes):
         notes = []
         self.assertEqual(compare.known_types(self.fake(), ["Q8_0", "F32"], notes.append), ["Q8_0"])
         self.assertEqual(notes, ["types that this Ingle does not know: F32"])
+
+
+class WholeRun(Fakes):
+    """compare.py as people start it, with fake engines."""
+
+    def start(self, *arguments):
+        (self.folder / "venv" / "bin").mkdir(parents=True)
+        self.program("venv/bin/python", f'#!/bin/sh\n[ "$1" = -c ] && exit\nFAKE_SPEED=50 exec {self.fake()}\n')
+        command = [sys.executable, compare.__file__, "--ingle", self.folder / "ingle", "--work", self.folder / "work",
+                   "--out", self.folder / "out", "--peer-venv", f"gcc={self.folder / 'venv'}", *arguments]
+        command = [str(part) for part in command]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self):
+        (path,) = (self.folder / "out").glob("*.json")
+        return json.loads(path.read_text())
+
+    def test_results_are_written(self):
+        child = self.start("--quick", "--types", "Q8_0,F32", "--threads", "1", "--rows", "speed,batch")
+        out, errors = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 0, errors)
+        self.assertIn("| Q8_0 | 1 | pp64 | 100 |", out)
+        result = self.result()
+        self.assertFalse(result["partial"])
+        self.assertIn("types that this Ingle does not know: F32", result["notes"])
+        self.assertEqual(result["peers"]["gcc"]["package"], "fake 1.0")
+        self.assertEqual(len(list((self.folder / "out").iterdir())), 3)
+
+    def test_stopping_keeps_what_was_measured(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number), contextlib.ExitStack() as stack:
+                self.setUp()
+                child = stack.enter_context(self.start("--rounds", "100000", "--types", "Q8_0", "--rows", "speed"))
+                while "round 2" not in child.stderr.readline():
+                    self.assertIsNone(child.poll())
+                child.send_signal(number)
+                child.communicate(timeout=60)
+                self.assertEqual(child.returncode, 130)
+                result = self.result()
+                self.assertTrue(result["partial"])
+                self.assertEqual(result["rows"][0]["summary"][0]["ratio"], 2.0)
+                self.assertEqual(list((self.folder / "work").iterdir()), [], "the model is removed")
+
+    def test_what_is_missing_is_said(self):
+        child = self.start("--model", self.folder / "absent.gguf")
+        self.assertIn("absent.gguf does not exist", child.communicate(timeout=60)[1])
+        self.assertEqual(child.returncode, 1)
 
 
 class Peer(Fakes):
