@@ -28,10 +28,11 @@ class Process:
         self.errors = tempfile.TemporaryFile()
         self.command = command
         try:
-            # A session of its own: the terminal's Ctrl-C is for the driver.
+            # A process group of its own: the terminal's Ctrl-C is for the driver, and when the driver is killed, the
+            # system ends the stopped members of a group that nobody is left to continue.
             self.child = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                env={**os.environ, **(env or {})}, start_new_session=True)
+                env={**os.environ, **(env or {})}, preexec_fn=os.setpgrp)
         except OSError as error:
             self.errors.close()
             raise SideError(f"cannot start {command[0]}: {error}") from error
@@ -318,7 +319,9 @@ class Busy:
     """One other process that computes and never waits."""
 
     def __enter__(self):
-        self.child = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+        # A session of its own, as other people's programs have; it ends with the driver, however that ends.
+        program = f"import os\nwhile os.getppid() == {os.getpid()}:\n for _ in range(1000000): pass"
+        self.child = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
         time.sleep(0.2)
         return self
 

@@ -83,6 +83,12 @@ STUB = textwrap.dedent("""\
     """)
 
 
+def command_line(path):
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
+
+
 class Fakes(unittest.TestCase):
     """Cases with fake engines in a folder of their own."""
 
@@ -376,6 +382,18 @@ class WholeRun(Fakes):
                 self.assertTrue(result["partial"])
                 self.assertEqual(result["rows"][0]["summary"][0]["ratio"], 2.0)
                 self.assertEqual(list((self.folder / "work").iterdir()), [], "the model is removed")
+
+    def test_nothing_is_left_of_a_killed_run(self):
+        child = self.start("--rounds", "100000", "--types", "Q8_0", "--rows", "speed,busy")
+        with child:
+            while "round 2" not in child.stderr.readline():
+                self.assertIsNone(child.poll())
+            child.kill()
+        ours = lambda: [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(self.folder) in command_line(p)]
+        deadline = time.monotonic() + 10
+        while ours() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertEqual(ours(), [])
 
     def test_what_is_missing_is_said(self):
         child = self.start("--model", self.folder / "absent.gguf")
