@@ -1,172 +1,227 @@
 #!/usr/bin/env python3
-"""Ingle and llama.cpp on the same file, side by side.
-
-Both load the same GGUF file and run alternately in the same minutes; each pair of runs gives a ratio, and the table
-shows medians. llama.cpp is the one inside `llama-cpp-python` from PyPI, which is installed into a virtual environment
-of its own (`target/bench-venv`) with native optimisation.
+"""Ingle and llama.cpp side by side: the same files, the same work, turn by turn in the same minutes.
 
     cargo build --release
-    python3 bench/compare.py                                   # a synthetic Llama-3.2-1B-shaped Q4_K_M file
-    python3 bench/compare.py --model FILE --threads 2 --rounds 5
+    python3 bench/compare.py                  # the whole table, under 40 minutes on two cores
+    python3 bench/compare.py --quick          # whether everything works, with small numbers
+    python3 bench/compare.py --model FILE     # a model of your own
+
+The first run builds llama-cpp-python from PyPI with gcc, and with clang if there is one. bench/README.md says what is
+measured and how.
 """
 
+from __future__ import annotations
+
 import argparse
-import ctypes
+import datetime
 import json
 import os
-import platform
-import statistics
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import chart
+import machine
+import report
+import venvs
+from driver import Driver
+from plan import REFERENCE_TYPE, ROW_GROUPS, TYPES, plan
+from sides import IkLlamaCpp, Ingle, LlamaCpp, SideError
+
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / "target" / "bench-venv"
-INGLE = ROOT / "target" / "release" / "ingle"
-PACKAGE = "llama-cpp-python==0.3.36"
+WORK = ROOT / "target" / "bench"
 
 
-def reexec_in_venv():
-    """Continue in the virtual environment, made on first use (building llama.cpp takes minutes)."""
-    if Path(sys.prefix) == VENV:
-        return
-    python = VENV / "bin" / "python"
-    if not python.exists():
-        subprocess.check_call([sys.executable, "-m", "venv", str(VENV)])
-    env = dict(os.environ, CMAKE_ARGS="-DGGML_NATIVE=ON")
-    subprocess.check_call([str(python), "-m", "pip", "install", "-q", PACKAGE], env=env)
-    os.execv(python, [str(python), __file__, *sys.argv[1:]])
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-class LlamaCpp:
-    """llama.cpp through its C interface: the same work that `ingle bench` measures."""
-
-    def __init__(self, path, threads, n_ctx, n_seqs):
-        import llama_cpp as lc
-
-        self.lc = lc
-        self.quiet = lc.llama_log_callback(lambda level, text, data: None)
-        lc.llama_log_set(self.quiet, ctypes.c_void_p(0))
-        lc.llama_backend_init()
-        started = time.perf_counter()
-        self.model = lc.llama_model_load_from_file(str(path).encode(), lc.llama_model_default_params())
-        params = lc.llama_context_default_params()
-        params.n_ctx = n_ctx * n_seqs
-        params.n_batch = params.n_ubatch = 512
-        params.n_threads = params.n_threads_batch = threads
-        params.n_seq_max = n_seqs
-        self.context = lc.llama_init_from_model(self.model, params)
-        self.load_s = time.perf_counter() - started
-        self.memory = lc.llama_get_memory(self.context)
-        self.n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(self.model))
-        self.batch = lc.llama_batch_init(512, 0, n_seqs)
-
-    def step(self, rows):
-        """One decode call. Each row: token, position, sequence, whether logits are wanted."""
-        for i, (token, position, seq, logits) in enumerate(rows):
-            self.batch.token[i] = token
-            self.batch.pos[i] = position
-            self.batch.n_seq_id[i] = 1
-            self.batch.seq_id[i][0] = seq
-            self.batch.logits[i] = logits
-        self.batch.n_tokens = len(rows)
-        if self.lc.llama_decode(self.context, self.batch) != 0:
-            raise RuntimeError("llama_decode failed")
-
-    def token(self, seq, i):
-        return (seq * 7919 + i * 104729 + 1) % self.n_vocab
-
-    def prefill(self, n):
-        self.lc.llama_memory_clear(self.memory, True)
-        started = time.perf_counter()
-        for start in range(0, n, 512):
-            end = min(n, start + 512)
-            self.step([(self.token(0, i), i, 0, i == n - 1) for i in range(start, end)])
-        self.lc.llama_synchronize(self.context)
-        return n / (time.perf_counter() - started)
-
-    def decode(self, n, n_seqs):
-        self.lc.llama_memory_clear(self.memory, True)
-        self.step([(self.token(s, 0), 0, s, True) for s in range(n_seqs)])
-        started = time.perf_counter()
-        for i in range(1, n + 1):
-            self.step([(self.token(s, i), i, s, True) for s in range(n_seqs)])
-        self.lc.llama_synchronize(self.context)
-        return n * n_seqs / (time.perf_counter() - started)
+def number_list(text):
+    numbers = [int(part) for part in text.split(",")]
+    if not numbers or min(numbers) < 1:
+        raise argparse.ArgumentTypeError("numbers of at least 1, separated by commas")
+    return numbers
 
 
-def ingle(path, threads, prompt, gen, seqs):
-    """One measurement by `ingle bench`."""
-    out = subprocess.check_output(
-        [INGLE, "bench", "--model", path, "-t", str(threads), "-p", str(prompt), "-n", str(gen),
-         "--batch", str(seqs), "-r", "1", "--json"], stderr=subprocess.DEVNULL)
-    return json.loads(out)
+def name_list(known):
+    def parse(text):
+        names = {name.lower(): name for name in known}
+        unknown = [part for part in text.split(",") if part.lower() not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown (known: {', '.join(known)})")
+        return [names[part.lower()] for part in text.split(",")]
+    return parse
 
 
-def describe_machine():
-    cpu = platform.processor()
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def parser():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    groups = "; ".join(f"{name}: {what}" for name, what in ROW_GROUPS.items())
+    cores = os.cpu_count() or 1
+    p.add_argument("--model", type=Path, metavar="FILE", help="measure this GGUF file, not synthetic ones")
+    p.add_argument("--types", type=name_list(TYPES), metavar="T,..",
+                   help="types of the 1B shape [default: all that this Ingle knows]")
+    p.add_argument("--threads", type=number_list, default=sorted({1, cores}), metavar="N,..",
+                   help="numbers of threads; the largest has all rows [default: 1 and all cores]")
+    p.add_argument("--rows", type=name_list(ROW_GROUPS), metavar="GROUP,..",
+                   help=f"which rows [default: all]. {groups}")
+    p.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds at most [default: 5]")
+    p.add_argument("--minutes", type=positive, metavar="N",
+                   help="time for all; blocks get fewer rounds to keep it [default: 38, with --long 60]")
+    p.add_argument("--long", action="store_true", help="also prompts of 8192 tokens and decoding after 16384")
+    p.add_argument("--quick", action="store_true", help="tiny numbers, two rounds: does it work?")
+    p.add_argument("--peer-venv", action="append", default=[], metavar="NAME=PATH",
+                   help="use this environment with llama-cpp-python; build none (repeatable)")
+    p.add_argument("--avx2", action="store_true", help="also a row in which neither side uses AVX-512")
+    p.add_argument("--avx2-venv", action="append", default=[], metavar="NAME=PATH",
+                   help="use this environment for --avx2 (repeatable)")
+    p.add_argument("--ik", type=Path, metavar="PATH",
+                   help="folder with ik_llama.cpp's llama-bench and llama-batched-bench")
+    p.add_argument("--ingle", type=Path, default=ROOT / "target" / "release" / "ingle", metavar="FILE",
+                   help="the binary")
+    p.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="where environments and model files go")
+    p.add_argument("--keep", action="store_true", help="keep the model files")
+    p.add_argument("--out", type=Path, metavar="DIR",
+                   help="where results go [default: bench/results; with --quick target/bench/quick]")
+    return p
+
+
+def known_types(binary, types, note):
+    """The types of which the binary can make a file: it is asked for one where none can be written."""
+    def known(name):
+        command = [binary, "bench", "--synthetic", f"llama-1b:{name}", "--save", os.devnull]
+        return "unknown" not in subprocess.run(command, capture_output=True, text=True).stderr
+
+    found = [name for name in types if known(name)]
+    if len(found) < len(types):
+        note(f"types that this Ingle does not know: {', '.join(name for name in types if name not in found)}")
+    return found
+
+
+def ingle_facts(binary):
+    def output(*command):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    commit = output("git", "rev-parse", "--short=10", "HEAD")
+    changed = output("git", "status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.toml", "Cargo.lock")
+    return {"version": output(binary, "--version"), "commit": commit and commit + (" with changes" if changed else "")}
+
+
+def environments(args):
+    """The peers' environments by name: given ones, or built ones."""
+    native = venvs.given(args.peer_venv) or venvs.native(args.work, say)
+    avx2 = venvs.given(args.avx2_venv) or (venvs.avx2(args.work, say) if args.avx2 else {})
+    taken = set(native) & set(avx2)
+    if taken:
+        raise venvs.VenvError(f"the name `{taken.pop()}` is given twice")
+    return native, avx2
+
+
+def described(peers, paths):
+    """What each build says about itself and what was written down when it was built."""
+    return {peer.name: {**venvs.built_with(paths[peer.name]), **peer.describe()} for peer in peers}
+
+
+def unused(folder, stem):
+    """The name itself, or with a number: results are never overwritten by another run."""
+    taken = {path.stem for path in folder.glob(f"{stem}*.json")}
+    return next(name for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000))) if name not in taken)
+
+
+def write(folder, stem, result):
+    """The three result files. Called after each block, so that nothing measured is lost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report.summarize(result["rows"])
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{stem}.md").write_text(report.markdown(result))
+    threads = max((row["threads"] for row in result["rows"]), default=0)
+    packages = {}
+    for name, peer in result["peers"].items():
+        packages.setdefault(peer["package"], []).append(name)
+    peers = " and ".join(f"{package} ({', '.join(names)})" for package, names in packages.items())
+    caption = [f"{machine.in_words(result['machine'])}; {threads} thread{'s' * (threads != 1)}; {result['date']}.",
+               f"Beside {peers}; medians of runs that alternate in the same minutes."]
+    if result["partial"]:
+        caption.append("Partial: the run was stopped before its end.")
+    picture = chart.svg(result["rows"], "Tokens per second on a CPU, Ingle and llama.cpp", caption)
+    if picture:
+        (folder / f"{stem}.svg").write_text(picture)
+
+
+def run(args):
+    binary = args.ingle.resolve()
+    if not binary.exists():
+        raise SideError(f"{binary} does not exist: run `cargo build --release`, or give it with --ingle FILE")
+    if args.model and not args.model.exists():
+        raise SideError(f"{args.model} does not exist")
+    if args.ik and not (args.ik / "llama-bench").exists():
+        raise SideError(f"{args.ik}: no llama-bench here")
+    rounds = min(args.rounds, 2) if args.quick else args.rounds
+    minutes = args.minutes or (60 if args.long else 38)
+    native, avx2 = environments(args)
+    peers = [LlamaCpp(name, venvs.python_of(path)) for name, path in native.items()]
+    avx2_peers = [LlamaCpp(name, venvs.python_of(path)) for name, path in avx2.items()]
+    facts = described(peers + avx2_peers, {**native, **avx2})
+    if args.ik:
+        ik = [IkLlamaCpp(args.ik, repack) for repack in (False, True)]
+        peers += ik
+        facts.update({side.name: {"package": "ik_llama.cpp"} for side in ik})
+
+    driver = Driver(Ingle(binary), peers, avx2_peers, rounds, args.work, args.keep, say)
+    types = args.types or ([REFERENCE_TYPE, "Q8_0"] if args.quick else TYPES)
+    files = plan([] if args.model else known_types(binary, types, driver.note), args.threads,
+                 args.rows or list(ROW_GROUPS), long=args.long, quick=args.quick, avx2=bool(avx2), model=args.model)
+    if not files:
+        raise SideError("nothing is left to measure")
+    result = {
+        "format": 1, "partial": True, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
+        "ingle": ingle_facts(binary), "peers": facts, "arguments": sys.argv[1:], "rounds": rounds, "minutes": minutes,
+        "notes": driver.notes, "rows": driver.rows,
+    }
+    folder = args.out or (args.work / "quick" if args.quick else ROOT / "bench" / "results")
+    stem = f"{result['date']}-{machine.slug(result['machine'])}" + (f"-{args.model.stem}" if args.model else "")
+    stem = unused(folder, stem)
     try:
-        for line in open("/proc/cpuinfo"):
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+        driver.run(files, 60 * minutes, lambda: write(folder, stem, result))
+        result["partial"] = False
+        fewer = [f"{r['file']} {r['what']}" for r in driver.rows if r["summary"][0]["n_rounds"] < rounds]
+        if fewer:
+            driver.note(f"fewer than {rounds} rounds, for time: {', '.join(dict.fromkeys(fewer))}")
+    except KeyboardInterrupt:
+        say("stopped; what was measured so far is kept")
+        raise
+    finally:
+        if driver.rows:
+            write(folder, stem, result)
+            say(f"results: {folder / stem}.json, .md, .svg")
+    print(report.markdown(result))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="GGUF file [default: a synthetic one of --shape]")
-    parser.add_argument("--shape", default="llama-1b:Q4_K_M", help="synthetic model to make")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--gen", type=int, default=64)
-    parser.add_argument("--batches", default="1,8", help="numbers of sequences that decode together")
-    parser.add_argument("--out", type=Path, help="write the results as JSON")
-    args = parser.parse_args()
-    reexec_in_venv()
+    def stop(*_):
+        raise KeyboardInterrupt
 
-    path = args.model
-    if path is None:
-        path = ROOT / "target" / "bench" / f"{args.shape.replace(':', '-')}.gguf"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.check_call([INGLE, "bench", "--synthetic", args.shape, "--save", str(path)])
-    batches = [int(b) for b in args.batches.split(",")]
-    peer = LlamaCpp(path, args.threads, max(args.prompt, args.gen + 2), max(batches))
-
-    rows = {f"prefill {args.prompt}": ([], []), **{f"decode {args.gen} x {b}": ([], []) for b in batches}}
-    probes = []
-    for round_ in range(args.rounds):
-        print(f"round {round_ + 1} of {args.rounds}", file=sys.stderr)
-        ours, theirs = rows[f"prefill {args.prompt}"]
-        ours.append(ingle(path, args.threads, args.prompt, 0, 1)["prefill"]["tokens_per_s"])
-        theirs.append(peer.prefill(args.prompt))
-        for b in batches:
-            ours, theirs = rows[f"decode {args.gen} x {b}"]
-            report = ingle(path, args.threads, 0, args.gen, b)["decode"]
-            ours.append(report["tokens_per_s"])
-            probes.append(report["read_limit_gb_per_s"])
-            theirs.append(peer.decode(args.gen, b))
-
-    print(f"\n{path.name}, {args.threads} threads, {describe_machine()}; {PACKAGE}")
-    print(f"memory reads {statistics.median(probes):.1f} GB/s (median of a probe beside each decode)\n")
-    print("| what | Ingle, tokens/s | llama.cpp, tokens/s | ratio, median of pairs | min | max |")
-    print("|---|---|---|---|---|---|")
-    results = []
-    for name, (ours, theirs) in rows.items():
-        ratios = [a / b for a, b in zip(ours, theirs)]
-        print(f"| {name} | {statistics.median(ours):.1f} | {statistics.median(theirs):.1f} | "
-              f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |")
-        results.append({"what": name, "ingle": ours, "llama_cpp": theirs, "ratio": statistics.median(ratios)})
-    if args.out:
-        args.out.write_text(json.dumps({
-            "model": path.name, "threads": args.threads, "machine": describe_machine(), "peer": PACKAGE,
-            "read_gb_per_s": probes, "results": results}, indent=1) + "\n")
+    # Ended in any way, it ends the stopped processes and keeps what was measured.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        run(parser().parse_args())
+    except (SideError, venvs.VenvError) as error:
+        say(f"compare.py: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,22 +1,22 @@
 //! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run.
 
+mod requests;
+mod session;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use ingle_gguf::GgufFile;
-use ingle_kernels::{Pool, limits};
+use ingle_kernels::limits;
 use ingle_model::synthetic::Synthetic;
-use ingle_model::{CpuExecutor, LoadOptions};
-use ingle_step::{BlockId, Executor, Input, KvType, SeqId, SeqStep, StepBatch, TokenId, Want};
 use serde_json::json;
 
+use self::session::Session;
 use crate::commands::bytes;
-use crate::progress::LoadProgress;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 
@@ -28,10 +28,9 @@ const USAGE: Usage = Usage {
     positional: &[("MODEL", "GGUF file to measure [default: the model that ships with Ingle]")],
 };
 
-const BLOCK_SIZE: usize = 32;
 const STEP_TOKENS_DEFAULT: u32 = 512;
 
-/// What to measure.
+/// What to measure. With `--stdin` these are the largest sizes that may be asked for.
 struct Plan {
     n_prompt: usize,
     n_gen: usize,
@@ -65,6 +64,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
         number("batch", "1", "Sequences that decode together"),
         number("depth", "0", "Tokens in each sequence before decoding is measured"),
         number("repetitions", "5", "Runs of each measurement").short('r'),
+        Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).conflicts_with("save").help(
+            "Load once, then measure what standard input asks for: a JSON object per line, answered by one. \
+             -p, -n, --batch and --depth are the largest sizes",
+        ),
     ];
     let (parsed, m) = parse(USAGE, &extra, args, &Facts::default())?;
     let mut settings = parsed.settings;
@@ -80,7 +83,11 @@ pub fn main(args: &[OsString]) -> Result<()> {
     }
     let plan = plan(&m, &settings)?;
     let (name, file) = open(&settings, m.get_one::<String>("synthetic"))?;
-    measure(&name, Arc::new(file), &settings, &plan)
+    let mut session = Session::load(&name, Arc::new(file), &settings, &plan)?;
+    if m.get_flag("stdin") {
+        return requests::answer(&mut session, std::io::stdin().lock(), std::io::stdout().lock());
+    }
+    measure(&mut session, &settings, &plan)
 }
 
 /// Writes a synthetic model under a temporary name first, so that the file is whole wherever it is seen.
@@ -142,83 +149,41 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
     }
 }
 
-fn measure(name: &str, file: Arc<GgufFile>, settings: &Settings, plan: &Plan) -> Result<()> {
-    let n_threads = settings
-        .threads
-        .0
-        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |n| n.max(1) as usize);
-    let n_ctx = (plan.n_prompt).max(plan.depth + plan.n_gen + 1).max(BLOCK_SIZE);
-    let kv_type = settings.kv_type.unwrap_or(KvType::F16);
-    let options = LoadOptions {
-        n_ctx: Some(n_ctx),
-        kv_type,
-        kv_tokens: (n_ctx + BLOCK_SIZE) * plan.n_seqs,
-        block_size: BLOCK_SIZE,
-        ..LoadOptions::default()
-    };
-    let pool = Arc::new(Pool::new(n_threads));
-    let started = Instant::now();
-    let mut executor = {
-        let progress = LoadProgress::new(name);
-        CpuExecutor::load(Arc::clone(&file), Arc::clone(&pool), &options, &mut |done, total| {
-            progress.report(done, total);
-        })?
-    };
-    let load_s = started.elapsed().as_secs_f64();
-    let weights = Weights::of(&file);
-
-    let mut report = serde_json::Map::new();
-    report.insert("model".into(), json!(name));
-    report.insert("file_bytes".into(), json!(file.n_bytes()));
-    report.insert("bytes_per_token".into(), json!(weights.bytes_per_token));
-    report.insert("threads".into(), json!(n_threads));
-    report.insert("isa".into(), json!(pool.isa().name()));
-    report.insert("kv_type".into(), json!(kv_type.name()));
-    report.insert("load_s".into(), json!(load_s));
-    report.insert("weight_bytes_in_memory".into(), json!(executor.info().weight_bytes));
-
-    let mut runner = Runner { executor: &mut executor, step: 0, n_vocab: weights.n_vocab };
-    let int8_gops = limits::int8_gops(&pool);
-    let f32_gops = limits::f32_gops(&pool);
+fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()> {
+    let mut report = session.description();
+    let int8_gops = limits::int8_gops(session.pool());
+    let f32_gops = limits::f32_gops(session.pool());
     report.insert("limits".into(), json!({ "int8_gops": int8_gops, "f32_gops": f32_gops }));
     if plan.n_prompt > 0 {
-        runner.prefill(0, plan.n_prompt, plan.step_tokens)?;
+        session.prefill(plan.n_prompt)?;
         let mut runs = Vec::new();
         for _ in 0..plan.repetitions {
-            let started = Instant::now();
-            runner.prefill(0, plan.n_prompt, plan.step_tokens)?;
-            runs.push(plan.n_prompt as f64 / started.elapsed().as_secs_f64());
+            runs.push(session.prefill(plan.n_prompt)?.tokens_per_s());
         }
         let speed = median(&mut runs);
-        let gops = speed * weights.ops_per_prompt_token / 1e9;
+        let gops = speed * session.weights().ops_per_prompt_token / 1e9;
+        let quantized = session.weights().quantized;
         report.insert(
             "prefill".into(),
             json!({
                 "n_tokens": plan.n_prompt, "tokens_per_s": speed, "min": runs[0], "max": runs[runs.len() - 1],
                 "linear_gops": gops,
-                "share_of_int8_limit": weights.quantized.then_some(gops / int8_gops),
-                "share_of_f32_limit": (!weights.quantized).then_some(gops / f32_gops),
+                "share_of_int8_limit": quantized.then_some(gops / int8_gops),
+                "share_of_f32_limit": (!quantized).then_some(gops / f32_gops),
             }),
         );
     }
     if plan.n_gen > 0 {
-        for seq in 0..plan.n_seqs {
-            if plan.depth > 0 {
-                runner.prefill(seq, plan.depth, plan.step_tokens)?;
-            }
-        }
-        runner.decode(plan.n_seqs, plan.depth, plan.n_gen.min(8))?;
+        session.decode(plan.n_seqs, plan.depth, plan.n_gen.min(8), None)?;
         let (mut runs, mut probes) = (Vec::new(), Vec::new());
         for _ in 0..plan.repetitions {
             // A probe beside each run: the memory of a shared machine is not the same from minute to minute.
-            probes.push(limits::read_gbs(&pool));
-            let started = Instant::now();
-            runner.decode(plan.n_seqs, plan.depth, plan.n_gen)?;
-            runs.push((plan.n_gen * plan.n_seqs) as f64 / started.elapsed().as_secs_f64());
+            probes.push(limits::read_gbs(session.pool()));
+            runs.push(session.decode(plan.n_seqs, plan.depth, plan.n_gen, None)?.tokens_per_s());
         }
         let speed = median(&mut runs);
         let read_gbs = median(&mut probes);
-        let gbs = speed / plan.n_seqs as f64 * weights.bytes_per_token as f64 / 1e9;
+        let gbs = speed / plan.n_seqs as f64 * session.weights().bytes_per_token as f64 / 1e9;
         report.insert(
             "decode".into(),
             json!({
@@ -275,95 +240,6 @@ fn print(report: &serde_json::Map<String, serde_json::Value>, as_json: bool) -> 
         )?;
     }
     Ok(())
-}
-
-/// What a token costs, from the file's tensors.
-struct Weights {
-    n_vocab: usize,
-    /// Bytes of all matrices that a decoded token multiplies, the output matrix included.
-    bytes_per_token: u64,
-    /// Operations (a multiply and an add are two) of the matrices outside the output matrix.
-    ops_per_prompt_token: f64,
-    quantized: bool,
-}
-
-impl Weights {
-    fn of(file: &GgufFile) -> Self {
-        let tied = file.tensor("output.weight").is_none();
-        let matrices = || file.tensors().iter().filter(|t| t.dims.len() > 1);
-        let is_head = |name: &str| name == "output.weight" || (tied && name == "token_embd.weight");
-        let n_vocab = file.tensor("token_embd.weight").map_or(1, |t| t.n_rows());
-        let inner = || matrices().filter(|t| t.name.starts_with("blk."));
-        Self {
-            n_vocab,
-            bytes_per_token: matrices()
-                .filter(|t| t.name.starts_with("blk.") || is_head(&t.name))
-                .map(|t| t.n_bytes() as u64)
-                .sum(),
-            ops_per_prompt_token: inner().map(|t| 2.0 * t.n_elements() as f64).sum(),
-            quantized: inner().any(|t| t.ty.block_len() > 1),
-        }
-    }
-}
-
-/// Drives an executor without an engine. Sequence `i` has its own run of blocks.
-struct Runner<'a> {
-    executor: &'a mut CpuExecutor,
-    step: u64,
-    n_vocab: usize,
-}
-
-impl Runner<'_> {
-    fn prefill(&mut self, seq: usize, n_tokens: usize, step_tokens: usize) -> Result<()> {
-        let mut start = 0;
-        while start < n_tokens {
-            let n = step_tokens.min(n_tokens - start);
-            let last = start + n == n_tokens;
-            let wants = if last { vec![(n as u32 - 1, Want::Logits)] } else { Vec::new() };
-            let step = self.seq_step(seq, start, n, wants);
-            self.run(vec![step])?;
-            start += n;
-        }
-        Ok(())
-    }
-
-    fn decode(&mut self, n_seqs: usize, depth: usize, n_tokens: usize) -> Result<()> {
-        for i in 0..n_tokens {
-            let seqs = (0..n_seqs).map(|s| self.seq_step(s, depth + i, 1, vec![(0, Want::Logits)])).collect();
-            self.run(seqs)?;
-        }
-        Ok(())
-    }
-
-    fn seq_step(&self, seq: usize, start: usize, n: usize, wants: Vec<(u32, Want)>) -> SeqStep {
-        let info = self.executor.info();
-        let per_seq = info.n_ctx.div_ceil(info.block_size);
-        let n_blocks = (start + n).div_ceil(info.block_size);
-        // Any fixed walk through the vocabulary will do: speed does not depend on which tokens they are.
-        let token = |i: usize| {
-            Input::Token(TokenId(((seq * 7919 + (start + i) * 104_729 + 1) % self.n_vocab) as u32))
-        };
-        SeqStep {
-            seq: SeqId(seq as u64),
-            inputs: (0..n).map(token).collect(),
-            start: start as u32,
-            block_table: (0..n_blocks).map(|b| BlockId((seq * per_seq + b) as u32)).collect(),
-            causal: true,
-            wants,
-        }
-    }
-
-    fn run(&mut self, seqs: Vec<SeqStep>) -> Result<()> {
-        self.step += 1;
-        self.executor.submit(StepBatch { step: self.step, copies: Vec::new(), seqs })?;
-        let out = self.executor.wait()?;
-        for row in out.seqs.iter().flat_map(|s| &s.rows) {
-            if let Some(bad) = row.values.iter().find(|x| !x.is_finite()) {
-                bail!("the model gives {bad} as a logit: its weights are damaged");
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Sorts, and gives the middle.

@@ -358,6 +358,49 @@ fn bench_measures() {
     assert!(target.is_dir() && std::fs::read_dir(folder.path()).unwrap().count() == 1);
 }
 
+/// One process measures what it is asked for, line by line; what it cannot do is an answer too.
+#[test]
+fn bench_answers_requests() {
+    let requests = "{\"measure\": \"prefill\", \"n_tokens\": 8}
+        {\"measure\": \"decode\", \"n_tokens\": 4, \"n_seqs\": 2, \"depth\": 8}
+        {\"measure\": \"decode\", \"n_tokens\": 4, \"max_seconds\": 0}
+        {\"measure\": \"limits\"}
+        {\"measure\": \"prefill\", \"n_tokens\": 99}
+        {\"measure\": \"decode\", \"n_tokens\": 4, \"n_seqs\": 9}
+        {\"measure\": \"decode\", \"n_tokens\": 0}
+        {\"measure\": \"decode\", \"n_tokens\": 1, \"max_seconds\": -1}
+        {\"measure\": \"prefill\", \"n_tokens\": 8, \"depth\": 1}
+        {\"measure\": \"everything\"}
+        []
+        {";
+    let args = ["bench", tiny(), "-t", "1", "-p", "32", "-n", "8", "--depth", "8", "--batch", "2", "--stdin"];
+    let output = stdout_of(&args, requests);
+    let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 13, "{output}");
+    assert!(lines[0]["bytes_per_token"].as_u64().unwrap() > 0 && lines[0]["threads"] == 1);
+    assert!(lines[1]["n_tokens"] == 8 && lines[1]["linear_gops"].as_f64().unwrap() > 0.0);
+    assert!(lines[2]["n_tokens"] == 8 && lines[2]["file_gb_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(lines[3]["n_tokens"], 1, "one step is the least");
+    assert!(
+        lines[4]["int8_gops"].as_f64().unwrap() > 0.0 && lines[4]["read_gb_per_s"].as_f64().unwrap() > 0.0
+    );
+    let errors = [
+        "than was loaded",
+        "than was loaded",
+        "n_tokens",
+        "max_seconds",
+        "depth",
+        "limits",
+        "JSON object",
+        "EOF",
+    ];
+    for (line, expected) in lines[5..].iter().zip(errors) {
+        let error = line["error"].as_str().unwrap_or_default();
+        assert!(error.contains(expected), "{line}");
+    }
+    assert!(failure(&["bench", "--synthetic", "llama-1b:F32", "--save", "x", "--stdin"]).contains("--stdin"));
+}
+
 /// The stories model tells its story as an independent implementation does.
 #[test]
 fn stories_are_told_to_the_letter() {

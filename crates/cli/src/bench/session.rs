@@ -1,0 +1,233 @@
+//! A loaded model whose executor is driven without an engine: what `ingle bench` measures.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use ingle_gguf::GgufFile;
+use ingle_kernels::Pool;
+use ingle_model::{CpuExecutor, LoadOptions};
+use ingle_step::{BlockId, Executor, Input, KvType, SeqId, SeqStep, StepBatch, TokenId, Want};
+use serde_json::{Map, Value, json};
+
+use super::Plan;
+use crate::progress::LoadProgress;
+use crate::settings::Settings;
+
+const BLOCK_SIZE: usize = 32;
+
+/// What was computed in which time.
+pub(super) struct Run {
+    pub(super) n_tokens: usize,
+    pub(super) seconds: f64,
+}
+
+impl Run {
+    pub(super) fn tokens_per_s(&self) -> f64 {
+        self.n_tokens as f64 / self.seconds
+    }
+}
+
+/// What a token costs, from the file's tensors.
+pub(super) struct Weights {
+    pub(super) n_vocab: usize,
+    /// Bytes of all matrices that a decoded token multiplies, the output matrix included.
+    pub(super) bytes_per_token: u64,
+    /// Operations (a multiply and an add are two) of the matrices outside the output matrix.
+    pub(super) ops_per_prompt_token: f64,
+    /// Whether the layers' matrices are in blocks, which are multiplied as int8.
+    pub(super) quantized: bool,
+}
+
+impl Weights {
+    fn of(file: &GgufFile) -> Self {
+        let tied = file.tensor("output.weight").is_none();
+        let matrices = || file.tensors().iter().filter(|t| t.dims.len() > 1);
+        let is_head = |name: &str| name == "output.weight" || (tied && name == "token_embd.weight");
+        let n_vocab = file.tensor("token_embd.weight").map_or(1, |t| t.n_rows());
+        let inner = || matrices().filter(|t| t.name.starts_with("blk."));
+        Self {
+            n_vocab,
+            bytes_per_token: matrices()
+                .filter(|t| t.name.starts_with("blk.") || is_head(&t.name))
+                .map(|t| t.n_bytes() as u64)
+                .sum(),
+            ops_per_prompt_token: inner().map(|t| 2.0 * t.n_elements() as f64).sum(),
+            quantized: inner().any(|t| t.ty.block_len() > 1),
+        }
+    }
+}
+
+/// A model and its K/V memory. Sequence `i` has its own run of blocks.
+pub(super) struct Session {
+    name: String,
+    file: Arc<GgufFile>,
+    pool: Arc<Pool>,
+    executor: CpuExecutor,
+    weights: Weights,
+    kv_type: KvType,
+    load_s: f64,
+    step_tokens: usize,
+    step: u64,
+    /// Number of sequences and tokens in each that the K/V memory holds, for decodes at the same depth.
+    held: Option<(usize, usize)>,
+}
+
+impl Session {
+    /// Loads a model with K/V memory for the plan's sizes.
+    pub(super) fn load(name: &str, file: Arc<GgufFile>, settings: &Settings, plan: &Plan) -> Result<Self> {
+        let n_threads = settings.threads.0.map_or_else(
+            || std::thread::available_parallelism().map_or(1, usize::from),
+            |n| n.max(1) as usize,
+        );
+        let n_ctx = (plan.n_prompt).max(plan.depth + plan.n_gen + 1).max(BLOCK_SIZE);
+        let kv_type = settings.kv_type.unwrap_or(KvType::F16);
+        let options = LoadOptions {
+            n_ctx: Some(n_ctx),
+            kv_type,
+            kv_tokens: (n_ctx + BLOCK_SIZE) * plan.n_seqs,
+            block_size: BLOCK_SIZE,
+            ..LoadOptions::default()
+        };
+        let pool = Arc::new(Pool::new(n_threads));
+        let started = Instant::now();
+        let executor = {
+            let progress = LoadProgress::new(name);
+            CpuExecutor::load(Arc::clone(&file), Arc::clone(&pool), &options, &mut |done, total| {
+                progress.report(done, total);
+            })?
+        };
+        Ok(Self {
+            name: name.into(),
+            weights: Weights::of(&file),
+            file,
+            pool,
+            executor,
+            kv_type,
+            load_s: started.elapsed().as_secs_f64(),
+            step_tokens: plan.step_tokens,
+            step: 0,
+            held: None,
+        })
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// What was loaded, and how.
+    pub(super) fn description(&self) -> Map<String, Value> {
+        let mut report = Map::new();
+        report.insert("model".into(), json!(self.name));
+        report.insert("file_bytes".into(), json!(self.file.n_bytes()));
+        report.insert("bytes_per_token".into(), json!(self.weights.bytes_per_token));
+        report.insert("threads".into(), json!(self.pool.n_threads()));
+        report.insert("isa".into(), json!(self.pool.isa().name()));
+        report.insert("kv_type".into(), json!(self.kv_type.name()));
+        let prefill_limit = if self.weights.quantized { "int8_gops" } else { "f32_gops" };
+        report.insert("prefill_limit".into(), json!(prefill_limit));
+        report.insert("load_s".into(), json!(self.load_s));
+        report.insert("weight_bytes_in_memory".into(), json!(self.executor.info().weight_bytes));
+        report
+    }
+
+    /// Computes a prompt in one sequence, with logits for its last token.
+    pub(super) fn prefill(&mut self, n_tokens: usize) -> Result<Run> {
+        self.check_room(1, n_tokens)?;
+        self.held = None;
+        let started = Instant::now();
+        self.fill(0, n_tokens)?;
+        Ok(Run { n_tokens, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// Decodes `n_tokens` in each of `n_seqs` sequences together, after `depth` tokens, with logits for each; stops
+    /// early when `time` is up.
+    pub(super) fn decode(
+        &mut self,
+        n_seqs: usize,
+        depth: usize,
+        n_tokens: usize,
+        time: Option<Duration>,
+    ) -> Result<Run> {
+        self.check_room(n_seqs, depth + n_tokens)?;
+        if self.held != Some((n_seqs, depth)) {
+            self.held = None;
+            if depth > 0 {
+                for seq in 0..n_seqs {
+                    self.fill(seq, depth)?;
+                }
+            }
+            self.held = Some((n_seqs, depth));
+        }
+        let started = Instant::now();
+        let mut done = 0;
+        while done < n_tokens && time.is_none_or(|time| done == 0 || started.elapsed() < time) {
+            let seqs =
+                (0..n_seqs).map(|s| self.seq_step(s, depth + done, 1, vec![(0, Want::Logits)])).collect();
+            self.run(seqs)?;
+            done += 1;
+        }
+        Ok(Run { n_tokens: done * n_seqs, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn check_room(&self, n_seqs: usize, n_tokens: usize) -> Result<()> {
+        let n_ctx = self.executor.info().n_ctx;
+        if n_tokens > n_ctx || n_seqs > self.executor.info().n_blocks / self.blocks_per_seq() {
+            bail!(
+                "{n_seqs} sequences of {n_tokens} tokens are more than was loaded for (-p, -n, --batch, --depth)"
+            );
+        }
+        Ok(())
+    }
+
+    fn blocks_per_seq(&self) -> usize {
+        let info = self.executor.info();
+        info.n_ctx.div_ceil(info.block_size)
+    }
+
+    fn fill(&mut self, seq: usize, n_tokens: usize) -> Result<()> {
+        let mut start = 0;
+        while start < n_tokens {
+            let n = self.step_tokens.min(n_tokens - start);
+            let last = start + n == n_tokens;
+            let wants = if last { vec![(n as u32 - 1, Want::Logits)] } else { Vec::new() };
+            let step = self.seq_step(seq, start, n, wants);
+            self.run(vec![step])?;
+            start += n;
+        }
+        Ok(())
+    }
+
+    fn seq_step(&self, seq: usize, start: usize, n: usize, wants: Vec<(u32, Want)>) -> SeqStep {
+        let per_seq = self.blocks_per_seq();
+        let n_blocks = (start + n).div_ceil(self.executor.info().block_size);
+        // Any fixed walk through the vocabulary will do: speed does not depend on which tokens they are.
+        let token = |i: usize| {
+            Input::Token(TokenId(((seq * 7919 + (start + i) * 104_729 + 1) % self.weights.n_vocab) as u32))
+        };
+        SeqStep {
+            seq: SeqId(seq as u64),
+            inputs: (0..n).map(token).collect(),
+            start: start as u32,
+            block_table: (0..n_blocks).map(|b| BlockId((seq * per_seq + b) as u32)).collect(),
+            causal: true,
+            wants,
+        }
+    }
+
+    fn run(&mut self, seqs: Vec<SeqStep>) -> Result<()> {
+        self.step += 1;
+        self.executor.submit(StepBatch { step: self.step, copies: Vec::new(), seqs })?;
+        let out = self.executor.wait()?;
+        for row in out.seqs.iter().flat_map(|s| &s.rows) {
+            if let Some(bad) = row.values.iter().find(|x| !x.is_finite()) {
+                bail!("the model gives {bad} as a logit: its weights are damaged");
+            }
+        }
+        Ok(())
+    }
+}
