@@ -33,9 +33,15 @@ fn main() {
     );
     let types = [
         TensorType::Q4_K,
+        TensorType::Q5_K,
         TensorType::Q6_K,
         TensorType::Q8_0,
         TensorType::Q4_0,
+        TensorType::Q2_K,
+        TensorType::Q3_K,
+        TensorType::Q4_1,
+        TensorType::Q5_0,
+        TensorType::Q5_1,
         TensorType::F16,
         TensorType::BF16,
         TensorType::F32,
@@ -187,7 +193,12 @@ fn random_matrix(ty: TensorType, n_rows: usize, n_cols: usize, pool: &Pool) -> M
             TensorType::F32 => block[3] = 0x3C,
             TensorType::F16 | TensorType::BF16 => block[1] = 0x3C,
             TensorType::Q6_K => block[208..].copy_from_slice(&small),
-            TensorType::Q4_K => {
+            TensorType::Q3_K => block[108..].copy_from_slice(&small),
+            TensorType::Q2_K => {
+                block[80..82].copy_from_slice(&small);
+                block[82..].copy_from_slice(&small);
+            }
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => {
                 block[..2].copy_from_slice(&small);
                 block[2..4].copy_from_slice(&small);
             }

@@ -89,8 +89,18 @@ fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
                     (TensorType::F16 | TensorType::BF16, _) => {
                         block[1] &= 0x83 | (rng.next() as u8 & 0x38);
                     }
-                    (TensorType::Q8_0 | TensorType::Q4_0, r) => block[2..].fill([0, 255, 0x80, 0x7F][r % 4]),
-                    (TensorType::Q4_K, r) => block[4..].fill([0, 255][r % 2]),
+                    (TensorType::Q8_0 | TensorType::Q4_0 | TensorType::Q5_0, r) => {
+                        block[2..].fill([0, 255, 0x80, 0x7F][r % 4]);
+                    }
+                    (TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K, r) => {
+                        block[4..].fill([0, 255][r % 2]);
+                    }
+                    (TensorType::Q2_K, r) => block[..80].fill([0, 255, 0x0F, 0xF0][r % 4]),
+                    // Scales of -32 and 31 on weights of -4 and 3.
+                    (TensorType::Q3_K, r) => {
+                        block[..96].fill([0, 255][r % 2]);
+                        block[96..108].fill([0, 255][r / 2 % 2]);
+                    }
                     (_, r) => block[..208].fill([0, 255, 0x80, 0x7F][r % 4]),
                 }
             }
@@ -407,7 +417,7 @@ fn plain_rows_come_back() {
 fn dequantized_rows_are_the_golden_ones() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/quant/golden");
     let pool = Pool::new(1);
-    for ty in [TensorType::Q8_0, TensorType::Q4_0, TensorType::Q4_K, TensorType::Q6_K] {
+    for ty in Matrix::TYPES.into_iter().filter(|ty| ty.block_len() > 1) {
         let Ok(blocks) = std::fs::read(dir.join(format!("{ty}.random_blocks.bin"))) else { continue };
         let expected = std::fs::read(dir.join(format!("{ty}.random_blocks.f32.bin"))).unwrap();
         let expected: Vec<u32> =

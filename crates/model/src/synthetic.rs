@@ -106,14 +106,27 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-/// Which type each matrix has.
+/// Which type each matrix has: all the same, or a mixture of llama-quantize's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mixture {
-    /// All the same.
     Pure(TensorType),
-    /// llama-quantize's `Q4_K_M`: Q4_K, but Q6_K for the head and half of `attn_v` and `ffn_down`.
+    Q2K,
+    Q3KM,
+    Q4KS,
     Q4KM,
+    Q5KS,
+    Q5KM,
 }
+
+/// Mixtures by name. `Q2_K` is a mixture, not the type alone.
+const MIXTURES: [(&str, Mixture); 6] = [
+    ("Q2_K", Mixture::Q2K),
+    ("Q3_K_M", Mixture::Q3KM),
+    ("Q4_K_S", Mixture::Q4KS),
+    ("Q4_K_M", Mixture::Q4KM),
+    ("Q5_K_S", Mixture::Q5KS),
+    ("Q5_K_M", Mixture::Q5KM),
+];
 
 /// A model of a known shape with random weights.
 #[derive(Debug)]
@@ -136,16 +149,14 @@ impl Synthetic {
                 known.join(", ")
             ))
         })?;
-        let pure = Matrix::TYPES.into_iter().find(|t| t.name().eq_ignore_ascii_case(mixture_name));
-        let mixture = match pure {
-            Some(ty) => Mixture::Pure(ty),
-            None if mixture_name.eq_ignore_ascii_case("Q4_K_M") => Mixture::Q4KM,
-            None => {
-                let known = Matrix::TYPES.map(TensorType::name).join(", ");
-                let what = format!("mixture `{mixture_name}` is unknown (known: Q4_K_M, {known})");
-                return Err(ModelError::Options(what));
-            }
-        };
+        let pure = Matrix::TYPES.into_iter().map(|ty| (ty.name(), Mixture::Pure(ty)));
+        let pure = pure.filter(|(name, _)| MIXTURES.iter().all(|(mixture, _)| mixture != name));
+        let known: Vec<_> = MIXTURES.into_iter().chain(pure).collect();
+        let found = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(mixture_name));
+        let &(_, mixture) = found.ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            ModelError::Options(format!("mixture `{mixture_name}` is unknown (known: {})", names.join(", ")))
+        })?;
         Ok(Self { shape, mixture })
     }
 
@@ -165,20 +176,22 @@ impl Synthetic {
         shape.put_vocabulary(&mut file);
         let mut tensors = Tensors { file: &mut file, rng: Rng(1), patterns: HashMap::new() };
         let (n_q, n_kv) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
-        let bulk = self.bulk_type();
-        let embd_type = if shape.tied { self.head_type() } else { bulk };
+        let embd_type = if shape.tied { self.head_type() } else { self.bulk_type() };
         tensors.matrix("token_embd.weight", embd_type, shape.n_embd, shape.n_vocab);
         for layer_idx in 0..shape.n_layers {
             let name = |kind: &str| format!("blk.{layer_idx}.{kind}");
-            let better = self.better_type(layer_idx);
             tensors.vector(&name("attn_norm.weight"), shape.n_embd, 1.0);
-            for (kind, ty, n_in, n_out) in [
-                ("attn_q", bulk, shape.n_embd, n_q),
-                ("attn_k", bulk, shape.n_embd, n_kv),
-                ("attn_v", better, shape.n_embd, n_kv),
-                ("attn_output", bulk, n_q, shape.n_embd),
-            ] {
+            let matrix = |tensors: &mut Tensors<'_>, kind: &str, n_in, n_out| {
+                let ty = self.layer_type(kind, layer_idx);
                 tensors.matrix(&name(&format!("{kind}.weight")), ty, n_in, n_out);
+            };
+            for (kind, n_in, n_out) in [
+                ("attn_q", shape.n_embd, n_q),
+                ("attn_k", shape.n_embd, n_kv),
+                ("attn_v", shape.n_embd, n_kv),
+                ("attn_output", n_q, shape.n_embd),
+            ] {
+                matrix(&mut tensors, kind, n_in, n_out);
                 if shape.arch == "qwen2" && kind != "attn_output" {
                     tensors.vector(&name(&format!("{kind}.bias")), n_out, 0.0);
                 }
@@ -188,9 +201,9 @@ impl Synthetic {
                 tensors.vector(&name("attn_k_norm.weight"), shape.head_dim, 1.0);
             }
             tensors.vector(&name("ffn_norm.weight"), shape.n_embd, 1.0);
-            tensors.matrix(&name("ffn_gate.weight"), bulk, shape.n_embd, shape.n_ff);
-            tensors.matrix(&name("ffn_up.weight"), bulk, shape.n_embd, shape.n_ff);
-            tensors.matrix(&name("ffn_down.weight"), better, shape.n_ff, shape.n_embd);
+            matrix(&mut tensors, "ffn_gate", shape.n_embd, shape.n_ff);
+            matrix(&mut tensors, "ffn_up", shape.n_embd, shape.n_ff);
+            matrix(&mut tensors, "ffn_down", shape.n_ff, shape.n_embd);
         }
         tensors.vector("output_norm.weight", shape.n_embd, 1.0);
         if !shape.tied {
@@ -203,25 +216,41 @@ impl Synthetic {
         file.write(out)
     }
 
+    /// The type of most matrices.
     fn bulk_type(&self) -> TensorType {
         match self.mixture {
             Mixture::Pure(ty) => ty,
-            Mixture::Q4KM => TensorType::Q4_K,
+            Mixture::Q2K => TensorType::Q2_K,
+            Mixture::Q3KM => TensorType::Q3_K,
+            Mixture::Q4KS | Mixture::Q4KM => TensorType::Q4_K,
+            Mixture::Q5KS | Mixture::Q5KM => TensorType::Q5_K,
         }
     }
 
     fn head_type(&self) -> TensorType {
         match self.mixture {
             Mixture::Pure(ty) => ty,
-            Mixture::Q4KM => TensorType::Q6_K,
+            _ => TensorType::Q6_K,
         }
     }
 
-    /// The type of `attn_v` and `ffn_down`: the outer eighths of the layers and every third between get more bits.
-    fn better_type(&self, layer_idx: usize) -> TensorType {
+    /// The type of a layer's matrix.
+    fn layer_type(&self, kind: &str, layer_idx: usize) -> TensorType {
         let n = self.shape.n_layers;
-        let more = layer_idx < n / 8 || layer_idx >= 7 * n / 8 || (layer_idx - n / 8) % 3 == 2;
-        if more { self.head_type() } else { self.bulk_type() }
+        // The outer eighths of the layers and every third between.
+        let more_bits = layer_idx < n / 8 || layer_idx >= 7 * n / 8 || (layer_idx - n / 8) % 3 == 2;
+        let few_values = self.shape.n_heads / self.shape.n_kv_heads >= 4;
+        match (self.mixture, kind) {
+            (Mixture::Q2K, "attn_v") if few_values => TensorType::Q4_K,
+            (Mixture::Q2K, "attn_v" | "attn_output" | "ffn_down") => TensorType::Q3_K,
+            (Mixture::Q3KM, "attn_v") if layer_idx < 2 => TensorType::Q5_K,
+            (Mixture::Q3KM, "ffn_down") if layer_idx < n / 16 => TensorType::Q5_K,
+            (Mixture::Q3KM, "attn_v" | "attn_output" | "ffn_down") => TensorType::Q4_K,
+            (Mixture::Q4KS, "attn_v") if layer_idx < 4 => TensorType::Q5_K,
+            (Mixture::Q4KS, "ffn_down") if layer_idx < n / 8 => TensorType::Q5_K,
+            (Mixture::Q4KM | Mixture::Q5KM, "attn_v" | "ffn_down") if more_bits => TensorType::Q6_K,
+            _ => self.bulk_type(),
+        }
     }
 }
 
@@ -299,11 +328,18 @@ impl Tensors<'_> {
         self.file.tensor_f32(name, &[n as u64], &data);
     }
 
-    /// A matrix of type `ty`, or of Q8_0 where rows are no whole blocks (llama-quantize takes Q5_0 in place of Q4_K
-    /// there, which has no kernels yet), or of F16 where those don't fit either.
+    /// A matrix of type `ty`, or where rows are no whole super-blocks of the type with blocks of 32 that takes its place,
+    /// or of F16 where those don't fit either: as llama-quantize chooses, but for Q4_0 where it has IQ4_NL.
     fn matrix(&mut self, name: &str, ty: TensorType, n_in: usize, n_out: usize) {
         let fits = |ty: &TensorType| n_in.is_multiple_of(ty.block_len());
-        let ty = [ty, TensorType::Q8_0, TensorType::F16].into_iter().find(fits).unwrap_or(TensorType::F16);
+        let in_place = match ty {
+            TensorType::Q2_K | TensorType::Q3_K => TensorType::Q4_0,
+            TensorType::Q4_K => TensorType::Q5_0,
+            TensorType::Q5_K => TensorType::Q5_1,
+            TensorType::Q6_K => TensorType::Q8_0,
+            _ => TensorType::F16,
+        };
+        let ty = [ty, in_place].into_iter().find(fits).unwrap_or(TensorType::F16);
         let rng = &mut self.rng;
         let pattern = self.patterns.entry((ty, n_in)).or_insert_with(|| pattern(rng, ty, n_in)).clone();
         // Each tensor starts elsewhere, so that no two are alike.
@@ -333,7 +369,8 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
-    // Deviations of uniform codes: 16 values 4.6, 64 values 18.5, 256 values 74.
+    // Deviations of uniform codes: 4 values 1.12, 8 values 2.3, 16 values 4.6, 32 values 9.2, 64 values 18.5, 256 values
+    // 74.
     let half = |x: f32| f16::from_f32(x).to_le_bytes();
     let mut value = || deviation / UNIFORM_DEVIATION * rng.symmetric();
     match ty {
@@ -350,16 +387,51 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
             out.extend(half(sign * deviation / 4.6));
             rng.bytes(16, out);
         }
-        TensorType::Q4_K => {
-            // Scales and minimums from 32 to 63 with equal codes; `dmin` puts the mean of `d * q` at 0.
-            let d = deviation / (4.6 * 48.0);
+        TensorType::Q5_0 => {
+            let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+            out.extend(half(sign * deviation / 9.2));
+            out.extend((rng.next() as u32).to_le_bytes());
+            rng.bytes(16, out);
+        }
+        TensorType::Q4_1 => {
+            // The minimum puts the mean of `d * q` at 0.
+            let d = deviation / 4.6;
             out.extend(half(d));
-            out.extend(half(7.5 * d));
+            out.extend(half(-7.5 * d));
+            rng.bytes(16, out);
+        }
+        TensorType::Q5_1 => {
+            let d = deviation / 9.2;
+            out.extend(half(d));
+            out.extend(half(-15.5 * d));
+            out.extend((rng.next() as u32).to_le_bytes());
+            rng.bytes(16, out);
+        }
+        TensorType::Q2_K => {
+            // Scales and minimums from 8 to 15 with equal codes.
+            out.extend((0..16).map(|_| (8 + rng.below(8) as u8) * 0x11));
+            rng.bytes(64, out);
+            let d = deviation / (1.12 * 11.7);
+            out.extend(half(d));
+            out.extend(half(1.5 * d));
+        }
+        TensorType::Q3_K => {
+            // Scales from -32 to 31.
+            rng.bytes(104, out);
+            out.extend((rng.next() as u32).to_le_bytes());
+            out.extend(half(deviation / (2.3 * 18.5)));
+        }
+        TensorType::Q4_K | TensorType::Q5_K => {
+            // Scales and minimums from 32 to 63 with equal codes; `dmin` puts the mean of `d * q` at 0.
+            let (code_deviation, code_mean) = if ty == TensorType::Q4_K { (4.6, 7.5) } else { (9.2, 15.5) };
+            let d = deviation / (code_deviation * 48.0);
+            out.extend(half(d));
+            out.extend(half(code_mean * d));
             let codes: Vec<u8> = (0..8).map(|_| 32 + rng.below(32) as u8).collect();
             out.extend((0..4).map(|j| codes[j] | codes[j + 4] >> 4 << 6));
             out.extend((0..4).map(|j| codes[j] | codes[j + 4] >> 4 << 6));
             out.extend((4..8).map(|j| codes[j] & 15 | codes[j] << 4));
-            rng.bytes(128, out);
+            rng.bytes(if ty == TensorType::Q4_K { 128 } else { 160 }, out);
         }
         TensorType::Q6_K => {
             rng.bytes(192, out);

@@ -10,7 +10,10 @@
 
 mod floats;
 mod k_quants;
+mod k_quants_low;
+mod q5_k;
 mod q_blocks;
+mod q_blocks_5;
 
 use bytemuck::Pod;
 use half::f16;
@@ -18,7 +21,10 @@ use ingle_gguf::TensorType;
 
 use crate::ActKinds;
 pub(crate) use k_quants::{Q4KGroup, Q6KGroup};
+pub(crate) use k_quants_low::{Q2KGroup, Q3KGroup};
 pub(crate) use q_blocks::{Q40Group, Q80Group};
+pub(crate) use q_blocks_5::{Q41Group, Q50Group, Q51Group};
+pub(crate) use q5_k::Q5KGroup;
 
 /// Rows of a group.
 pub(crate) const ROWS: usize = 16;
@@ -42,8 +48,21 @@ pub(crate) struct Format {
 }
 
 /// The types that have kernels, in the order in which they are told to people.
-pub(crate) const FORMATS: [Format; 7] =
-    [floats::F32, floats::F16, floats::BF16, q_blocks::Q8_0, q_blocks::Q4_0, k_quants::Q4_K, k_quants::Q6_K];
+pub(crate) const FORMATS: [Format; 13] = [
+    floats::F32,
+    floats::F16,
+    floats::BF16,
+    q_blocks::Q8_0,
+    q_blocks::Q4_0,
+    q_blocks_5::Q4_1,
+    q_blocks_5::Q5_0,
+    q_blocks_5::Q5_1,
+    k_quants_low::Q2_K,
+    k_quants_low::Q3_K,
+    k_quants::Q4_K,
+    q5_k::Q5_K,
+    k_quants::Q6_K,
+];
 
 /// The format of a type, or `None` if there are no kernels for it.
 pub(crate) fn format(ty: TensorType) -> Option<&'static Format> {
@@ -115,6 +134,26 @@ fn put_quads(quads: &mut [Quads], lane: usize, bytes: &[u8]) {
 /// The low (`which` 0) or high (1) nibble.
 fn nibble(byte: u8, which: usize) -> i32 {
     i32::from(byte >> (4 * which) & 15)
+}
+
+/// The fifth bit of column `col` of 32, from the register that has those of 16 rows. Byte `col % 4` of a row has bit
+/// `(col / 4 + 4) % 8` for it: bits 4 to 7 are the first four registers of columns, bits 0 to 3 the rest, so that
+/// shifting one place further for each register brings its bits to the place above a nibble.
+fn fifth_bit(high: &Quads, col: usize, lane: usize) -> i32 {
+    i32::from(high[lane][col % 4] >> ((col / 4 + 4) % 8) & 1)
+}
+
+/// Bit `i` of byte `j` becomes bit `j` of byte `i`.
+fn transpose_bits(bytes: [u8; 8]) -> [u8; 8] {
+    let mut bits = u64::from_le_bytes(bytes);
+    // Halves of the square change places, then quarters, then eighths.
+    for (shift, mask) in
+        [(28, 0x0000_0000_F0F0_F0F0), (14, 0x0000_CCCC_0000_CCCC), (7, 0x00AA_00AA_00AA_00AA)]
+    {
+        let changed = (bits ^ bits >> shift) & mask;
+        bits ^= changed ^ changed << shift;
+    }
+    bits.to_le_bytes()
 }
 
 /// f16 bits as f32: exact.

@@ -43,10 +43,20 @@ pub fn random_rows(ty: TensorType, n_rows: usize, n_cols: usize, rng: &mut Rng) 
             TensorType::BF16 => block.copy_from_slice(&bf16::from_f32(rng.signed()).to_le_bytes()),
             TensorType::Q8_0 => block[..2].copy_from_slice(&half(1.0 / 127.0, rng)),
             TensorType::Q4_0 => block[..2].copy_from_slice(&half(1.0 / 8.0, rng)),
-            TensorType::Q4_K => {
+            TensorType::Q4_K | TensorType::Q5_K => {
                 block[..2].copy_from_slice(&half(1.0 / 500.0, rng));
                 block[2..4].copy_from_slice(&half(1.0 / 60.0, rng));
             }
+            TensorType::Q4_1 | TensorType::Q5_1 => {
+                block[..2].copy_from_slice(&half(1.0 / 16.0, rng));
+                block[2..4].copy_from_slice(&half(1.0, rng));
+            }
+            TensorType::Q5_0 => block[..2].copy_from_slice(&half(1.0 / 16.0, rng)),
+            TensorType::Q2_K => {
+                block[80..82].copy_from_slice(&half(1.0 / 30.0, rng));
+                block[82..].copy_from_slice(&half(1.0 / 15.0, rng));
+            }
+            TensorType::Q3_K => block[108..].copy_from_slice(&half(1.0 / 100.0, rng)),
             TensorType::Q6_K => block[208..].copy_from_slice(&half(1.0 / 2000.0, rng)),
             _ => unreachable!("not one of `Matrix::TYPES`"),
         }

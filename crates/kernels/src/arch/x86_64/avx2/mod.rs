@@ -3,7 +3,10 @@
 
 mod floats;
 mod k_quants;
+mod k_quants_low;
+mod q5_k;
 mod q_blocks;
+mod q_blocks_5;
 
 use std::arch::x86_64::*;
 
@@ -20,7 +23,13 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::BF16 => by_tokens!(floats::bf16_tile),
         TensorType::Q8_0 => by_tokens!(q_blocks::q8_0_tile),
         TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
+        TensorType::Q4_1 => by_tokens!(q_blocks_5::q4_1_tile),
+        TensorType::Q5_0 => by_tokens!(q_blocks_5::q5_0_tile),
+        TensorType::Q5_1 => by_tokens!(q_blocks_5::q5_1_tile),
+        TensorType::Q2_K => by_tokens!(k_quants_low::q2_k_tile),
+        TensorType::Q3_K => by_tokens!(k_quants_low::q3_k_tile),
         TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
+        TensorType::Q5_K => by_tokens!(q5_k::q5_k_tile),
         TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
         _ => unreachable!("Matrix holds no other types"),
     }
