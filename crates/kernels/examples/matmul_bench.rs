@@ -36,6 +36,9 @@ fn main() {
         TensorType::Q6_K,
         TensorType::Q8_0,
         TensorType::Q4_0,
+        TensorType::IQ4_NL,
+        TensorType::IQ4_XS,
+        TensorType::MXFP4,
         TensorType::F16,
         TensorType::BF16,
         TensorType::F32,
@@ -186,6 +189,7 @@ fn random_matrix(ty: TensorType, n_rows: usize, n_cols: usize, pool: &Pool) -> M
         match ty {
             TensorType::F32 => block[3] = 0x3C,
             TensorType::F16 | TensorType::BF16 => block[1] = 0x3C,
+            TensorType::MXFP4 => block[0] = 115,
             TensorType::Q6_K => block[208..].copy_from_slice(&small),
             TensorType::Q4_K => {
                 block[..2].copy_from_slice(&small);

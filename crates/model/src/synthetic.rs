@@ -350,6 +350,24 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
             out.extend(half(sign * deviation / 4.6));
             rng.bytes(16, out);
         }
+        TensorType::IQ4_NL => {
+            // The 16 values reach from -127 to 113, with a deviation of 67.
+            let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+            out.extend(half(sign * deviation / 67.0));
+            rng.bytes(16, out);
+        }
+        TensorType::MXFP4 => {
+            // The values, doubled, have a deviation of 5.9; the scale is the nearest power of two.
+            let exponent = 128.0 + (deviation / 5.9).log2().round();
+            out.push(exponent as u8);
+            rng.bytes(16, out);
+        }
+        TensorType::IQ4_XS => {
+            // Scales from -32 to 31 have a deviation of 18.5.
+            out.extend(half(deviation / (67.0 * 18.5)));
+            out.extend((0..6).map(|_| rng.below(256) as u8));
+            rng.bytes(128, out);
+        }
         TensorType::Q4_K => {
             // Scales and minimums from 32 to 63 with equal codes; `dmin` puts the mean of `d * q` at 0.
             let d = deviation / (4.6 * 48.0);

@@ -9,6 +9,7 @@
 //! those of ggml's `ggml-common.h`.
 
 mod floats;
+mod iq4;
 mod k_quants;
 mod q_blocks;
 
@@ -17,6 +18,7 @@ use half::f16;
 use ingle_gguf::TensorType;
 
 use crate::ActKinds;
+pub(crate) use iq4::{IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power};
 pub(crate) use k_quants::{Q4KGroup, Q6KGroup};
 pub(crate) use q_blocks::{Q40Group, Q80Group};
 
@@ -42,8 +44,18 @@ pub(crate) struct Format {
 }
 
 /// The types that have kernels, in the order in which they are told to people.
-pub(crate) const FORMATS: [Format; 7] =
-    [floats::F32, floats::F16, floats::BF16, q_blocks::Q8_0, q_blocks::Q4_0, k_quants::Q4_K, k_quants::Q6_K];
+pub(crate) const FORMATS: [Format; 10] = [
+    floats::F32,
+    floats::F16,
+    floats::BF16,
+    q_blocks::Q8_0,
+    q_blocks::Q4_0,
+    k_quants::Q4_K,
+    k_quants::Q6_K,
+    iq4::IQ4_NL,
+    iq4::IQ4_XS,
+    iq4::MXFP4,
+];
 
 /// The format of a type, or `None` if there are no kernels for it.
 pub(crate) fn format(ty: TensorType) -> Option<&'static Format> {

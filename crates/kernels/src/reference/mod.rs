@@ -4,6 +4,7 @@
 //! hold 16 such chains in the lanes of a register; nothing is ever summed across lanes, so they give the same bits.
 
 mod floats;
+mod iq4;
 mod k_quants;
 mod q_blocks;
 
@@ -21,6 +22,9 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
         TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
         TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
+        TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
+        TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
+        TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
         _ => unreachable!("Matrix holds no other types"),
     }
 }

@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: a register holds 16 rows.
 
 mod floats;
+mod iq4;
 mod k_quants;
 mod q_blocks;
 
@@ -26,6 +27,9 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
         TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
         TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
+        TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
+        TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
+        TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
         // BF16 without its instruction.
         _ => super::avx2::kernels(ty),
     }
