@@ -39,6 +39,13 @@ fn main() {
         TensorType::IQ4_NL,
         TensorType::IQ4_XS,
         TensorType::MXFP4,
+        TensorType::IQ3_XXS,
+        TensorType::IQ3_S,
+        TensorType::IQ2_XXS,
+        TensorType::IQ2_XS,
+        TensorType::IQ2_S,
+        TensorType::IQ1_S,
+        TensorType::IQ1_M,
         TensorType::F16,
         TensorType::BF16,
         TensorType::F32,
@@ -190,6 +197,8 @@ fn random_matrix(ty: TensorType, n_rows: usize, n_cols: usize, pool: &Pool) -> M
             TensorType::F32 => block[3] = 0x3C,
             TensorType::F16 | TensorType::BF16 => block[1] = 0x3C,
             TensorType::MXFP4 => block[0] = 115,
+            // Its scale is in the top bits of the last four words.
+            TensorType::IQ1_M => block[55] = 0x10,
             TensorType::Q6_K => block[208..].copy_from_slice(&small),
             TensorType::Q4_K => {
                 block[..2].copy_from_slice(&small);

@@ -97,6 +97,16 @@ fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
                         block[0] = [0, 1, 2, 254, 255, 20, 100, 127][r];
                         block[1..].fill([0x77, 0xFF, 0xF7, 0x7F][r % 4]);
                     }
+                    (
+                        TensorType::IQ1_S
+                        | TensorType::IQ2_XXS
+                        | TensorType::IQ2_XS
+                        | TensorType::IQ2_S
+                        | TensorType::IQ3_XXS
+                        | TensorType::IQ3_S,
+                        r,
+                    ) => block[2..].fill([0, 255, 0x80, 0x7F][r % 4]),
+                    (TensorType::IQ1_M, r) => block[..48].fill([0, 255, 0x80, 0x7F][r % 4]),
                     (TensorType::Q4_K, r) => block[4..].fill([0, 255][r % 2]),
                     (_, r) => block[..208].fill([0, 255, 0x80, 0x7F][r % 4]),
                 }

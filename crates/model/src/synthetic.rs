@@ -368,6 +368,21 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
             out.extend((0..6).map(|_| rng.below(256) as u8));
             rng.bytes(128, out);
         }
+        // Codebook entries and scales of random bits, under a scale `d` of 1, have the deviation divided by.
+        TensorType::IQ2_XXS => codebook_block(rng, ty, deviation / 53.4, out),
+        TensorType::IQ2_XS => codebook_block(rng, ty, deviation / 55.9, out),
+        TensorType::IQ2_S => codebook_block(rng, ty, deviation / 56.4, out),
+        TensorType::IQ3_XXS => codebook_block(rng, ty, deviation / 142.4, out),
+        TensorType::IQ3_S => codebook_block(rng, ty, deviation / 140.2, out),
+        TensorType::IQ1_S => codebook_block(rng, ty, deviation / 7.2, out),
+        TensorType::IQ1_M => {
+            // The bits of `d` are the top nibbles of the last four words.
+            let [low, high] = half(deviation / 7.2);
+            out.extend((0..48).map(|_| rng.below(256) as u8));
+            for nibble in [low & 15, low >> 4, high & 15, high >> 4] {
+                out.extend([rng.below(256) as u8, nibble << 4 | rng.below(16) as u8]);
+            }
+        }
         TensorType::Q4_K => {
             // Scales and minimums from 32 to 63 with equal codes; `dmin` puts the mean of `d * q` at 0.
             let d = deviation / (4.6 * 48.0);
@@ -389,6 +404,12 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
         }
         _ => unreachable!("`parse` knows only the types above"),
     }
+}
+
+/// `d` and random bits.
+fn codebook_block(rng: &mut Rng, ty: TensorType, d: f32, out: &mut Vec<u8>) {
+    out.extend(f16::from_f32(d).to_le_bytes());
+    out.extend((2..ty.block_bytes()).map(|_| rng.below(256) as u8));
 }
 
 /// SplitMix64.

@@ -2,6 +2,7 @@
 //! hold.
 
 mod floats;
+mod iq;
 mod iq4;
 mod k_quants;
 mod q_blocks;
@@ -9,8 +10,10 @@ mod q_blocks;
 use std::arch::x86_64::*;
 
 use ingle_gguf::TensorType;
+use iq::Grids;
 
 use super::Prefetch;
+use crate::layout::{Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup, Iq3SGroup, Iq3XxsGroup};
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
 
 /// The kernels of a type.
@@ -26,6 +29,13 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
         TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
         TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
+        TensorType::IQ3_XXS => by_tokens!(Grids::<Iq3XxsGroup>::tile),
+        TensorType::IQ3_S => by_tokens!(Grids::<Iq3SGroup>::tile),
+        TensorType::IQ2_XXS => by_tokens!(Grids::<Iq2XxsGroup>::tile),
+        TensorType::IQ2_XS => by_tokens!(Grids::<Iq2XsGroup>::tile),
+        TensorType::IQ2_S => by_tokens!(Grids::<Iq2SGroup>::tile),
+        TensorType::IQ1_S => by_tokens!(Grids::<Iq1SGroup>::tile),
+        TensorType::IQ1_M => by_tokens!(Grids::<Iq1MGroup>::tile),
         _ => unreachable!("Matrix holds no other types"),
     }
 }
