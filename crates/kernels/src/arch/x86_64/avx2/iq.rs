@@ -1,20 +1,21 @@
-//! The IQ types with codebooks: a super-block's weights are laid out as bytes raised by 64 in a buffer of 4 KB; then
-//! every token is multiplied with that. Two products stay in 16 bits (126 * 127 * 2), and `vpmaddwd` applies the scale.
+//! The IQ types with codebooks: half a super-block's weights, of eight rows, are laid out as bytes raised by 64 in a
+//! buffer of 2 KB; then every token is multiplied with that. Two products stay in 16 bits (126 * 127 * 2), and
+//! `vpmaddwd` applies the scale.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::mem::offset_of;
 
+use super::iq_lookup::Lookup;
 use super::{Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X256;
-use crate::layout::{Grid, Quads, RAISE, ROWS};
 
 const X: usize = size_of::<X256>();
 
 /// The kernels of a type.
 pub(crate) struct Grids<G>(PhantomData<G>);
 
-impl<G: Grid> Grids<G> {
+impl<G: Lookup> Grids<G> {
     /// Twin: `reference::iq::GridTwin::tile`.
     ///
     /// # Safety
@@ -23,22 +24,19 @@ impl<G: Grid> Grids<G> {
     pub(crate) unsafe fn tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
         let mut x = input.x.as_ptr();
         let prefetch = Prefetch::new(&input);
-        let mut weights: [Quads; 64] = [[[0; 4]; ROWS]; 64];
         let mut sums = [[_mm256_setzero_ps(); 2]; N];
         for b in 0..input.n_cols / 256 {
             let (block, scales) = G::read(input.w, b);
             prefetch.ahead::<1>(scales.as_ptr().cast());
             let at = std::ptr::from_ref(block).cast::<u8>();
-            for (part, weights) in weights.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                // 12 to 27 lines in 4 times 7.
-                prefetch.ahead::<7>(at.wrapping_add((part * size_of::<G>() / 4) & !63));
-                for (i, quads) in weights.iter_mut().enumerate() {
-                    for (lane, to) in quads.iter_mut().enumerate() {
-                        *to = block.quad(part * 16 + i, lane).map(|w| (w + RAISE) as u8);
-                    }
-                }
-            }
             for h in 0..2 {
+                let mut weights = [[_mm256_setzero_si256(); 8]; 8];
+                for (part, weights) in weights.iter_mut().enumerate() {
+                    // 12 to 27 lines in 16 times 2.
+                    prefetch.ahead::<2>(at.wrapping_add(((h * 8 + part) * size_of::<G>() / 16) & !63));
+                    // SAFETY: this machine has the instructions.
+                    *weights = unsafe { block.weights(part, h) };
+                }
                 // SAFETY: 8 of the 16 scales.
                 let d = unsafe { load_halves(scales.as_ptr().add(h * 8).cast()) };
                 let d = _mm256_mul_ps(d, _mm256_set1_ps(G::FACTOR));
@@ -68,9 +66,9 @@ impl<G: Grid> Grids<G> {
 /// `x` are `T` blocks.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn add_tokens<G: Grid, const T: usize>(
+unsafe fn add_tokens<G: Lookup, const T: usize>(
     block: &G,
-    weights: &[Quads; 64],
+    weights: &[[__m256i; 8]; 8],
     h: usize,
     x: *const u8,
     d: __m256,
@@ -91,12 +89,10 @@ unsafe fn add_tokens<G: Grid, const T: usize>(
             let raise = _mm256_mullo_epi32(_mm256_add_epi32(sum, sum), scales);
             *product = _mm256_add_epi32(*product, raise);
         }
-        for k in i * 4..i * 4 + 4 {
-            // SAFETY: 8 rows of four columns.
-            let weights = unsafe { load(weights[k][h * 8..].as_ptr().cast()) };
+        for (k, &weights) in weights.as_flattened()[i * 4..i * 4 + 4].iter().enumerate() {
             for (t, product) in products.iter_mut().enumerate() {
                 // SAFETY: inside q of token t.
-                let x = unsafe { broadcast(x.add(t * X + k * 4)) };
+                let x = unsafe { broadcast(x.add(t * X + i * 16 + k * 4)) };
                 let pairs = _mm256_maddubs_epi16(weights, x);
                 *product = _mm256_add_epi32(*product, _mm256_madd_epi16(pairs, twice));
             }

@@ -4,6 +4,7 @@
 mod floats;
 mod iq;
 mod iq4;
+mod iq_lookup;
 mod k_quants;
 mod q_blocks;
 

@@ -1,6 +1,6 @@
-//! The IQ types with codebooks, for machines with VBMI. A super-block's weights are looked up in registers, 64 indices
-//! at a time, and laid out as bytes raised by 64 in a buffer of 4 KB; then every token is multiplied with that: 64
-//! `vpdpbusd`, and per sub-block one multiplication by the scales and one addition.
+//! The IQ types with codebooks, for machines with VBMI. Weights are looked up in registers, as bytes raised by 64, for 32
+//! columns at a time; then every token is multiplied with them: 8 `vpdpbusd`, and per sub-block one multiplication by the
+//! scales and one addition.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -25,24 +25,20 @@ impl<G: Lookup> Grids<G> {
     pub(crate) unsafe fn tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
         let mut x = input.x.as_ptr();
         let prefetch = Prefetch::new(&input);
-        let mut weights = [_mm512_setzero_si512(); 64];
         let mut transposed = [[0; 256]; N];
         let mut sums = [_mm512_setzero_ps(); N];
         for b in 0..input.n_cols / 256 {
             let (block, scales) = G::read(input.w, b);
             prefetch.ahead::<1>(scales.as_ptr().cast());
-            // SAFETY: this machine has the instructions.
-            unsafe { block.look_up(&mut weights, prefetch) };
             // SAFETY: the activations of this super-block; where they are transposed, the copy.
             let products: [__m512i; N] = unsafe {
                 if G::TRANSPOSED {
                     transpose(x, &mut transposed);
-                    let q = transposed.as_ptr().cast();
-                    products_of_32::<N, 256>(&weights, block.scales(), G::SCALE_BITS, q, x)
+                    products_of_32::<G, N, 256>(block, prefetch, transposed.as_ptr().cast(), x)
                 } else if G::N_SUBS == 8 {
-                    products_of_32::<N, X>(&weights, block.scales(), G::SCALE_BITS, x, x)
+                    products_of_32::<G, N, X>(block, prefetch, x, x)
                 } else {
-                    products_of_16(&weights, block.scales(), G::SCALE_BITS, x)
+                    products_of_16(block, prefetch, x)
                 }
             };
             // SAFETY: 16 scales.
@@ -82,34 +78,38 @@ unsafe fn transpose<const N: usize>(x: *const u8, to: &mut [[u8; 256]; N]) {
 /// token are `Q` bytes after those of the last.
 ///
 /// # Safety
-/// `q` is where the activations of `N` tokens start, in the order of the weights; `x` are their blocks.
+/// The machine has VBMI; `q` is where the activations of `N` tokens start, in the order of the weights; `x` are their
+/// blocks.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn products_of_32<const N: usize, const Q: usize>(
-    weights: &[__m512i; 64],
-    scales: &[Quads],
-    scale_bits: u8,
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
+unsafe fn products_of_32<G: Lookup, const N: usize, const Q: usize>(
+    block: &G,
+    prefetch: Prefetch,
     q: *const u8,
     x: *const u8,
 ) -> [__m512i; N] {
-    let mut nibbles = nibbles(&scales[0]);
+    let mut nibbles = nibbles(&block.scales()[0]);
     let mut products = [_mm512_setzero_si512(); N];
     // What raising adds to the weights: scales times sums of activations.
     let mut raises = [_mm512_setzero_si512(); N];
     for pair in 0..4 {
-        let pair_scales = [next_scale(&mut nibbles, scale_bits), next_scale(&mut nibbles, scale_bits)];
-        let both = _mm512_or_si512(pair_scales[0], _mm512_slli_epi32::<16>(pair_scales[1]));
+        prefetch_part(prefetch, block, pair);
+        let scales = [next_scale(&mut nibbles, G::SCALE_BITS), next_scale(&mut nibbles, G::SCALE_BITS)];
+        let both = _mm512_or_si512(scales[0], _mm512_slli_epi32::<16>(scales[1]));
         for (t, raise) in raises.iter_mut().enumerate() {
             // SAFETY: two of the sums of token t.
             let sums = unsafe { broadcast(x.add(t * X + offset_of!(X256, sums) + pair * 4)) };
             *raise = _mm512_dpwssd_epi32(*raise, both, sums);
         }
-        for (i, scale) in pair_scales.into_iter().enumerate() {
-            let sub = pair * 2 + i;
-            let weights = &weights.as_chunks::<8>().0[sub];
-            let zeros = [_mm512_setzero_si512(); N];
-            // SAFETY: this sub-block's activations.
-            unsafe { add_products::<N, Q, 8>(weights, q.add(sub * 32), zeros, scale, &mut products) };
+        // SAFETY: this machine has the instructions; the activations of two sub-blocks.
+        unsafe {
+            let codes = block.codes(pair);
+            for (i, codes) in codes.into_iter().enumerate() {
+                let sub = pair * 2 + i;
+                let weights = block.weights(sub, codes);
+                let zeros = [_mm512_setzero_si512(); N];
+                add_products::<N, Q, 8>(&weights, q.add(sub * 32), zeros, scales[i], &mut products);
+            }
         }
     }
     for (product, raise) in products.iter_mut().zip(raises) {
@@ -121,32 +121,51 @@ unsafe fn products_of_32<const N: usize, const Q: usize>(
 /// The same; a scale per 16 columns.
 ///
 /// # Safety
-/// `x` are `N` blocks.
+/// The machine has VBMI; `x` are `N` blocks.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn products_of_16<const N: usize>(
-    weights: &[__m512i; 64],
-    scales: &[Quads],
-    scale_bits: u8,
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vbmi")]
+unsafe fn products_of_16<G: Lookup, const N: usize>(
+    block: &G,
+    prefetch: Prefetch,
     x: *const u8,
 ) -> [__m512i; N] {
     let mut products = [_mm512_setzero_si512(); N];
-    for (half, scales) in scales.iter().enumerate() {
-        let mut nibbles = nibbles(scales);
-        for sub in half * 8..half * 8 + 8 {
-            let scale = next_scale(&mut nibbles, scale_bits);
-            let mut starts = [_mm512_setzero_si512(); N];
-            for (t, start) in starts.iter_mut().enumerate() {
-                // SAFETY: a sum of 16 of token t.
-                let sum = unsafe { broadcast(x.add(t * X + offset_of!(X256, times_neg32) + sub * 4)) };
-                *start = _mm512_add_epi32(sum, sum);
+    let mut lines = [nibbles(&block.scales()[0]), nibbles(&block.scales()[1])];
+    for pair in 0..4 {
+        prefetch_part(prefetch, block, pair);
+        // SAFETY: this machine has the instructions.
+        let codes = unsafe { block.codes(pair) };
+        for (i, codes) in codes.into_iter().enumerate() {
+            // SAFETY: as above.
+            let weights = unsafe { block.weights(pair * 2 + i, codes) };
+            for (j, weights) in weights.as_chunks::<4>().0.iter().enumerate() {
+                let sub = pair * 4 + i * 2 + j;
+                let scale = next_scale(&mut lines[pair / 2], G::SCALE_BITS);
+                let mut starts = [_mm512_setzero_si512(); N];
+                for (t, start) in starts.iter_mut().enumerate() {
+                    // SAFETY: a sum of 16 of token t.
+                    let sum = unsafe { broadcast(x.add(t * X + offset_of!(X256, times_neg32) + sub * 4)) };
+                    *start = _mm512_add_epi32(sum, sum);
+                }
+                // SAFETY: this sub-block's activations.
+                unsafe { add_products::<N, X, 4>(weights, x.add(sub * 16), starts, scale, &mut products) };
             }
-            let weights = &weights.as_chunks::<4>().0[sub];
-            // SAFETY: this sub-block's activations.
-            unsafe { add_products::<N, X, 4>(weights, x.add(sub * 16), starts, scale, &mut products) };
         }
     }
     products
+}
+
+/// Asks for the `pair`-th of four parts of the block that lies ahead of `block`.
+#[inline(always)]
+fn prefetch_part<G>(prefetch: Prefetch, block: &G, pair: usize) {
+    const { assert!(size_of::<G>() <= 4 * 7 * 64) };
+    let part = std::ptr::from_ref(block).cast::<u8>().wrapping_add((pair * size_of::<G>() / 4) & !63);
+    match size_of::<G>().div_ceil(4 * 64) {
+        ..=3 => prefetch.ahead::<3>(part),
+        4 => prefetch.ahead::<4>(part),
+        5 => prefetch.ahead::<5>(part),
+        _ => prefetch.ahead::<7>(part),
+    }
 }
 
 /// Scales of eight sub-blocks, ready for [`next_scale`].

@@ -4,7 +4,6 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Prefetch;
 use super::load;
 use crate::layout::{
     Grid, IQ2_LEVELS, IQ3_S_LEVELS, IQ3_XXS_LEVELS, Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup,
@@ -16,14 +15,23 @@ const IQ1_LEVELS: [i8; 3] = [-7, 1, 9];
 
 /// Types that registers can look up.
 pub(crate) trait Lookup: Grid {
-    /// Whether each four registers hold 16 columns in the order 0, 4, 8, 12, 1, 5, ..., 15.
+    /// Whether each four registers of weights hold 16 columns in the order 0, 4, 8, 12, 1, 5, ..., 15.
     const TRANSPOSED: bool;
 
-    /// The weights plus 64, a register per four columns; asks for the weights ahead on the way.
+    /// Codes of the weights of 32 columns.
+    type Codes;
+
+    /// Codes of columns `64 * pair..`: of two times 32, which share what is read of the codebook.
     ///
     /// # Safety
     /// The machine has AVX-512 F, BW and VBMI.
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch);
+    unsafe fn codes(&self, pair: usize) -> [Self::Codes; 2];
+
+    /// The weights of columns `32 * part..` plus 64, a register per four of them.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and VBMI.
+    unsafe fn weights(&self, part: usize, codes: Self::Codes) -> [__m512i; 8];
 }
 
 /// A register in memory.
@@ -87,12 +95,17 @@ fn quads(quads: &Quads) -> __m512i {
     unsafe { load(quads.as_ptr().cast()) }
 }
 
-/// Asks for the `step`-th of eight parts of the block that lies ahead of `block`.
-#[inline(always)]
-fn prefetch_part<G, const LINES: usize>(prefetch: Prefetch, block: &G, step: usize) {
-    const { assert!(size_of::<G>().div_ceil(8 * 64) == LINES) };
-    let part = (step * size_of::<G>() / 8) & !63;
-    prefetch.ahead::<LINES>(std::ptr::from_ref(block).cast::<u8>().wrapping_add(part));
+/// Registers `2 * i` and the next.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn two_quads(all: &[Quads], i: usize) -> [__m512i; 2] {
+    [quads(&all[2 * i]), quads(&all[2 * i + 1])]
+}
+
+/// Masks `2 * i` and the next.
+#[inline]
+fn two_masks(all: &[Mask], i: usize) -> [Mask; 2] {
+    [all[2 * i], all[2 * i + 1]]
 }
 
 /// Indices of 8 bits: the eighth bits blend.
@@ -176,165 +189,203 @@ fn negate(signs: Mask, raised: __m512i) -> __m512i {
     _mm512_mask_sub_epi8(raised, signs, _mm512_set1_epi8((2 * (RAISE as i16)) as i8), raised)
 }
 
-/// 32 columns of an IQ2 type from the codes of their low and high halves.
+/// Codes of the low and the high halves of entries.
+type EightCodes = [__m512i; 2];
+
+/// A codebook's low halves, then its high halves, each for two registers of indices, as codes of these registers.
+#[inline]
+fn by_register([low, high]: [[__m512i; 2]; 2]) -> [EightCodes; 2] {
+    [[low[0], high[0]], [low[1], high[1]]]
+}
+
+/// 32 columns of an IQ2 type.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn put_iq2(codes: [__m512i; 2], signs: &[Mask; 8], to: &mut [__m512i; 8]) {
+fn iq2_weights(codes: EightCodes, signs: &[Mask; 64], part: usize) -> [__m512i; 8] {
     let levels = line(&IQ2_BYTES);
-    for (i, to) in to.iter_mut().enumerate() {
-        *to = negate(signs[i], spread(codes[i % 2], i / 2, levels));
+    let mut weights = [_mm512_setzero_si512(); 8];
+    for (i, weights) in weights.iter_mut().enumerate() {
+        *weights = negate(signs[part * 8 + i], spread(codes[i % 2], i / 2, levels));
     }
+    weights
 }
 
 impl Lookup for Iq2XxsGroup {
     const TRANSPOSED: bool = false;
 
+    type Codes = EightCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        for (i, to) in to.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            prefetch_part::<_, 3>(prefetch, self, i);
-            let low = [quads(&self.indices[i])];
-            let [codes] = look_up_256(&IQ2_XXS[0], low);
-            let [high_codes] = look_up_256(&IQ2_XXS[1], low);
-            put_iq2([codes, high_codes], &self.signs.as_chunks().0[i], to);
-        }
+    unsafe fn codes(&self, pair: usize) -> [EightCodes; 2] {
+        let low = two_quads(&self.indices, pair);
+        by_register([look_up_256(&IQ2_XXS[0], low), look_up_256(&IQ2_XXS[1], low)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: EightCodes) -> [__m512i; 8] {
+        iq2_weights(codes, &self.signs, part)
     }
 }
 
 impl Lookup for Iq2XsGroup {
     const TRANSPOSED: bool = false;
 
+    type Codes = EightCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        for (i, to) in to.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            prefetch_part::<_, 3>(prefetch, self, i);
-            let (low, ninth) = ([quads(&self.indices[i])], [self.high[0][i]]);
-            let [codes] = look_up_512(&IQ2_XS[0], low, ninth);
-            let [high_codes] = look_up_512(&IQ2_XS[1], low, ninth);
-            put_iq2([codes, high_codes], &self.signs.as_chunks().0[i], to);
-        }
+    unsafe fn codes(&self, pair: usize) -> [EightCodes; 2] {
+        let low = two_quads(&self.indices, pair);
+        let ninth = two_masks(&self.high[0], pair);
+        by_register([look_up_512(&IQ2_XS[0], low, ninth), look_up_512(&IQ2_XS[1], low, ninth)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: EightCodes) -> [__m512i; 8] {
+        iq2_weights(codes, &self.signs, part)
     }
 }
 
 impl Lookup for Iq2SGroup {
     const TRANSPOSED: bool = false;
 
+    type Codes = EightCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        let to = to.as_chunks_mut::<8>().0;
-        // Two registers of indices at a time share the loads of the table.
-        for i in (0..8).step_by(2) {
-            prefetch_part::<_, 3>(prefetch, self, i);
-            prefetch_part::<_, 3>(prefetch, self, i + 1);
-            let low = [quads(&self.indices[i]), quads(&self.indices[i + 1])];
-            let bits = [[self.high[0][i], self.high[0][i + 1]], [self.high[1][i], self.high[1][i + 1]]];
-            let codes = look_up_1024(&IQ2_S[0], low, bits);
-            let high_codes = look_up_1024(&IQ2_S[1], low, bits);
-            put_iq2([codes[0], high_codes[0]], &self.signs.as_chunks().0[i], &mut to[i]);
-            put_iq2([codes[1], high_codes[1]], &self.signs.as_chunks().0[i + 1], &mut to[i + 1]);
-        }
+    unsafe fn codes(&self, pair: usize) -> [EightCodes; 2] {
+        let low = two_quads(&self.indices, pair);
+        let bits = [two_masks(&self.high[0], pair), two_masks(&self.high[1], pair)];
+        by_register([look_up_1024(&IQ2_S[0], low, bits), look_up_1024(&IQ2_S[1], low, bits)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: EightCodes) -> [__m512i; 8] {
+        iq2_weights(codes, &self.signs, part)
     }
 }
 
-/// 16 columns of an IQ3 type from the codes of columns 0 and 1, and of 2 and 3, of every four.
+/// For two registers of indices, 16 columns each: codes of columns 0 and 1 of every four, then of 2 and 3.
+type FourCodes = [[__m512i; 2]; 2];
+
+/// 32 columns of an IQ3 type.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn put_iq3(codes: [__m512i; 2], bytes: &[Line; 2], signs: &[Mask; 4], to: &mut [__m512i; 4]) {
-    for (k, to) in to.iter_mut().enumerate() {
-        *to = negate(signs[k], _mm512_permutexvar_epi8(codes[k / 2], line(&bytes[k % 2])));
+fn iq3_weights(codes: FourCodes, bytes: &[Line; 2], signs: &[[Mask; 4]; 16], part: usize) -> [__m512i; 8] {
+    let levels = [line(&bytes[0]), line(&bytes[1])];
+    let mut weights = [_mm512_setzero_si512(); 8];
+    for (i, weights) in weights.iter_mut().enumerate() {
+        let (register, k) = (i / 4, i % 4);
+        let raised = _mm512_permutexvar_epi8(codes[k / 2][register], levels[k % 2]);
+        *weights = negate(signs[part * 2 + register][k], raised);
     }
+    weights
 }
 
 impl Lookup for Iq3XxsGroup {
     const TRANSPOSED: bool = true;
 
+    type Codes = FourCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        for (i, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            if i % 2 == 0 {
-                prefetch_part::<_, 4>(prefetch, self, i / 2);
-            }
-            let low = [quads(&self.indices[i])];
-            let [codes] = look_up_256(&IQ3_XXS[0], low);
-            let [high_codes] = look_up_256(&IQ3_XXS[1], low);
-            put_iq3([codes, high_codes], &IQ3_XXS_BYTES, &self.signs[i], to);
-        }
+    unsafe fn codes(&self, pair: usize) -> [FourCodes; 2] {
+        let (first, second) = (two_quads(&self.indices, pair * 2), two_quads(&self.indices, pair * 2 + 1));
+        [
+            [look_up_256(&IQ3_XXS[0], first), look_up_256(&IQ3_XXS[1], first)],
+            [look_up_256(&IQ3_XXS[0], second), look_up_256(&IQ3_XXS[1], second)],
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: FourCodes) -> [__m512i; 8] {
+        iq3_weights(codes, &IQ3_XXS_BYTES, &self.signs, part)
     }
 }
 
 impl Lookup for Iq3SGroup {
     const TRANSPOSED: bool = true;
 
+    type Codes = FourCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        for (i, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            if i % 2 == 0 {
-                prefetch_part::<_, 4>(prefetch, self, i / 2);
-            }
-            let (low, ninth) = ([quads(&self.indices[i])], [self.high[0][i]]);
-            let [codes] = look_up_512(&IQ3_S[0], low, ninth);
-            let [high_codes] = look_up_512(&IQ3_S[1], low, ninth);
-            put_iq3([codes, high_codes], &IQ3_S_BYTES, &self.signs[i], to);
-        }
+    unsafe fn codes(&self, pair: usize) -> [FourCodes; 2] {
+        let (first, second) = (two_quads(&self.indices, pair * 2), two_quads(&self.indices, pair * 2 + 1));
+        let ninth = [two_masks(&self.high[0], pair * 2), two_masks(&self.high[0], pair * 2 + 1)];
+        [
+            [look_up_512(&IQ3_S[0], first, ninth[0]), look_up_512(&IQ3_S[1], first, ninth[0])],
+            [look_up_512(&IQ3_S[0], second, ninth[1]), look_up_512(&IQ3_S[1], second, ninth[1])],
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: FourCodes) -> [__m512i; 8] {
+        iq3_weights(codes, &IQ3_S_BYTES, &self.signs, part)
     }
 }
 
-/// The codes of the halves of two registers of IQ1 indices.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn look_up_iq1(indices: &[Quads; 8], high: &[[Mask; 8]; 3], i: usize) -> [[__m512i; 2]; 2] {
-    let low = [quads(&indices[i]), quads(&indices[i + 1])];
-    let bits = [[high[0][i], high[0][i + 1]], [high[1][i], high[1][i + 1]], [high[2][i], high[2][i + 1]]];
-    let [first, second] = look_up_2048(&IQ1[0], low, bits);
-    let [high_first, high_second] = look_up_2048(&IQ1[1], low, bits);
-    [[first, high_first], [second, high_second]]
+fn iq1_codes(indices: &[Quads; 8], high: &[[Mask; 8]; 3], pair: usize) -> [EightCodes; 2] {
+    let low = two_quads(indices, pair);
+    let bits = [two_masks(&high[0], pair), two_masks(&high[1], pair), two_masks(&high[2], pair)];
+    by_register([look_up_2048(&IQ1[0], low, bits), look_up_2048(&IQ1[1], low, bits)])
 }
 
 /// 32 columns of an IQ1 type; `minus` has the rows whose eighth is subtracted, per 8 columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn put_iq1(codes: [__m512i; 2], minus: [__mmask16; 4], to: &mut [__m512i; 8]) {
+fn iq1_weights(codes: EightCodes, minus: [__mmask16; 4]) -> [__m512i; 8] {
     let (levels, two_eighths) = (line(&IQ1_BYTES), _mm512_set1_epi8(2));
-    for (i, to) in to.iter_mut().enumerate() {
+    let mut weights = [_mm512_setzero_si512(); 8];
+    for (i, weights) in weights.iter_mut().enumerate() {
         let raised = spread(codes[i % 2], i / 2, levels);
         // No byte borrows from its neighbour: the smallest is 57.
-        *to = _mm512_mask_sub_epi32(raised, minus[i / 2], raised, two_eighths);
+        *weights = _mm512_mask_sub_epi32(raised, minus[i / 2], raised, two_eighths);
     }
+    weights
 }
 
 impl Lookup for Iq1SGroup {
     const TRANSPOSED: bool = false;
 
+    type Codes = EightCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        let to = to.as_chunks_mut::<8>().0;
-        let mut scales = quads(&self.scales[0]);
-        for i in (0..8).step_by(2) {
-            prefetch_part::<_, 2>(prefetch, self, i);
-            prefetch_part::<_, 2>(prefetch, self, i + 1);
-            let codes = look_up_iq1(&self.indices, &self.high, i);
-            for (codes, to) in codes.into_iter().zip(&mut to[i..i + 2]) {
-                let minus = _mm512_test_epi32_mask(scales, _mm512_set1_epi32(8));
-                scales = _mm512_srli_epi32::<4>(scales);
-                put_iq1(codes, [minus; 4], to);
-            }
-        }
+    unsafe fn codes(&self, pair: usize) -> [EightCodes; 2] {
+        iq1_codes(&self.indices, &self.high, pair)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: EightCodes) -> [__m512i; 8] {
+        let top_bit = _mm512_set1_epi32(8 << (4 * part));
+        iq1_weights(codes, [_mm512_test_epi32_mask(quads(&self.scales[0]), top_bit); 4])
     }
 }
 
 impl Lookup for Iq1MGroup {
     const TRANSPOSED: bool = false;
 
+    type Codes = EightCodes;
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn look_up(&self, to: &mut [__m512i; 64], prefetch: Prefetch) {
-        let to = to.as_chunks_mut::<8>().0;
-        let minus = self.minus.as_chunks::<4>().0;
-        for i in (0..8).step_by(2) {
-            prefetch_part::<_, 2>(prefetch, self, i);
-            prefetch_part::<_, 2>(prefetch, self, i + 1);
-            let codes = look_up_iq1(&self.indices, &self.high, i);
-            put_iq1(codes[0], minus[i], &mut to[i]);
-            put_iq1(codes[1], minus[i + 1], &mut to[i + 1]);
-        }
+    unsafe fn codes(&self, pair: usize) -> [EightCodes; 2] {
+        iq1_codes(&self.indices, &self.high, pair)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn weights(&self, part: usize, codes: EightCodes) -> [__m512i; 8] {
+        iq1_weights(codes, self.minus.as_chunks::<4>().0[part])
     }
 }
