@@ -42,6 +42,16 @@ fn main() {
         TensorType::Q4_1,
         TensorType::Q5_0,
         TensorType::Q5_1,
+        TensorType::IQ4_NL,
+        TensorType::IQ4_XS,
+        TensorType::MXFP4,
+        TensorType::IQ3_XXS,
+        TensorType::IQ3_S,
+        TensorType::IQ2_XXS,
+        TensorType::IQ2_XS,
+        TensorType::IQ2_S,
+        TensorType::IQ1_S,
+        TensorType::IQ1_M,
         TensorType::F16,
         TensorType::BF16,
         TensorType::F32,
@@ -192,6 +202,9 @@ fn random_matrix(ty: TensorType, n_rows: usize, n_cols: usize, pool: &Pool) -> M
         match ty {
             TensorType::F32 => block[3] = 0x3C,
             TensorType::F16 | TensorType::BF16 => block[1] = 0x3C,
+            TensorType::MXFP4 => block[0] = 115,
+            // Its scale is in the top bits of the last four words.
+            TensorType::IQ1_M => block[55] = 0x10,
             TensorType::Q6_K => block[208..].copy_from_slice(&small),
             TensorType::Q3_K => block[108..].copy_from_slice(&small),
             TensorType::Q2_K => {

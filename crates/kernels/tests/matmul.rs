@@ -101,6 +101,24 @@ fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
                         block[..96].fill([0, 255][r % 2]);
                         block[96..108].fill([0, 255][r / 2 % 2]);
                     }
+                    (TensorType::IQ4_NL | TensorType::IQ4_XS, r) => {
+                        block[2..].fill([0, 255, 0x80, 0x7F][r % 4])
+                    }
+                    (TensorType::MXFP4, r) => {
+                        // Denormal scales, and the largest.
+                        block[0] = [0, 1, 2, 254, 255, 20, 100, 127][r];
+                        block[1..].fill([0x77, 0xFF, 0xF7, 0x7F][r % 4]);
+                    }
+                    (
+                        TensorType::IQ1_S
+                        | TensorType::IQ2_XXS
+                        | TensorType::IQ2_XS
+                        | TensorType::IQ2_S
+                        | TensorType::IQ3_XXS
+                        | TensorType::IQ3_S,
+                        r,
+                    ) => block[2..].fill([0, 255, 0x80, 0x7F][r % 4]),
+                    (TensorType::IQ1_M, r) => block[..48].fill([0, 255, 0x80, 0x7F][r % 4]),
                     (_, r) => block[..208].fill([0, 255, 0x80, 0x7F][r % 4]),
                 }
             }
@@ -367,7 +385,7 @@ fn wrong_sizes_and_types_are_refused() {
     let refused = |ty, n_rows, n_cols, n_bytes| {
         Matrix::from_gguf(ty, n_rows, n_cols, &vec![0; n_bytes], &pool).unwrap_err()
     };
-    assert_eq!(refused(TensorType::IQ2_XS, 1, 256, 74), KernelError::UnsupportedType(TensorType::IQ2_XS));
+    assert_eq!(refused(TensorType::I32, 1, 256, 1024), KernelError::UnsupportedType(TensorType::I32));
     for (ty, n_rows, n_cols, n_bytes) in [
         (TensorType::Q4_K, 2, 256, 287),
         (TensorType::Q4_K, 2, 256, 289),

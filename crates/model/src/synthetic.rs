@@ -393,6 +393,39 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
             out.extend((rng.next() as u32).to_le_bytes());
             rng.bytes(16, out);
         }
+        TensorType::IQ4_NL => {
+            // The 16 values reach from -127 to 113, with a deviation of 67.
+            let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+            out.extend(half(sign * deviation / 67.0));
+            rng.bytes(16, out);
+        }
+        TensorType::MXFP4 => {
+            // The values, doubled, have a deviation of 5.9; the scale is the nearest power of two.
+            let exponent = 128.0 + (deviation / 5.9).log2().round();
+            out.push(exponent as u8);
+            rng.bytes(16, out);
+        }
+        TensorType::IQ4_XS => {
+            // Scales from -32 to 31 have a deviation of 18.5.
+            out.extend(half(deviation / (67.0 * 18.5)));
+            out.extend((0..6).map(|_| rng.below(256) as u8));
+            rng.bytes(128, out);
+        }
+        // Codebook entries and scales of random bits, under a scale `d` of 1, have the deviation divided by.
+        TensorType::IQ2_XXS => codebook_block(rng, ty, deviation / 53.4, out),
+        TensorType::IQ2_XS => codebook_block(rng, ty, deviation / 55.9, out),
+        TensorType::IQ2_S => codebook_block(rng, ty, deviation / 56.4, out),
+        TensorType::IQ3_XXS => codebook_block(rng, ty, deviation / 142.4, out),
+        TensorType::IQ3_S => codebook_block(rng, ty, deviation / 140.2, out),
+        TensorType::IQ1_S => codebook_block(rng, ty, deviation / 7.2, out),
+        TensorType::IQ1_M => {
+            // The bits of `d` are the top nibbles of the last four words.
+            let [low, high] = half(deviation / 7.2);
+            out.extend((0..48).map(|_| rng.below(256) as u8));
+            for nibble in [low & 15, low >> 4, high & 15, high >> 4] {
+                out.extend([rng.below(256) as u8, nibble << 4 | rng.below(16) as u8]);
+            }
+        }
         TensorType::Q4_1 => {
             // The minimum puts the mean of `d * q` at 0.
             let d = deviation / 4.6;
@@ -443,6 +476,12 @@ fn put_block(rng: &mut Rng, ty: TensorType, deviation: f32, out: &mut Vec<u8>) {
         }
         _ => unreachable!("`parse` knows only the types above"),
     }
+}
+
+/// `d` and random bits.
+fn codebook_block(rng: &mut Rng, ty: TensorType, d: f32, out: &mut Vec<u8>) {
+    out.extend(f16::from_f32(d).to_le_bytes());
+    out.extend((2..ty.block_bytes()).map(|_| rng.below(256) as u8));
 }
 
 /// SplitMix64.

@@ -9,6 +9,8 @@
 //! those of ggml's `ggml-common.h`.
 
 mod floats;
+mod iq;
+mod iq4;
 mod k_quants;
 mod k_quants_low;
 mod q5_k;
@@ -20,6 +22,11 @@ use half::f16;
 use ingle_gguf::TensorType;
 
 use crate::ActKinds;
+pub(crate) use iq::{
+    Grid, IQ2_LEVELS, IQ3_S_LEVELS, IQ3_XXS_LEVELS, Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup,
+    Iq3SGroup, Iq3XxsGroup, Mask, RAISE, codebooks,
+};
+pub(crate) use iq4::{IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power};
 pub(crate) use k_quants::{Q4KGroup, Q6KGroup};
 pub(crate) use k_quants_low::{Q2KGroup, Q3KGroup};
 pub(crate) use q_blocks::{Q40Group, Q80Group};
@@ -48,7 +55,7 @@ pub(crate) struct Format {
 }
 
 /// The types that have kernels, in the order in which they are told to people.
-pub(crate) const FORMATS: [Format; 13] = [
+pub(crate) const FORMATS: [Format; 23] = [
     floats::F32,
     floats::F16,
     floats::BF16,
@@ -62,6 +69,16 @@ pub(crate) const FORMATS: [Format; 13] = [
     k_quants::Q4_K,
     q5_k::Q5_K,
     k_quants::Q6_K,
+    iq4::IQ4_NL,
+    iq4::IQ4_XS,
+    iq4::MXFP4,
+    iq::IQ3_XXS,
+    iq::IQ3_S,
+    iq::IQ2_XXS,
+    iq::IQ2_XS,
+    iq::IQ2_S,
+    iq::IQ1_S,
+    iq::IQ1_M,
 ];
 
 /// The format of a type, or `None` if there are no kernels for it.

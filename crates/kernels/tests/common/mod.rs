@@ -41,6 +41,22 @@ pub fn random_rows(ty: TensorType, n_rows: usize, n_cols: usize, rng: &mut Rng) 
             TensorType::F32 => block.copy_from_slice(&rng.signed().to_le_bytes()),
             TensorType::F16 => block.copy_from_slice(&half(1.0, rng)),
             TensorType::BF16 => block.copy_from_slice(&bf16::from_f32(rng.signed()).to_le_bytes()),
+            TensorType::IQ4_NL => block[..2].copy_from_slice(&half(1.0 / 127.0, rng)),
+            TensorType::IQ2_XXS | TensorType::IQ2_XS | TensorType::IQ2_S => {
+                block[..2].copy_from_slice(&half(1.0 / 160.0, rng));
+            }
+            TensorType::IQ3_XXS => block[..2].copy_from_slice(&half(1.0 / 500.0, rng)),
+            TensorType::IQ3_S => block[..2].copy_from_slice(&half(1.0 / 500.0, rng)),
+            TensorType::IQ1_S => block[..2].copy_from_slice(&half(1.0 / 15.0, rng)),
+            TensorType::IQ1_M => {
+                // The four top nibbles of the last four words.
+                let d = half(1.0 / 15.0, rng);
+                for (i, nibble) in [d[0] & 15, d[0] >> 4, d[1] & 15, d[1] >> 4].into_iter().enumerate() {
+                    block[49 + 2 * i] = block[49 + 2 * i] & 15 | nibble << 4;
+                }
+            }
+            TensorType::IQ4_XS => block[..2].copy_from_slice(&half(1.0 / 4000.0, rng)),
+            TensorType::MXFP4 => block[0] = 120 + (rng.next() % 6) as u8,
             TensorType::Q8_0 => block[..2].copy_from_slice(&half(1.0 / 127.0, rng)),
             TensorType::Q4_0 => block[..2].copy_from_slice(&half(1.0 / 8.0, rng)),
             TensorType::Q4_K | TensorType::Q5_K => {
