@@ -21,7 +21,7 @@ const EXPONENTS_MIN: u32 = 142;
 /// Twin: `reference::floats::bf16_tile`.
 ///
 /// Per pair of columns, 16 rows and token: 4 fused multiply-adds, which bound it; 4 operations for all tokens of a pass
-/// to widen the weights, and 6 for all tokens to look at their exponents. Activations are widened once for all rows.
+/// to widen the weights, and 6 to look at their exponents. Activations are widened once for all rows.
 ///
 /// # Safety
 /// See `TileFn`.
@@ -46,8 +46,7 @@ pub(crate) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                 least_x = widen_all::<N>(x, n, widened, least_x);
                 in_passes!(N, first, G => {
                     let to = &mut sums[first..];
-                    let (x, first_pass) = (widened.add(first), first == 0);
-                    least_w = pass::<N, G>(w, x, n, prefetch.if_first(first), first_pass, least_w, to)
+                    least_w = pass::<N, G>(w, widened.add(first), n, prefetch.if_first(first), least_w, to)
                 });
                 let (e_w, e_x) = (least_exponent(least_w), least_exponent(least_x));
                 all_normal = e_w > 0 && e_x > 0 && e_w + e_x >= EXPONENTS_MIN;
@@ -93,8 +92,7 @@ unsafe fn widen_all<const N: usize>(x: *const u8, n: usize, to: *mut f32, least:
     least
 }
 
-/// Adds `n` pairs to the sums of `G` of `N` tokens; returns the least of `least` and, if asked to look, of the weights'
-/// exponents.
+/// Adds `n` pairs to the sums of `G` of `N` tokens; returns the least of the weights' exponents and `least`.
 ///
 /// # Safety
 /// `w` are `n` pairs of 16 rows, `x` is the first of the tokens in a `Widened`; AVX2 and FMA.
@@ -104,11 +102,10 @@ unsafe fn pass<const N: usize, const G: usize>(
     x: *const f32,
     n: usize,
     prefetch: Prefetch,
-    look: bool,
     least: __m256i,
     out: &mut [[__m256; 2]],
 ) -> __m256i {
-    let mut least = least;
+    let mut least = [least; 2];
     // SAFETY: all places are in the pairs of the contract.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; G];
@@ -117,8 +114,8 @@ unsafe fn pass<const N: usize, const G: usize>(
             prefetch.ahead::<1>(w.wrapping_add(pair * 64));
             let raw = [load(w.add(pair * 64)), load(w.add(pair * 64 + 32))];
             let weights = [widen(raw[0]), widen(raw[1])];
-            if look {
-                least = least_of(least_of(least, raw[0]), raw[1]);
+            for h in 0..2 {
+                least[h] = least_of(least[h], raw[h]);
             }
             for (g, sums) in sums.iter_mut().enumerate() {
                 let x_odd = broadcast_f32(x.add((CHUNK + pair) * N + g).cast());
@@ -134,7 +131,7 @@ unsafe fn pass<const N: usize, const G: usize>(
             }
         }
         out[..G].copy_from_slice(&sums);
-        least
+        _mm256_min_epu16(least[0], least[1])
     }
 }
 

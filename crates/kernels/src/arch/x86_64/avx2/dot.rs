@@ -1,7 +1,8 @@
 //! How eight rows' bytes are multiplied and added up: the only thing in which the integer kernels of AVX2 and AVX-VNNI
 //! differ. Integers are exact, so each of these gives the same sums.
 //!
-//! The functions have no instruction set of their own: they are inlined into tile functions that enable it.
+//! The functions have no instruction set of their own: they are inlined into tile functions that enable it. Closures
+//! are not, so sources call intrinsics in functions alone.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -97,9 +98,12 @@ impl Dot for Maddubs {
         unsafe {
             let raised = _mm256_set1_epi8(32);
             // Registers of 32 columns: a half is 16 columns, and its lanes have those of one quad each.
-            let products = |i| _mm256_maddubs_epi16(raised, load(x.add(i * 32)));
             for (i, out) in starts.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|j| products(4 * i + j));
+                let x = x.add(i * 128);
+                let a = _mm256_maddubs_epi16(raised, load(x));
+                let b = _mm256_maddubs_epi16(raised, load(x.add(32)));
+                let c = _mm256_maddubs_epi16(raised, load(x.add(64)));
+                let d = _mm256_maddubs_epi16(raised, load(x.add(96)));
                 // The sum of each half's four lanes, of a, b, c and d side by side.
                 let ab = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
                 let cd = _mm256_add_epi16(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));

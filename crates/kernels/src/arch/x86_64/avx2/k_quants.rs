@@ -115,13 +115,21 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
         let nibbles = _mm256_set1_epi8(15);
         let mut dots = [[_mm256_setzero_si256(); 2]; G];
         for i in 0..8 {
-            let quad = weights.quad(kept.add(sub * 8 + i), || {
-                let at = w.add((pair * 8 + i) * 64);
-                [at, at.add(32)].map(|at| {
-                    let raw = load(at);
-                    _mm256_and_si256(if HIGH == 1 { _mm256_srli_epi16::<4>(raw) } else { raw }, nibbles)
-                })
-            });
+            let kept = kept.add(sub * 8 + i);
+            let quad = if weights == Weights::Kept {
+                kept.read()
+            } else {
+                let raw = w.add((pair * 8 + i) * 64);
+                let mut raw = [load(raw), load(raw.add(32))];
+                for raw in &mut raw {
+                    let shifted = if HIGH == 1 { _mm256_srli_epi16::<4>(*raw) } else { *raw };
+                    *raw = _mm256_and_si256(shifted, nibbles);
+                }
+                if weights == Weights::PackedToKeep {
+                    kept.write(raw);
+                }
+                raw
+            };
             add_quad::<D, G, X>(quad, x.add(sub * 32 + i * 4), &mut dots);
         }
         for h in 0..2 {
@@ -158,9 +166,12 @@ pub(super) unsafe fn q6_k<D: Dot, const N: usize>(input: TileInput<'_>, out: &mu
             for (t, starts) in starts.iter_mut().enumerate() {
                 D::starts_16(x.add(t * X), starts);
             }
+            if N > 4 {
+                q6_k_unpack(w, kept);
+            }
             in_passes!(N, first, G => {
                 let (x, starts, prefetch) = (x.add(first * X), &starts[first..], prefetch.if_first(first));
-                let weights = Weights::of_pass(first, N);
+                let weights = if N > 4 { Weights::Kept } else { Weights::Packed };
                 q6_k_pass::<D, G>(w, kept, weights, d, x, starts, prefetch, &mut sums[first..])
             });
             x = x.wrapping_add(N * X);
@@ -230,27 +241,16 @@ unsafe fn q6_k_sub_block<D: Dot, const G: usize, const RUN: usize>(
     let sub = half * 8 + RUN * 2 + part;
     // SAFETY: the contract of `q6_k_pass`.
     unsafe {
-        let low = w.add(offset_of!(Q6KGroup, low) + (half * 16 + RUN % 2 * 8 + part * 4) * 64);
-        let high = w.add(offset_of!(Q6KGroup, high) + (half * 8 + part * 4) * 64);
         let mut dots = [[_mm256_setzero_si256(); 2]; G];
         for (g, dots) in dots.iter_mut().enumerate() {
             *dots = [_mm256_set1_epi32(starts[g][sub]); 2];
         }
         for i in 0..4 {
-            let quad = weights.quad(kept.add(sub * 4 + i), || {
-                [i * 64, i * 64 + 32].map(|at| {
-                    let (low, high) = (load(low.add(at)), load(high.add(at)));
-                    let low = if RUN >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
-                    let high = match RUN {
-                        0 => _mm256_slli_epi16::<4>(high),
-                        1 => _mm256_slli_epi16::<2>(high),
-                        2 => high,
-                        _ => _mm256_srli_epi16::<2>(high),
-                    };
-                    let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0F));
-                    _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)))
-                })
-            });
+            let quad = if weights == Weights::Kept {
+                kept.add(sub * 4 + i).read()
+            } else {
+                q6_k_quad::<RUN>(w, half, part * 4 + i)
+            };
             add_quad::<D, G, X>(quad, x.add(sub * 16 + i * 4), &mut dots);
         }
         for h in 0..2 {
@@ -260,5 +260,62 @@ unsafe fn q6_k_sub_block<D: Dot, const G: usize, const RUN: usize>(
                 products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
             }
         }
+    }
+}
+
+/// Unpacks a super-block.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`, `kept` has room for its weights; AVX2.
+#[inline(always)]
+unsafe fn q6_k_unpack(w: *const u8, kept: *mut [__m256i; 2]) {
+    for half in 0..2 {
+        for i in 0..8 {
+            // SAFETY: 64 quads in all.
+            unsafe {
+                let to = kept.add(half * 32 + i);
+                to.write(q6_k_quad::<0>(w, half, i));
+                to.add(8).write(q6_k_quad::<1>(w, half, i));
+                to.add(16).write(q6_k_quad::<2>(w, half, i));
+                to.add(24).write(q6_k_quad::<3>(w, half, i));
+            }
+        }
+    }
+}
+
+/// Quad `i` of run `RUN` of 32 columns, of four in a half.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`; AVX2.
+#[inline(always)]
+unsafe fn q6_k_quad<const RUN: usize>(w: *const u8, half: usize, i: usize) -> [__m256i; 2] {
+    // SAFETY: inside the group's low and high bits.
+    unsafe {
+        let low = w.add(offset_of!(Q6KGroup, low) + (half * 16 + RUN % 2 * 8 + i) * 64);
+        let high = w.add(offset_of!(Q6KGroup, high) + (half * 8 + i) * 64);
+        [
+            q6_k_weights::<RUN>(load(low), load(high)),
+            q6_k_weights::<RUN>(load(low.add(32)), load(high.add(32))),
+        ]
+    }
+}
+
+/// Weights of run `RUN` from their low and high bits.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn q6_k_weights<const RUN: usize>(low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: this function's contract.
+    unsafe {
+        let low = if RUN >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
+        let high = match RUN {
+            0 => _mm256_slli_epi16::<4>(high),
+            1 => _mm256_slli_epi16::<2>(high),
+            2 => high,
+            _ => _mm256_srli_epi16::<2>(high),
+        };
+        let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0F));
+        _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)))
     }
 }

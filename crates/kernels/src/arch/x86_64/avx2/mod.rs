@@ -111,7 +111,7 @@ unsafe fn add_quad<D: Dot, const G: usize, const STRIDE: usize>(
     }
 }
 
-/// Where a pass finds weights. The first unpacks them, and keeps them in the first cache if another follows.
+/// Where a pass finds weights: packed, to be kept unpacked for the pass that follows, or kept by an earlier one.
 #[derive(Clone, Copy, PartialEq)]
 enum Weights {
     Packed,
@@ -127,25 +127,6 @@ impl Weights {
             (0, ..=4) => Self::Packed,
             (0, _) => Self::PackedToKeep,
             _ => Self::Kept,
-        }
-    }
-
-    /// Four columns of 16 rows, from `unpack` or `kept`.
-    ///
-    /// # Safety
-    /// `kept` has room for a quad, which an earlier pass has filled if this is `Kept`; AVX2.
-    #[inline(always)]
-    unsafe fn quad(self, kept: *mut [__m256i; 2], unpack: impl FnOnce() -> [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: this function's contract.
-        unsafe {
-            if self == Self::Kept {
-                return kept.read();
-            }
-            let weights = unpack();
-            if self == Self::PackedToKeep {
-                kept.write(weights);
-            }
-            weights
         }
     }
 }

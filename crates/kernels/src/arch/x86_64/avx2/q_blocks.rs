@@ -6,8 +6,7 @@ use std::mem::{MaybeUninit, offset_of};
 
 use super::dot::{Dot, add_16};
 use super::{
-    Prefetch, TileInput, TileOut, Weights, add_quad, broadcast, broadcast_f32, in_passes, load, load_halves,
-    store,
+    Prefetch, TileInput, TileOut, add_quad, broadcast, broadcast_f32, in_passes, load, load_halves, store,
 };
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
@@ -25,7 +24,7 @@ const X: usize = size_of::<X32>();
 pub(super) unsafe fn q4_0<D: Dot, const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut x = input.x.as_ptr();
     let mut kept = MaybeUninit::<[[__m256i; 2]; 8]>::uninit();
-    let kept = kept.as_mut_ptr().cast::<[__m256i; 2]>();
+    let kept = kept.as_mut_ptr().cast::<__m256i>();
     let prefetch = Prefetch::new(&input);
     // SAFETY: this function's contract: each turn has a block of weights and one of each token, and the instructions are
     // there.
@@ -36,25 +35,14 @@ pub(super) unsafe fn q4_0<D: Dot, const N: usize>(input: TileInput<'_>, out: &mu
             let w = input.w.as_ptr().add(Q40Group::block_at(block));
             let d = input.w.as_ptr().add(Q40Group::scales_at(block));
             prefetch.ahead::<5>(w);
-            in_passes!(N, first, G => {
-                let (x, weights) = (x.add(first * X), Weights::of_pass(first, N));
-                let offsets = offsets::<G>(x, offset_of!(X32, times_neg8));
-                let mut dots = offsets.map(|offset| [D::start(offset); 2]);
-                for i in 0..4 {
-                    let quad = weights.quad(kept.add(i), || {
-                        [i * 64, i * 64 + 32].map(|at| _mm256_and_si256(load(w.add(at)), nibbles))
-                    });
-                    add_quad::<D, G, X>(quad, x.add(i * 4), &mut dots);
-                }
-                for i in 0..4 {
-                    let quad = weights.quad(kept.add(4 + i), || {
-                        [i * 64, i * 64 + 32]
-                            .map(|at| _mm256_and_si256(_mm256_srli_epi16::<4>(load(w.add(at))), nibbles))
-                    });
-                    add_quad::<D, G, X>(quad, x.add(16 + i * 4), &mut dots);
-                }
-                add_block::<D, G>(d, x, dots, offsets, &mut sums[first..])
-            });
+            for i in 0..8 {
+                let raw = load(w.add(i * 32));
+                kept.add(i).write(_mm256_and_si256(raw, nibbles));
+                kept.add(8 + i).write(_mm256_and_si256(_mm256_srli_epi16::<4>(raw), nibbles));
+            }
+            in_passes!(N, first, G => block_pass::<D, G>(
+                kept.cast(), d, x.add(first * X), offset_of!(X32, times_neg8), &mut sums[first..]
+            ));
             x = x.wrapping_add(N * X);
         }
         store(sums, 0, out);
@@ -78,51 +66,43 @@ pub(super) unsafe fn q8_0<D: Dot, const N: usize>(input: TileInput<'_>, out: &mu
             let w = input.w.as_ptr().add(Q80Group::block_at(block));
             let d = input.w.as_ptr().add(Q80Group::scales_at(block));
             prefetch.ahead::<9>(w);
-            in_passes!(N, first, G => {
-                let x = x.add(first * X);
-                let offsets = offsets::<G>(x, offset_of!(X32, times_neg128));
-                let mut dots = offsets.map(|offset| [D::start(offset); 2]);
-                for i in 0..8 {
-                    let quad = [load(w.add(i * 64)), load(w.add(i * 64 + 32))];
-                    add_quad::<D, G, X>(quad, x.add(i * 4), &mut dots);
-                }
-                add_block::<D, G>(d, x, dots, offsets, &mut sums[first..])
-            });
+            in_passes!(N, first, G => block_pass::<D, G>(
+                w, d, x.add(first * X), offset_of!(X32, times_neg128), &mut sums[first..]
+            ));
             x = x.wrapping_add(N * X);
         }
         store(sums, 0, out);
     }
 }
 
-/// What raised weights give too much: `at` is where an `X32` has it.
+/// Adds a block to the sums of `G` tokens; an `X32` has at `offset` what the raised weights give too much.
 ///
 /// # Safety
-/// `x` is the first of `G` blocks; AVX2.
+/// `quads` are the block's weights and `d` its 16 scales, `x` is the first of `G` blocks; the instruction set of `D`.
 #[inline(always)]
-unsafe fn offsets<const G: usize>(x: *const u8, at: usize) -> [__m256i; G] {
-    // SAFETY: this function's contract.
-    std::array::from_fn(|g| unsafe { broadcast(x.add(g * X + at)) })
-}
-
-/// Adds a block's products to the sums of `G` tokens.
-///
-/// # Safety
-/// `d` are the block's 16 scales, `x` is the first of `G` blocks; the instruction set of `D`.
-#[inline(always)]
-unsafe fn add_block<D: Dot, const G: usize>(
+unsafe fn block_pass<D: Dot, const G: usize>(
+    quads: *const u8,
     d: *const u8,
     x: *const u8,
-    dots: [[__m256i; 2]; G],
-    offsets: [__m256i; G],
+    offset: usize,
     sums: &mut [[__m256; 2]],
 ) {
     // SAFETY: all places are in the blocks of the contract.
     unsafe {
+        let mut dots = [[_mm256_setzero_si256(); 2]; G];
+        for (g, dots) in dots.iter_mut().enumerate() {
+            *dots = [D::start(broadcast(x.add(g * X + offset))); 2];
+        }
+        for i in 0..8 {
+            let quad = [load(quads.add(i * 64)), load(quads.add(i * 64 + 32))];
+            add_quad::<D, G, X>(quad, x.add(i * 4), &mut dots);
+        }
         let d = [load_halves(d), load_halves(d.add(16))];
         for (g, dots) in dots.iter().enumerate() {
-            let dx = broadcast_f32(x.add(g * X + offset_of!(X32, d)));
+            let (offset, dx) =
+                (broadcast(x.add(g * X + offset)), broadcast_f32(x.add(g * X + offset_of!(X32, d))));
             for h in 0..2 {
-                let dot = _mm256_cvtepi32_ps(D::total(dots[h], offsets[g]));
+                let dot = _mm256_cvtepi32_ps(D::total(dots[h], offset));
                 sums[g][h] = _mm256_fmadd_ps(_mm256_mul_ps(d[h], dx), dot, sums[g][h]);
             }
         }
