@@ -146,7 +146,7 @@ fn fma_limit() -> f64 {
             let seconds = best_of(|| _ = black_box(unsafe { avx512(black_box(1.0)) }));
             (N * 12 * 32) as f64 / seconds / 1e9
         }
-        Isa::Avx2 => {
+        Isa::Avx2 | Isa::AvxVnni => {
             // SAFETY: detected.
             let seconds = best_of(|| _ = black_box(unsafe { avx2(black_box(1.0)) }));
             (N * 12 * 16) as f64 / seconds / 1e9

@@ -77,7 +77,7 @@ impl Limits {
     fn measure(pool: &Pool) -> Self {
         Self {
             int8: limits::int8_gops(pool),
-            bf16: limits::bf16_gops(pool).unwrap_or(f64::NAN),
+            bf16: limits::bf16_gops(pool).unwrap_or_else(|| limits::f32_gops(pool)),
             f32: limits::f32_gops(pool),
             read: limits::read_gbs(pool),
         }

@@ -270,7 +270,7 @@ impl Task<'_> {
             Isa::Avx512 => unsafe { run_avx512(&tiles, scratch) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { run_avx2(&tiles, scratch) },
+            Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(&tiles, scratch) },
             // SAFETY: portable code needs no instruction set.
             _ => unsafe { tiles.run::<Portable>(scratch) },
         }

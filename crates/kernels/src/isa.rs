@@ -7,26 +7,25 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 and products of bytes in registers of 256 bits: AVX-VNNI, or AVX-512 VNNI with VL.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI (BF16 used where there is one).
     Avx512,
 }
 
 impl Isa {
-    /// The best level of this machine, or what `INGLE_KERNELS_ISA` (`scalar`, `avx2`, `avx512`) names if the
+    /// The best level of this machine, or what `INGLE_KERNELS_ISA` (`scalar`, `avx2`, `avxvnni`, `avx512`) names if the
     /// machine has it.
     pub fn detect() -> Self {
-        let best = Self::best();
-        match std::env::var("INGLE_KERNELS_ISA").as_deref() {
-            Ok("scalar") => Self::Scalar,
-            Ok("avx2") => best.min(Self::Avx2),
-            _ => best,
-        }
+        let wanted = std::env::var("INGLE_KERNELS_ISA").ok();
+        let named = Self::available().find(|isa| wanted.as_deref() == Some(isa.name()));
+        named.unwrap_or_else(Self::best)
     }
 
     /// All levels that this machine has, scalar first.
     pub fn available() -> impl Iterator<Item = Self> {
         let best = Self::best();
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(move |&isa| isa <= best)
+        [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512].into_iter().filter(move |&isa| isa <= best)
     }
 
     /// Whether this machine has it.
@@ -48,6 +47,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
         }
     }
@@ -64,6 +64,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512vnni");
         match (avx2, avx512) {
             (true, true) => Self::Avx512,
+            (true, false) if is_x86_feature_detected!("avxvnni") => Self::AvxVnni,
             (true, false) => Self::Avx2,
             _ => Self::Scalar,
         }

@@ -18,13 +18,18 @@ const N_ITERATIONS: usize = 1 << 20;
 const READ_BYTES: usize = 512 << 20;
 
 /// int8 operations per second in 10^9 (a multiplication and an addition count as two), with the instructions that the
-/// pool's instruction set has for them.
+/// pool's instruction set has for them: `vpdpbusd`, or for AVX2 `vpmaddubsw` and additions in 16 bits, of which no
+/// kernel can do more (weights over 4 bits take further instructions).
 pub fn int8_gops(pool: &Pool) -> f64 {
     compute_gops(
         pool,
         match Isa::usable(pool.isa()) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86_64::int8_avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni if is_x86_feature_detected!("avxvnni") => x86_64::int8_avx_vnni,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => x86_64::int8_avx512_vnni_256,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86_64::int8_avx2,
             _ => int8_scalar,
@@ -50,7 +55,7 @@ pub fn f32_gops(pool: &Pool) -> f64 {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86_64::f32_avx512,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86_64::f32_avx2,
+            Isa::Avx2 | Isa::AvxVnni => x86_64::f32_avx2,
             _ => f32_scalar,
         },
     )
@@ -224,6 +229,25 @@ mod x86_64 {
         black_box(sums);
         (2 * 16 * N) as f64
     }
+
+    macro_rules! int8_vnni {
+        ($name:ident, $features:literal, $dpbusd:ident) => {
+            #[target_feature(enable = $features)]
+            pub(super) fn $name(n: usize) -> f64 {
+                let mut sums = [_mm256_setzero_si256(); N];
+                let (a, b) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
+                for _ in 0..n {
+                    for sum in &mut sums {
+                        *sum = $dpbusd(*sum, a, b);
+                    }
+                }
+                black_box(sums);
+                (2 * 32 * N) as f64
+            }
+        };
+    }
+    int8_vnni!(int8_avx_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
+    int8_vnni!(int8_avx512_vnni_256, "avx512vl,avx512vnni", _mm256_dpbusd_epi32);
 
     #[target_feature(enable = "avx2")]
     pub(super) fn int8_avx2(n: usize) -> f64 {

@@ -62,7 +62,7 @@ fn rms_factor(isa: Isa, x: &[f32], eps: f32) -> f32 {
         Isa::Avx512 => unsafe { square_sums_avx512(whole) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { square_sums_avx2(whole) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { square_sums_avx2(whole) },
         _ => {
             let mut sums = [0.0f32; N_LANES];
             for chunk in whole {

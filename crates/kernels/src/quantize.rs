@@ -87,7 +87,7 @@ macro_rules! for_each_isa {
                     // SAFETY: callers pass what `Isa::usable` found on this machine.
                     Isa::Avx512 => return unsafe { avx512(x, out) },
                     // SAFETY: as above.
-                    Isa::Avx2 => return unsafe { avx2(x, out) },
+                    Isa::Avx2 | Isa::AvxVnni => return unsafe { avx2(x, out) },
                     Isa::Scalar => {}
                 }
             }

@@ -51,6 +51,8 @@ impl TileKernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => crate::arch::x86_64::avx512::kernels(ty),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => crate::arch::x86_64::avx2::vnni::kernels(ty),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => crate::arch::x86_64::avx2::kernels(ty),
             _ => reference::kernels(ty),
         };

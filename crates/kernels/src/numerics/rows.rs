@@ -15,7 +15,7 @@ pub(crate) fn silu_mul_row(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) 
         Isa::Avx512 => unsafe { silu_mul_avx512(gate, up, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { silu_mul_avx2(gate, up, out) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { silu_mul_avx2(gate, up, out) },
         _ => {
             for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
                 *out = gate * (1.0 / (1.0 + exp(-gate))) * up;

@@ -152,7 +152,7 @@ mod vectors {
                 let [exps, tanhs] = match isa {
                     Isa::Scalar => continue,
                     // SAFETY: the machine has it.
-                    Isa::Avx2 => unsafe { on_avx2(chunk) },
+                    Isa::Avx2 | Isa::AvxVnni => unsafe { on_avx2(chunk) },
                     // SAFETY: the machine has it.
                     Isa::Avx512 => unsafe { on_avx512(chunk) },
                 };

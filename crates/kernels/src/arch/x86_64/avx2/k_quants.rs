@@ -1,191 +1,321 @@
-//! Q4_K and Q6_K. The products of a sub-block stay in 16 bits (15 * 127 * 2 * 8 and, with the offset taken off and
-//! the sign given to the activations, 32 * 127 * 2 * 4 fit), so that one `vpmaddwd` adds pairs and applies the scale.
+//! Q4_K and Q6_K, for AVX2 and AVX-VNNI.
+//!
+//! Up to four tokens are multiplied at a time: 8 sums, two registers of weights and one of activations are what 16
+//! registers hold. For more, the first pass over a super-block leaves its weights in the first cache as bytes (4 KB), so
+//! that nothing is unpacked twice. The integers of a super-block stay in memory between sub-blocks.
 
 use std::arch::x86_64::*;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 
+use super::dot::Dot;
 use super::{
-    Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_8, load_16, load_halves, store,
-    tile_in_passes,
+    Prefetch, TileInput, TileOut, Weights, add_quad, broadcast, broadcast_f32, in_passes, load, load_8,
+    load_16, load_halves, store,
 };
 use crate::activations::X256;
 use crate::layout::{Paired, Q4KGroup, Q6KGroup};
 
 const X: usize = size_of::<X256>();
 
-tile_in_passes!(
-    /// Twin: `reference::k_quants::q4_k_tile`.
-    q4_k_tile,
-    q4_k_pass,
-    four: false
-);
-tile_in_passes!(
-    /// Twin: `reference::k_quants::q6_k_tile`.
-    q6_k_tile,
-    q6_k_pass,
-    four: false
-);
+/// A super-block's weights, a byte each: `[columns / 4][rows 0 to 7, 8 to 15]`.
+type Kept = MaybeUninit<[[__m256i; 2]; 64]>;
 
+/// Twin: `reference::k_quants::q4_k_tile`.
+///
+/// Per super-block of 16 rows and token, in operations of 8 lanes: 128 products of four columns, 16 scales and their
+/// additions, 8 products of minimums, 12 of floats; and 192 for all tokens to unpack. With AVX2 a product is two
+/// operations, so that of the (256 + 32 + 16 + 12 + 24 = 340) at 8 tokens 75 % are products.
+///
 /// # Safety
-/// See `TileFn`; the tile has tokens `first..first + G`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn q4_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
-    let nibbles = _mm256_set1_epi8(15);
+/// See `TileFn`; the instruction set of `D`.
+#[inline(always)]
+pub(super) unsafe fn q4_k<D: Dot, const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let mut w = input.w.as_ptr();
-    let mut x = input.x.as_ptr().wrapping_add(first * X);
+    let mut x = input.x.as_ptr();
+    let mut kept = Kept::uninit();
+    let kept = kept.as_mut_ptr().cast::<[__m256i; 2]>();
     let prefetch = Prefetch::new(&input);
-    let mut sums = [[_mm256_setzero_ps(); 2]; G];
-    for _ in 0..input.n_cols / 256 {
+    // SAFETY: this function's contract: each turn has a super-block of weights and one of each token, and the
+    // instructions are there.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; N];
+        for _ in 0..input.n_cols / 256 {
+            in_passes!(N, first, G => q4_k_pass::<D, G>(
+                w, kept, Weights::of_pass(first, N), x.add(first * X), prefetch.if_first(first), &mut sums[first..]
+            ));
+            w = w.wrapping_add(size_of::<Q4KGroup>());
+            x = x.wrapping_add(N * X);
+        }
+        store(sums, 0, out);
+    }
+}
+
+/// Adds a super-block to the sums of `G` tokens.
+///
+/// # Safety
+/// `w` is a `Q4KGroup`, `kept` a `Kept` of it, `x` the first of `G` blocks; the instruction set of `D`.
+#[inline(always)]
+unsafe fn q4_k_pass<D: Dot, const G: usize>(
+    w: *const u8,
+    kept: *mut [__m256i; 2],
+    weights: Weights,
+    x: *const u8,
+    prefetch: Prefetch,
+    sums: &mut [[__m256; 2]],
+) {
+    // SAFETY: all places are in the blocks and super-block of the contract.
+    unsafe {
         let mut products = [[_mm256_setzero_si256(); 2]; G];
-        for sub in 0..8 {
-            prefetch.ahead::<5>(w.wrapping_add((sub * 296) & !63));
-            let mut dots = [[_mm256_setzero_si256(); 2]; G];
-            for i in 0..8 {
-                for h in 0..2 {
-                    // SAFETY: inside this super-block's quads.
-                    let raw = unsafe { load(w.add((sub / 2 * 8 + i) * 64 + h * 32)) };
-                    let raw = if sub % 2 == 1 { _mm256_srli_epi16::<4>(raw) } else { raw };
-                    let weights = _mm256_and_si256(raw, nibbles);
-                    for (g, dots) in dots.iter_mut().enumerate() {
-                        // SAFETY: inside this super-block's q of the token.
-                        let x = unsafe { broadcast(x.add(g * X + sub * 32 + i * 4)) };
-                        dots[h] = _mm256_add_epi16(dots[h], _mm256_maddubs_epi16(weights, x));
-                    }
-                }
-            }
-            for h in 0..2 {
-                // SAFETY: 8 of the 16 scales of this sub-block.
-                let scales = unsafe { load_8(w.add(offset_of!(Q4KGroup, scales) + sub * 16 + h * 8)) };
-                let scales = twice(_mm256_cvtepu8_epi32(scales));
-                for (products, dots) in products.iter_mut().zip(&dots) {
-                    products[h] = _mm256_add_epi32(products[h], _mm256_madd_epi16(dots[h], scales));
-                }
-            }
+        for pair in 0..4 {
+            // 37 lines in 4 times 10.
+            let ahead = w.wrapping_add((pair * 592) & !63);
+            prefetch.ahead::<5>(ahead);
+            q4_k_sub_block::<D, G, 0>(w, kept, weights, x, pair, &mut products);
+            prefetch.ahead::<5>(ahead.wrapping_add(5 * 64));
+            q4_k_sub_block::<D, G, 1>(w, kept, weights, x, pair, &mut products);
         }
         for h in 0..2 {
             let mut minimums = [_mm256_setzero_si256(); G];
             for pair in 0..4 {
-                // SAFETY: 8 rows' minimums of a pair of sub-blocks.
-                let mins = unsafe { load_16(w.add(offset_of!(Q4KGroup, mins) + pair * 32 + h * 16)) };
+                let mins = load_16(w.add(offset_of!(Q4KGroup, mins) + pair * 32 + h * 16));
                 let mins = _mm256_cvtepu8_epi16(mins);
                 for (g, minimum) in minimums.iter_mut().enumerate() {
-                    // SAFETY: two of the sums of the token.
-                    let x = unsafe { broadcast(x.add(g * X + offset_of!(X256, sums) + pair * 4)) };
-                    *minimum = _mm256_add_epi32(*minimum, _mm256_madd_epi16(mins, x));
+                    let x = broadcast(x.add(g * X + offset_of!(X256, sums) + pair * 4));
+                    *minimum = D::add_pairs(*minimum, mins, x);
                 }
             }
-            // SAFETY: 8 of the 16 scales of this super-block, and of its minimums' scales.
-            let (d, dmin) = unsafe {
-                (
-                    load_halves(w.add(offset_of!(Q4KGroup, d) + h * 16)),
-                    load_halves(w.add(offset_of!(Q4KGroup, dmin) + h * 16)),
-                )
-            };
+            let d = load_halves(w.add(offset_of!(Q4KGroup, d) + h * 16));
+            let dmin = load_halves(w.add(offset_of!(Q4KGroup, dmin) + h * 16));
             for g in 0..G {
-                // SAFETY: the scale of the token.
-                let dx = unsafe { broadcast_f32(x.add(g * X + offset_of!(X256, d))) };
-                let sum = &mut sums[g][h];
-                *sum = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(products[g][h]), *sum);
-                *sum = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, dx), _mm256_cvtepi32_ps(minimums[g]), *sum);
+                let dx = broadcast_f32(x.add(g * X + offset_of!(X256, d)));
+                let sum =
+                    _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(products[g][h]), sums[g][h]);
+                sums[g][h] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, dx), _mm256_cvtepi32_ps(minimums[g]), sum);
             }
         }
-        w = w.wrapping_add(size_of::<Q4KGroup>());
-        x = x.wrapping_add(N * X);
     }
-    store(sums, first, out);
 }
 
+/// Adds sub-block `HIGH` of a pair: those in low or in high nibbles.
+///
 /// # Safety
-/// See `TileFn`; the tile has tokens `first..first + G`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn q6_k_pass<const N: usize, const G: usize>(input: TileInput<'_>, first: usize, out: &mut TileOut) {
-    let mut x = input.x.as_ptr().wrapping_add(first * X);
+/// As `q4_k_pass`.
+#[inline(always)]
+unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
+    w: *const u8,
+    kept: *mut [__m256i; 2],
+    weights: Weights,
+    x: *const u8,
+    pair: usize,
+    products: &mut [[__m256i; 2]; G],
+) {
+    let sub = pair * 2 + HIGH;
+    // SAFETY: the contract of `q4_k_pass`.
+    unsafe {
+        let nibbles = _mm256_set1_epi8(15);
+        let mut dots = [[_mm256_setzero_si256(); 2]; G];
+        for i in 0..8 {
+            let kept = kept.add(sub * 8 + i);
+            let quad = if weights == Weights::Kept {
+                kept.read()
+            } else {
+                let raw = w.add((pair * 8 + i) * 64);
+                let mut raw = [load(raw), load(raw.add(32))];
+                for raw in &mut raw {
+                    let shifted = if HIGH == 1 { _mm256_srli_epi16::<4>(*raw) } else { *raw };
+                    *raw = _mm256_and_si256(shifted, nibbles);
+                }
+                if weights == Weights::PackedToKeep {
+                    kept.write(raw);
+                }
+                raw
+            };
+            add_quad::<D, G, X>(quad, x.add(sub * 32 + i * 4), &mut dots);
+        }
+        for h in 0..2 {
+            let scales = load_8(w.add(offset_of!(Q4KGroup, scales) + sub * 16 + h * 8));
+            let scales = D::scales(_mm256_cvtepu8_epi32(scales));
+            for (products, dots) in products.iter_mut().zip(&dots) {
+                products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
+            }
+        }
+    }
+}
+
+/// Twin: `reference::k_quants::q6_k_tile`.
+///
+/// Per super-block of 16 rows and token, in operations of 8 lanes: 128 products of four columns, 32 scales and their
+/// additions, 6 of floats; for AVX2 30 to make the starts; and 544 for all tokens to unpack.
+///
+/// # Safety
+/// See `TileFn`; the instruction set of `D`.
+#[inline(always)]
+pub(super) unsafe fn q6_k<D: Dot, const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+    let mut x = input.x.as_ptr();
+    let mut kept = Kept::uninit();
+    let kept = kept.as_mut_ptr().cast::<[__m256i; 2]>();
+    let mut starts = [[0; 16]; N];
     let prefetch = Prefetch::new(&input);
-    let mut sums = [[_mm256_setzero_ps(); 2]; G];
-    for block in 0..input.n_cols / 256 {
-        let w = input.w.as_ptr().wrapping_add(Q6KGroup::block_at(block));
+    // SAFETY: this function's contract: each turn has a super-block of weights and one of each token, and the
+    // instructions are there.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; N];
+        for block in 0..input.n_cols / 256 {
+            let w = input.w.as_ptr().add(Q6KGroup::block_at(block));
+            let d = input.w.as_ptr().add(Q6KGroup::scales_at(block));
+            for (t, starts) in starts.iter_mut().enumerate() {
+                D::starts_16(x.add(t * X), starts);
+            }
+            if N > 4 {
+                q6_k_unpack(w, kept);
+            }
+            in_passes!(N, first, G => {
+                let (x, starts, prefetch) = (x.add(first * X), &starts[first..], prefetch.if_first(first));
+                let weights = if N > 4 { Weights::Kept } else { Weights::Packed };
+                q6_k_pass::<D, G>(w, kept, weights, d, x, starts, prefetch, &mut sums[first..])
+            });
+            x = x.wrapping_add(N * X);
+        }
+        store(sums, 0, out);
+    }
+}
+
+/// Adds a super-block to the sums of `G` tokens.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`, `kept` a `Kept` of it and `d` its 16 scales, `x` the first of `G` blocks; the instruction set
+/// of `D`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a piece of the tile, with its variables")]
+unsafe fn q6_k_pass<D: Dot, const G: usize>(
+    w: *const u8,
+    kept: *mut [__m256i; 2],
+    weights: Weights,
+    d: *const u8,
+    x: *const u8,
+    starts: &[[i32; 16]],
+    prefetch: Prefetch,
+    sums: &mut [[__m256; 2]],
+) {
+    // SAFETY: all places are in the blocks and super-block of the contract.
+    unsafe {
         let mut products = [[_mm256_setzero_si256(); 2]; G];
         for half_part in 0..4 {
             let (half, part) = (half_part / 2, half_part % 2);
-            // 52 or 53 lines in 4 times 13.
-            prefetch.ahead::<14>(w.wrapping_add(half_part * 832));
-            // SAFETY: this block's weights and activations.
-            unsafe {
-                q6_k_sub_block::<N, G, 0>(w, x, half, part, &mut products);
-                q6_k_sub_block::<N, G, 1>(w, x, half, part, &mut products);
-                q6_k_sub_block::<N, G, 2>(w, x, half, part, &mut products);
-                q6_k_sub_block::<N, G, 3>(w, x, half, part, &mut products);
+            // 52 or 53 lines in 4 times 14.
+            let ahead = w.wrapping_add(half_part * 832);
+            prefetch.ahead::<7>(ahead);
+            q6_k_sub_block::<D, G, 0>(w, kept, weights, x, starts, half, part, &mut products);
+            q6_k_sub_block::<D, G, 1>(w, kept, weights, x, starts, half, part, &mut products);
+            prefetch.ahead::<7>(ahead.wrapping_add(7 * 64));
+            q6_k_sub_block::<D, G, 2>(w, kept, weights, x, starts, half, part, &mut products);
+            q6_k_sub_block::<D, G, 3>(w, kept, weights, x, starts, half, part, &mut products);
+        }
+        for h in 0..2 {
+            let d = load_halves(d.add(h * 16));
+            for g in 0..G {
+                let dx = broadcast_f32(x.add(g * X + offset_of!(X256, d)));
+                let product = _mm256_cvtepi32_ps(products[g][h]);
+                sums[g][h] = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), product, sums[g][h]);
             }
         }
-        for (g, (sums, products)) in sums.iter_mut().zip(products).enumerate() {
-            // SAFETY: the scale of the token.
-            let dx = unsafe { broadcast_f32(x.add(g * X + offset_of!(X256, d))) };
-            for h in 0..2 {
-                // SAFETY: 8 of the 16 scales of this super-block.
-                let d = unsafe { load_halves(input.w.as_ptr().add(Q6KGroup::scales_at(block) + h * 16)) };
-                sums[h] = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), _mm256_cvtepi32_ps(products[h]), sums[h]);
-            }
-        }
-        x = x.wrapping_add(N * X);
     }
-    store(sums, first, out);
 }
 
-/// Sub-block `part` of the two in run `RUN` of 32 columns, of four in a half.
+/// Adds sub-block `part` of the two in run `RUN` of 32 columns, of four in a half.
 ///
 /// # Safety
-/// `w` is a `Q6KGroup`, `x` is the first of `G` blocks.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn q6_k_sub_block<const N: usize, const G: usize, const RUN: usize>(
+/// As `q6_k_pass`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a piece of the pass, with its variables")]
+unsafe fn q6_k_sub_block<D: Dot, const G: usize, const RUN: usize>(
     w: *const u8,
+    kept: *mut [__m256i; 2],
+    weights: Weights,
     x: *const u8,
+    starts: &[[i32; 16]],
     half: usize,
     part: usize,
     products: &mut [[__m256i; 2]; G],
 ) {
     let sub = half * 8 + RUN * 2 + part;
-    let low = w.wrapping_add(offset_of!(Q6KGroup, low) + (half * 16 + RUN % 2 * 8 + part * 4) * 64);
-    let high = w.wrapping_add(offset_of!(Q6KGroup, high) + (half * 8 + part * 4) * 64);
-    let mut dots = [[_mm256_setzero_si256(); 2]; G];
-    for i in 0..4 {
-        for h in 0..2 {
-            // SAFETY: inside this super-block's low and high bits.
-            let (low, high) = unsafe { (load(low.add(i * 64 + h * 32)), load(high.add(i * 64 + h * 32))) };
-            let low = if RUN >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
-            let high = match RUN {
-                0 => _mm256_slli_epi16::<4>(high),
-                1 => _mm256_slli_epi16::<2>(high),
-                2 => high,
-                _ => _mm256_srli_epi16::<2>(high),
-            };
-            let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0F));
-            let weights = _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
-            let signed = _mm256_sub_epi8(weights, _mm256_set1_epi8(32));
-            let magnitude = _mm256_abs_epi8(signed);
-            for (g, dots) in dots.iter_mut().enumerate() {
-                // SAFETY: inside this super-block's q of the token.
-                let x = unsafe { broadcast(x.add(g * X + sub * 16 + i * 4)) };
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, signed));
-                dots[h] = _mm256_add_epi16(dots[h], pairs);
-            }
+    // SAFETY: the contract of `q6_k_pass`.
+    unsafe {
+        let mut dots = [[_mm256_setzero_si256(); 2]; G];
+        for (g, dots) in dots.iter_mut().enumerate() {
+            *dots = [_mm256_set1_epi32(starts[g][sub]); 2];
         }
-    }
-    for h in 0..2 {
-        // SAFETY: 8 of the 16 scales of this sub-block.
-        let scales = unsafe { load_8(w.add(offset_of!(Q6KGroup, scales) + sub * 16 + h * 8)) };
-        let scales = twice(_mm256_cvtepi8_epi32(scales));
-        for (products, dots) in products.iter_mut().zip(&dots) {
-            products[h] = _mm256_add_epi32(products[h], _mm256_madd_epi16(dots[h], scales));
+        for i in 0..4 {
+            let quad = if weights == Weights::Kept {
+                kept.add(sub * 4 + i).read()
+            } else {
+                q6_k_quad::<RUN>(w, half, part * 4 + i)
+            };
+            add_quad::<D, G, X>(quad, x.add(sub * 16 + i * 4), &mut dots);
+        }
+        for h in 0..2 {
+            let scales = load_8(w.add(offset_of!(Q6KGroup, scales) + sub * 16 + h * 8));
+            let scales = D::scales(_mm256_cvtepi8_epi32(scales));
+            for (products, dots) in products.iter_mut().zip(&dots) {
+                products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
+            }
         }
     }
 }
 
-/// Numbers of 16 bits in lanes of 32, as pairs of themselves.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn twice(x: __m256i) -> __m256i {
-    _mm256_or_si256(_mm256_slli_epi32::<16>(x), _mm256_and_si256(x, _mm256_set1_epi32(0xFFFF)))
+/// Unpacks a super-block.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`, `kept` has room for its weights; AVX2.
+#[inline(always)]
+unsafe fn q6_k_unpack(w: *const u8, kept: *mut [__m256i; 2]) {
+    for half in 0..2 {
+        for i in 0..8 {
+            // SAFETY: 64 quads in all.
+            unsafe {
+                let to = kept.add(half * 32 + i);
+                to.write(q6_k_quad::<0>(w, half, i));
+                to.add(8).write(q6_k_quad::<1>(w, half, i));
+                to.add(16).write(q6_k_quad::<2>(w, half, i));
+                to.add(24).write(q6_k_quad::<3>(w, half, i));
+            }
+        }
+    }
+}
+
+/// Quad `i` of run `RUN` of 32 columns, of four in a half.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`; AVX2.
+#[inline(always)]
+unsafe fn q6_k_quad<const RUN: usize>(w: *const u8, half: usize, i: usize) -> [__m256i; 2] {
+    // SAFETY: inside the group's low and high bits.
+    unsafe {
+        let low = w.add(offset_of!(Q6KGroup, low) + (half * 16 + RUN % 2 * 8 + i) * 64);
+        let high = w.add(offset_of!(Q6KGroup, high) + (half * 8 + i) * 64);
+        [
+            q6_k_weights::<RUN>(load(low), load(high)),
+            q6_k_weights::<RUN>(load(low.add(32)), load(high.add(32))),
+        ]
+    }
+}
+
+/// Weights of run `RUN` from their low and high bits.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn q6_k_weights<const RUN: usize>(low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: this function's contract.
+    unsafe {
+        let low = if RUN >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
+        let high = match RUN {
+            0 => _mm256_slli_epi16::<4>(high),
+            1 => _mm256_slli_epi16::<2>(high),
+            2 => high,
+            _ => _mm256_srli_epi16::<2>(high),
+        };
+        let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0F));
+        _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)))
+    }
 }

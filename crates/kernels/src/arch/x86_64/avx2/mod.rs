@@ -1,6 +1,8 @@
-//! AVX2 with FMA and F16C: two registers of 8 rows. Tokens go two or four at a time: what 16 registers
-//! hold.
+//! AVX2 with FMA and F16C: two registers of 8 rows. Tokens go up to four at a time: what 16 registers
+//! hold. [`vnni`] has the same with AVX-VNNI.
 
+mod bf16;
+mod dot;
 mod floats;
 mod iq;
 mod iq4;
@@ -10,6 +12,7 @@ mod k_quants_low;
 mod q5_k;
 mod q_blocks;
 mod q_blocks_5;
+pub(crate) mod vnni;
 
 use std::arch::x86_64::*;
 
@@ -18,6 +21,10 @@ use iq::Grids;
 
 use super::Prefetch;
 use crate::layout::{Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup, Iq3SGroup, Iq3XxsGroup};
+use dot::{Dot, Maddubs};
+use k_quants::{q4_k, q6_k};
+use q_blocks::{q4_0, q8_0_split};
+
 use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
 
 /// The kernels of a type.
@@ -25,17 +32,17 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
     match ty {
         TensorType::F32 => by_tokens!(floats::f32_tile),
         TensorType::F16 => by_tokens!(floats::f16_tile),
-        TensorType::BF16 => by_tokens!(floats::bf16_tile),
-        TensorType::Q8_0 => by_tokens!(q_blocks::q8_0_tile),
-        TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
+        TensorType::BF16 => by_tokens!(bf16::bf16_tile),
+        TensorType::Q8_0 => by_tokens!(q8_0_tile),
+        TensorType::Q4_0 => by_tokens!(q4_0_tile),
         TensorType::Q4_1 => by_tokens!(q_blocks_5::q4_1_tile),
         TensorType::Q5_0 => by_tokens!(q_blocks_5::q5_0_tile),
         TensorType::Q5_1 => by_tokens!(q_blocks_5::q5_1_tile),
         TensorType::Q2_K => by_tokens!(k_quants_low::q2_k_tile),
         TensorType::Q3_K => by_tokens!(k_quants_low::q3_k_tile),
-        TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
+        TensorType::Q4_K => by_tokens!(q4_k_tile),
         TensorType::Q5_K => by_tokens!(q5_k::q5_k_tile),
-        TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
+        TensorType::Q6_K => by_tokens!(q6_k_tile),
         TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
         TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
         TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
@@ -47,6 +54,104 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::IQ1_S => by_tokens!(Grids::<Iq1SGroup>::tile),
         TensorType::IQ1_M => by_tokens!(Grids::<Iq1MGroup>::tile),
         _ => unreachable!("Matrix holds no other types"),
+    }
+}
+
+/// Compiles sources for an instruction set: tile functions into which they are inlined.
+macro_rules! tiles {
+    ($features:literal, $($tile:ident: $source:ident[$($dot:ident)?]),+ $(,)?) => {
+        $(
+            /// # Safety
+            /// See `TileFn`.
+            #[target_feature(enable = $features)]
+            pub(crate) unsafe fn $tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+                // SAFETY: this function's contract, and the instruction set that it enables.
+                unsafe { $source::<$($dot,)? N>(input, out) }
+            }
+        )+
+    };
+}
+use tiles;
+
+tiles!(
+    "avx2,fma,f16c",
+    q8_0_tile: q8_0_split[],
+    q4_0_tile: q4_0[Maddubs],
+    q4_k_tile: q4_k[Maddubs],
+    q6_k_tile: q6_k[Maddubs],
+);
+
+/// Does a pass for the first `G` of `N` tokens and one for the others, each at most four, where `N` is more than that.
+macro_rules! in_passes {
+    ($n:ident, $first:ident, $g:ident => $pass:expr) => {
+        match $n {
+            1 => in_passes!($first, $g => $pass; 0, 1),
+            2 => in_passes!($first, $g => $pass; 0, 2),
+            3 => in_passes!($first, $g => $pass; 0, 3),
+            4 => in_passes!($first, $g => $pass; 0, 4),
+            5 => in_passes!($first, $g => $pass; 0, 3; 3, 2),
+            6 => in_passes!($first, $g => $pass; 0, 3; 3, 3),
+            7 => in_passes!($first, $g => $pass; 0, 4; 4, 3),
+            _ => in_passes!($first, $g => $pass; 0, 4; 4, 4),
+        }
+    };
+    ($first:ident, $g:ident => $pass:expr; $($at:literal, $count:literal);+) => {
+        {
+            $({
+                const $g: usize = $count;
+                let $first = $at;
+                $pass;
+            })+
+        }
+    };
+}
+use in_passes;
+
+impl Prefetch {
+    /// Itself for the pass that begins with the first token; later ones find the weights in a cache.
+    fn if_first(self, first: usize) -> Self {
+        Self { on: self.on && first == 0, ..self }
+    }
+}
+
+/// Adds the products of four columns of 16 rows with those of `G` tokens, which are `STRIDE` bytes apart.
+///
+/// # Safety
+/// `x` and its successors are readable for 4 bytes; the instruction set of `D`.
+#[inline(always)]
+unsafe fn add_quad<D: Dot, const G: usize, const STRIDE: usize>(
+    weights: [__m256i; 2],
+    x: *const u8,
+    dots: &mut [[__m256i; 2]; G],
+) {
+    for (g, dots) in dots.iter_mut().enumerate() {
+        // SAFETY: this function's contract.
+        unsafe {
+            let x = broadcast(x.add(g * STRIDE));
+            for h in 0..2 {
+                dots[h] = D::add(dots[h], weights[h], x);
+            }
+        }
+    }
+}
+
+/// Where a pass finds weights: packed, to be kept unpacked for the pass that follows, or kept by an earlier one.
+#[derive(Clone, Copy, PartialEq)]
+enum Weights {
+    Packed,
+    PackedToKeep,
+    Kept,
+}
+
+impl Weights {
+    /// For the pass that begins with token `first` of `n`.
+    #[inline(always)]
+    fn of_pass(first: usize, n: usize) -> Self {
+        match (first, n) {
+            (0, ..=4) => Self::Packed,
+            (0, _) => Self::PackedToKeep,
+            _ => Self::Kept,
+        }
     }
 }
 
