@@ -16,6 +16,7 @@ use ingle_step::{BlockId, Executor, Input, KvType, SeqId, SeqStep, StepBatch, To
 use serde_json::json;
 
 use crate::commands::bytes;
+use crate::process;
 use crate::progress::LoadProgress;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
@@ -178,6 +179,9 @@ fn measure(name: &str, file: Arc<GgufFile>, settings: &Settings, plan: &Plan) ->
     report.insert("weight_bytes_in_memory".into(), json!(executor.info().weight_bytes));
 
     let mut runner = Runner { executor: &mut executor, step: 0, n_vocab: weights.n_vocab };
+    runner.prefill(0, 1, 1)?;
+    report.insert("first_token_s".into(), json!(process::age().map(|age| age.as_secs_f64())));
+    report.insert("anon_bytes".into(), json!(process::anon_bytes()));
     let int8_gops = limits::int8_gops(&pool);
     let f32_gops = limits::f32_gops(&pool);
     report.insert("limits".into(), json!({ "int8_gops": int8_gops, "f32_gops": f32_gops }));

@@ -11,6 +11,7 @@
 mod floats;
 mod k_quants;
 mod q_blocks;
+mod words;
 
 use bytemuck::Pod;
 use half::f16;
