@@ -1,9 +1,9 @@
 //! Weights on their way into memory, while steps already run.
 //!
 //! A thread of its own repacks the layers in the order in which a step needs them. A step that comes to a layer which
-//! is not there yet waits for it, holding nothing that loading needs: not the pool, on which both take turns. So the
-//! first answer takes the longer of reading and computing where the file comes from a disk, and their sum where both
-//! need the processor.
+//! is not there yet waits for it, holding nothing that loading needs: not the pool, on which both take turns. Where the
+//! processor is what both need, as with a file in the page cache, the first answer comes no earlier than if it had waited
+//! for all weights; it is taken earlier.
 //!
 //! Weights are held once: what is packed leaves the resident set, and memory for all matrices is taken, untouched,
 //! before anything is packed, so that a lack of it is known at once. With the 4.92 GB of an 8B Q4_K_M model, 4.72 GB
