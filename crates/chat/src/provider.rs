@@ -166,6 +166,8 @@ pub struct ModelInfo {
 pub struct ProviderStatus {
     /// Whether requests are answered now.
     pub ready: bool,
+    /// While the model is on its way into memory: how far it is, from 0 to 1. Requests are taken already, and wait.
+    pub loading: Option<f32>,
     /// Sequences that run.
     pub running: usize,
     /// Sequences that wait.

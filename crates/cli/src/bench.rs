@@ -17,6 +17,7 @@ use serde_json::json;
 
 use self::session::Session;
 use crate::commands::bytes;
+use crate::process;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 
@@ -151,6 +152,9 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
 
 fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()> {
     let mut report = session.description();
+    session.prefill(1)?;
+    report.insert("first_token_s".into(), json!(process::age().map(|age| age.as_secs_f64())));
+    report.insert("anon_bytes".into(), json!(process::anon_bytes()));
     let int8_gops = limits::int8_gops(session.pool());
     let f32_gops = limits::f32_gops(session.pool());
     report.insert("limits".into(), json!({ "int8_gops": int8_gops, "f32_gops": f32_gops }));

@@ -14,6 +14,7 @@ macro_rules! say {
 mod bench;
 mod clock;
 mod commands;
+mod process;
 mod progress;
 mod run;
 mod sampling;

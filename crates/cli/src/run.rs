@@ -178,10 +178,19 @@ fn load(settings: &Settings) -> Result<Engine> {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
     let options = load_options(settings)?;
-    let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
+    Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
+}
+
+/// Shows how far the model is on its way into memory, until it is there.
+fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
+    let name = model_name(settings);
     let progress = LoadProgress::new(&name);
-    Engine::load_with(&source, &options, &mut |done, total| progress.report(done, total))
-        .with_context(|| format!("cannot load {name}"))
+    let loaded = engine.wait_until_loaded(&mut |done, total| progress.report(done, total));
+    loaded.with_context(|| format!("cannot load {name}"))
+}
+
+fn model_name(settings: &Settings) -> String {
+    settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string())
 }
 
 /// How to load, as the settings say: shared with `serve`.
@@ -227,7 +236,7 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
     let mut out = std::io::stdout().lock();
     let shown = if settings.no_display_prompt || settings.json { "" } else { prompt };
     let generation = configure(engine.generate(prompt), settings);
-    answer(generation, settings, &Interrupt::default(), shown, &mut out)?;
+    answer(engine, generation, settings, &Interrupt::default(), shown, &mut out)?;
     Ok(())
 }
 
@@ -235,7 +244,7 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
 fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
     let input = ChatInput { messages: opening(settings, Some(prompt)), ..ChatInput::default() };
     let generation = configure(engine.converse(input), settings);
-    answer(generation, settings, &Interrupt::default(), "", &mut std::io::stdout().lock())?;
+    answer(engine, generation, settings, &Interrupt::default(), "", &mut std::io::stdout().lock())?;
     Ok(())
 }
 
@@ -250,6 +259,7 @@ type Interrupt = Arc<Mutex<Option<Interrupter>>>;
 
 /// Streams an answer to `out`, after the text that stands `before` it, and returns it. It can be ended early through `interrupt`.
 fn answer(
+    engine: &Engine,
     generation: Generation,
     settings: &Settings,
     interrupt: &Interrupt,
@@ -257,6 +267,8 @@ fn answer(
     out: &mut impl Write,
 ) -> Result<String> {
     let mut stream = generation.stream()?;
+    // Its first step has begun already, and no token can come before the last weights are there.
+    finish_loading(engine, settings)?;
     *lock(interrupt) = Some(stream.interrupter());
     // Only now is it known that the request is not refused.
     write!(out, "{before}")?;
@@ -320,6 +332,8 @@ A line that ends with a backslash goes on in the next. Ctrl-C ends an answer.";
 
 /// A conversation, until the user leaves.
 fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
+    // Before lines are edited where progress is shown.
+    finish_loading(engine, settings)?;
     let mut settings = settings.clone();
     let interrupt = Interrupt::default();
     {
@@ -359,7 +373,7 @@ fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
                 messages.push(Message::text(Role::User, line));
                 let input = ChatInput { messages: messages.clone(), ..ChatInput::default() };
                 let generation = configure(engine.converse(input), &settings);
-                match answer(generation, &settings, &interrupt, "", &mut std::io::stdout().lock()) {
+                match answer(engine, generation, &settings, &interrupt, "", &mut std::io::stdout().lock()) {
                     Ok(text) => messages.push(Message::text(Role::Assistant, text)),
                     // Nobody reads the answers any more.
                     Err(error) if crate::is_broken_pipe(&error) => return Err(error),

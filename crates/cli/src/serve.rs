@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_runtime::{Engine, Source};
+use ingle_runtime::{Engine, LoadError, Source};
 use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
@@ -63,8 +63,8 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
         say!("listening on http://{address}");
     }
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
-    let progress = slot.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&settings, &progress));
+    let place = slot.clone();
+    let loading = tokio::task::spawn_blocking(move || load(&settings, &place));
     let mut running = tokio::spawn(server.run(async {
         stop_requested().await;
         say!("stopping: streams may finish; a second signal stops at once");
@@ -85,7 +85,6 @@ async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
             return Err(error);
         }
     };
-    slot.set_ready(engine.provider());
     let info = engine.info();
     say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
     running.await.context("the server failed")
@@ -99,11 +98,14 @@ fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
     }
     let options = load_options(settings)?;
     let progress = LoadProgress::new(&name);
-    Engine::load_with(&source, &options, &mut |done, total| {
-        progress.report(done, total);
-        slot.set_progress(done as f32 / total.max(1) as f32);
-    })
-    .with_context(|| format!("cannot load {name}"))
+    let load = || -> Result<Engine, LoadError> {
+        let engine = Engine::start(&source, &options)?;
+        // Requests are taken from here on, and start as layers arrive; the health page says so.
+        slot.set_ready(engine.provider());
+        engine.wait_until_loaded(&mut |done, total| progress.report(done, total))?;
+        Ok(engine)
+    };
+    load().with_context(|| format!("cannot load {name}"))
 }
 
 fn split_commas(list: &[String]) -> Vec<String> {

@@ -31,6 +31,41 @@ impl Bytes {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         Ok(Self::Mapped(map))
     }
+
+    /// Asks the system to read a range soon, and returns at once.
+    pub(crate) fn read_ahead(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // A refusal only costs speed: here and below.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, start, len);
+        }
+        #[cfg(not(unix))]
+        let _ = (start, len);
+    }
+
+    /// Waits until a range is read, and maps it with one system call instead of a fault for every few pages.
+    pub(crate) fn populate(&self, start: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        if let Self::Mapped(map) = self {
+            let _ = map.advise_range(memmap2::Advice::PopulateRead, start, len);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (start, len);
+    }
+
+    /// Takes a range out of this process's resident set. It stays in the system's page cache, where the next look
+    /// finds it.
+    pub(crate) fn release(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            #[expect(unsafe_code, reason = "advice that would destroy what was written to a mapping")]
+            // SAFETY: the map is read-only and of a file, so there is nothing to destroy: whoever reads a page again
+            // reads the same bytes of the file.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+        }
+        #[cfg(not(unix))]
+        let _ = (start, len);
+    }
 }
 
 impl Deref for Bytes {

@@ -1,6 +1,7 @@
 //! Opening and parsing files, single or split.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::metadata::{Array, Metadata, StringArray, Value, ValueType};
@@ -50,6 +51,12 @@ impl TensorInfo {
     /// Bytes of the data.
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
+    }
+
+    /// Start and length of a range of the data in the shard's bytes.
+    fn place(&self, bytes: &Range<usize>) -> (usize, usize) {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.n_bytes, "{bytes:?} of {} bytes", self.n_bytes);
+        (self.start + bytes.start, bytes.len())
     }
 }
 
@@ -139,6 +146,25 @@ impl GgufFile {
     /// The bytes of a tensor of this file.
     pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
         &self.shards[tensor.shard][tensor.start..tensor.start + tensor.n_bytes]
+    }
+
+    /// Asks the system to read these bytes of a tensor soon, where they are not in memory yet. Returns at once.
+    pub fn read_ahead(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        let (start, len) = tensor.place(&bytes);
+        self.shards[tensor.shard].read_ahead(start, len);
+    }
+
+    /// Waits until these bytes of a tensor are in memory: whoever reads them then waits for no disk.
+    pub fn populate(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        let (start, len) = tensor.place(&bytes);
+        self.shards[tensor.shard].populate(start, len);
+    }
+
+    /// Says that these bytes of a tensor are not needed for now: they no longer count as this process's memory. They
+    /// can be read again at any time.
+    pub fn release(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        let (start, len) = tensor.place(&bytes);
+        self.shards[tensor.shard].release(start, len);
     }
 
     /// Bytes of all shards together.

@@ -29,7 +29,7 @@ pub use attention::{AttentionJob, AttentionParams, attention};
 pub use isa::Isa;
 pub use kv::{KvLayer, KvLayout};
 pub use matmul::{Product, matmul, matmul_swiglu};
-pub use matrix::{KernelError, Matrix, dequantize};
+pub use matrix::{KernelError, Matrix, Packing, dequantize};
 pub use norm::{rms_norm_heads, rms_norm_rows};
 pub use numerics::{exp, ln, powf, sin_cos};
 pub use pool::{ClaimOrder, Pool};

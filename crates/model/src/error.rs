@@ -3,7 +3,8 @@
 use ingle_gguf::{GgufError, TensorType};
 
 /// Why a model cannot be loaded. All variants are the fault of the file, but [`Context`](Self::Context) and
-/// [`Options`](Self::Options), which are the caller's, and [`KvMemory`](Self::KvMemory): a lack of capacity.
+/// [`Options`](Self::Options), which are the caller's, [`KvMemory`](Self::KvMemory) and
+/// [`WeightMemory`](Self::WeightMemory), a lack of capacity, and [`Interrupted`](Self::Interrupted): ours, or nobody's.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A metadata key is missing or has a wrong type.
@@ -85,6 +86,17 @@ pub enum ModelError {
         /// What was asked for.
         n_tokens: usize,
     },
+    /// The system has no memory for the weights.
+    #[error("tensor `{name}`: {what}")]
+    WeightMemory {
+        /// The tensor for which there was none.
+        name: String,
+        /// How much, and what could be done.
+        what: String,
+    },
+    /// Repacking the weights ended early.
+    #[error("loading the weights ended: {0}")]
+    Interrupted(String),
     /// Options that cannot be.
     #[error("{0}")]
     Options(String),

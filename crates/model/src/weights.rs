@@ -1,12 +1,13 @@
 //! Tensors of a file, checked against what the graph says they are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ingle_gguf::{GgufFile, TensorInfo};
-use ingle_kernels::{KernelError, Matrix, Pool};
+use ingle_kernels::{KernelError, Matrix, Packing, Pool};
 
 use crate::error::ModelError;
-use crate::graph::{Bias, Graph, Head, Linear, Norm, Weight};
+use crate::graph::{Attention, Bias, Ffn, Graph, Head, Linear, Norm, Weight};
 use crate::rope::{ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS};
 use ingle_kernels::dequantize;
 
@@ -36,6 +37,15 @@ fn tensor<'a>(file: &'a GgufFile, name: &str, expected: &[u64]) -> Result<&'a Te
     Ok(info)
 }
 
+/// The tensor of a vector, with the shape and a type it must have.
+fn vector_info<'a>(file: &'a GgufFile, name: &str, n: usize) -> Result<&'a TensorInfo, ModelError> {
+    let info = tensor(file, name, &[n as u64])?;
+    if !Matrix::TYPES.contains(&info.ty) {
+        return Err(unsupported_type(info));
+    }
+    Ok(info)
+}
+
 fn unsupported_type(info: &TensorInfo) -> ModelError {
     let what = KernelError::UnsupportedType(info.ty).to_string();
     ModelError::UnsupportedType { name: info.name.clone(), ty: info.ty, what }
@@ -48,7 +58,7 @@ pub(crate) fn opt_vector(file: &GgufFile, name: &str, n: usize) -> Result<Option
 
 /// A vector `(n,)` as floats.
 pub(crate) fn vector(file: &GgufFile, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
-    let info = tensor(file, name, &[n as u64])?;
+    let info = vector_info(file, name, n)?;
     let mut out = vec![0.0; n];
     if !dequantize(info.ty, file.tensor_data(info), &mut out) {
         return Err(unsupported_type(info));
@@ -74,16 +84,14 @@ pub(crate) fn check_tensors<'a>(
         add_matrix(head)?;
     }
     for norm in graph.norms() {
-        used.push(tensor(file, &norm.name, &[norm.n as u64])?);
+        used.push(vector_info(file, &norm.name, norm.n)?);
     }
     for linear in graph.linears() {
         let name = linear.bias_name();
         match linear.bias {
             Bias::None => {}
             Bias::IfPresent if file.tensor(&name).is_none() => {}
-            Bias::IfPresent | Bias::Required => {
-                used.push(tensor(file, &name, &[linear.weight.n_out as u64])?)
-            }
+            Bias::IfPresent | Bias::Required => used.push(vector_info(file, &name, linear.weight.n_out)?),
         }
     }
     let names: std::collections::HashSet<&str> = used.iter().map(|t| t.name.as_str()).collect();
@@ -98,27 +106,84 @@ pub(crate) fn check_tensors<'a>(
     Ok(used)
 }
 
-/// Loads tensors one by one and reports how far it is.
+/// Bytes of the file that are read, packed and told of at a time: milliseconds, after which others have their turn at
+/// the pool and a load that is no longer wanted ends.
+const PIECE_BYTES: usize = 16 << 20;
+/// How far reading is ahead of packing.
+const READ_AHEAD_BYTES: u64 = 128 << 20;
+
+/// The graph's matrices in the order in which a step needs them, the head last.
+pub(crate) fn in_order_of_use<'a>(graph: &'a Graph, head: &'a Weight) -> impl Iterator<Item = &'a Weight> {
+    let layers = graph.layers.iter().flat_map(|layer| {
+        let Attention { q, k, v, output, .. } = &layer.attention;
+        let Ffn::SwiGlu { gate, up, down } = &layer.ffn;
+        [&q.weight, &k.weight, &v.weight, &output.weight, gate, up, &down.weight]
+    });
+    layers.chain(std::iter::once(head))
+}
+
+/// Loads tensors one by one, in the order of use.
+///
+/// Reading, packing and giving back overlap where that gains something: the system is asked for bytes well before they
+/// are packed, this thread (and not the pool, which others use) waits for those that are not there yet, and all threads
+/// pack. What is packed leaves the resident set, so that a model counts once and not twice.
 pub(crate) struct Loader<'a> {
     pub file: &'a Arc<GgufFile>,
     pub pool: &'a Pool,
-    pub progress: &'a mut dyn FnMut(u64, u64),
-    pub done_bytes: u64,
-    pub total_bytes: u64,
-    /// Bytes of weights held so far.
-    pub memory_bytes: u64,
+    /// Told the bytes of the file that were taken in; false ends loading.
+    pub progress: &'a mut dyn FnMut(u64) -> bool,
+    /// Memory for every matrix, by name.
+    packings: HashMap<String, Packing>,
+    /// Matrices that the system has not been asked to read completely, with the bytes of the first that it has.
+    unread: std::vec::IntoIter<TensorInfo>,
+    reading: Option<(TensorInfo, usize)>,
+    /// Bytes that were asked for and are not packed.
+    n_ahead: u64,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// A loader that has loaded nothing. `order` has the matrices as they will be asked for.
+    pub fn new(
+        file: &'a Arc<GgufFile>,
+        pool: &'a Pool,
+        progress: &'a mut dyn FnMut(u64) -> bool,
+        packings: HashMap<String, Packing>,
+        order: Vec<TensorInfo>,
+    ) -> Self {
+        Self { file, pool, progress, packings, unread: order.into_iter(), reading: None, n_ahead: 0 }
+    }
+
     /// A matrix, repacked.
     pub fn matrix(&mut self, weight: &Weight) -> Result<Matrix, ModelError> {
-        let info = matrix_info(self.file, weight)?;
-        let data = self.file.tensor_data(info);
-        let matrix = Matrix::from_gguf(info.ty, weight.n_out, weight.n_in, data, self.pool).map_err(|e| {
-            ModelError::UnsupportedType { name: weight.name.clone(), ty: info.ty, what: e.to_string() }
-        })?;
-        self.loaded(info.n_bytes(), matrix.memory_bytes());
-        Ok(matrix)
+        let file = Arc::clone(self.file);
+        let info = matrix_info(&file, weight)?;
+        let mut packing =
+            self.packings.remove(&weight.name).expect("every matrix has memory and is loaded once");
+        let data = file.tensor_data(info);
+        let n_piece = packing.piece_bytes(PIECE_BYTES);
+        for (i, piece) in data.chunks(n_piece).enumerate() {
+            self.read_ahead();
+            let range = i * n_piece..i * n_piece + piece.len();
+            file.populate(info, range.clone());
+            packing.rows(piece, self.pool);
+            file.release(info, range);
+            self.n_ahead = self.n_ahead.saturating_sub(piece.len() as u64);
+            self.loaded(piece.len())?;
+        }
+        Ok(packing.finish())
+    }
+
+    /// Asks for as much as reading may be ahead.
+    fn read_ahead(&mut self) {
+        while self.n_ahead < READ_AHEAD_BYTES {
+            let Some((info, start)) = self.reading.take().or_else(|| Some((self.unread.next()?, 0))) else {
+                return;
+            };
+            let end = info.n_bytes().min(start + PIECE_BYTES);
+            self.file.read_ahead(&info, start..end);
+            self.n_ahead += (end - start) as u64;
+            self.reading = (end < info.n_bytes()).then_some((info, end));
+        }
     }
 
     /// A matrix and its bias.
@@ -130,8 +195,8 @@ impl Loader<'_> {
             Bias::IfPresent => opt_vector(self.file, &name, linear.weight.n_out)?,
             Bias::Required => Some(vector(self.file, &name, linear.weight.n_out)?),
         };
-        if let Some(bias) = &bias {
-            self.loaded_vector(&name, bias);
+        if bias.is_some() {
+            self.loaded_vector(&name)?;
         }
         Ok((matrix, bias))
     }
@@ -139,18 +204,18 @@ impl Loader<'_> {
     /// A norm's weight.
     pub fn norm(&mut self, norm: &Norm) -> Result<Vec<f32>, ModelError> {
         let weight = vector(self.file, &norm.name, norm.n)?;
-        self.loaded_vector(&norm.name, &weight);
+        self.loaded_vector(&norm.name)?;
         Ok(weight)
     }
 
-    fn loaded_vector(&mut self, name: &str, values: &[f32]) {
-        let file_bytes = self.file.tensor(name).map_or(0, TensorInfo::n_bytes);
-        self.loaded(file_bytes, size_of_val(values));
+    fn loaded_vector(&mut self, name: &str) -> Result<(), ModelError> {
+        self.loaded(self.file.tensor(name).map_or(0, TensorInfo::n_bytes))
     }
 
-    fn loaded(&mut self, file_bytes: usize, memory_bytes: usize) {
-        self.done_bytes += file_bytes as u64;
-        self.memory_bytes += memory_bytes as u64;
-        (self.progress)(self.done_bytes, self.total_bytes);
+    fn loaded(&mut self, file_bytes: usize) -> Result<(), ModelError> {
+        match (self.progress)(file_bytes as u64) {
+            true => Ok(()),
+            false => Err(ModelError::Interrupted("the model is no longer wanted".into())),
+        }
     }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
-use ingle_chat::{ChatInput, ModelInfo, Provider, Sampling, Task};
+use ingle_chat::{ChatInput, ModelInfo, Provider, ProviderStatus, Request, Sampling, StartFuture, Task};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
-use ingle_model::{CpuExecutor, ModelError};
+use ingle_model::{CpuExecutor, Loading, ModelError};
 use ingle_step::{Executor, KvType};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
@@ -144,7 +144,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// A model in memory that answers.
 pub struct Engine {
-    provider: Arc<ingle_engine::Engine>,
+    provider: Arc<LoadingProvider>,
     info: ModelInfo,
     has_template: bool,
 }
@@ -167,7 +167,7 @@ impl Engine {
         Self::load_with(&Source::Shipped, &LoadOptions::default(), &mut |_, _| {})
     }
 
-    /// Loads a model as the options say, telling `progress` how far it is.
+    /// Loads a model as the options say, telling `progress` how far it is, and returns when it is in memory.
     ///
     /// # Errors
     /// If the file, or something in it, cannot be used.
@@ -176,6 +176,17 @@ impl Engine {
         options: &LoadOptions,
         progress: Progress<'_>,
     ) -> Result<Self, LoadError> {
+        let engine = Self::start(source, options)?;
+        engine.wait_until_loaded(progress)?;
+        Ok(engine)
+    }
+
+    /// Checks everything about a model and returns while its weights are still on their way into memory. It takes
+    /// requests at once; their first steps wait for the layers that they come to.
+    ///
+    /// # Errors
+    /// If the file, or something in it, cannot be used.
+    pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
         let file = Arc::new(source.open()?);
         let md = file.metadata();
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
@@ -194,7 +205,7 @@ impl Engine {
             .kv_tokens
             .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
             .max(n_ctx.saturating_add(BLOCK_SIZE));
-        let executor = CpuExecutor::load(
+        let executor = CpuExecutor::start(
             Arc::clone(&file),
             process_pool(options.n_threads)?,
             &ingle_model::LoadOptions {
@@ -204,7 +215,6 @@ impl Engine {
                 block_size: BLOCK_SIZE,
                 ..ingle_model::LoadOptions::default()
             },
-            progress,
         )?;
         if tokenizer.n_vocab() > executor.info().n_vocab {
             return Err(LoadError::VocabMismatch {
@@ -235,8 +245,17 @@ impl Engine {
             prefix_cache: !options.no_prefix_cache,
             ..defaults
         };
-        let provider = Arc::new(ingle_engine::Engine::start(Box::new(executor), frontend, config));
-        Ok(Self { provider, info, has_template })
+        let loading = executor.loading().clone();
+        let engine = ingle_engine::Engine::start(Box::new(executor), frontend, config);
+        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+    }
+
+    /// Waits until all weights are in memory, telling `progress` how far they are.
+    ///
+    /// # Errors
+    /// If loading them ended early.
+    pub fn wait_until_loaded(&self, progress: Progress<'_>) -> Result<(), LoadError> {
+        Ok(self.provider.loading.wait(progress)?)
     }
 
     /// What was loaded.
@@ -271,6 +290,39 @@ impl Engine {
 
     fn task(&self, task: Task) -> Generation {
         Generation::new(self.provider(), task)
+    }
+}
+
+/// An engine that takes requests while its weights are on their way into memory.
+struct LoadingProvider {
+    engine: ingle_engine::Engine,
+    loading: Loading,
+}
+
+impl Provider for LoadingProvider {
+    fn start(&self, request: Request) -> StartFuture<'_> {
+        self.engine.start(request)
+    }
+
+    fn models(&self) -> Vec<ModelInfo> {
+        self.engine.models()
+    }
+
+    fn status(&self) -> ProviderStatus {
+        let mut status = self.engine.status();
+        if !self.loading.is_complete() {
+            let (done, total) = self.loading.progress();
+            status.ready = false;
+            status.loading = Some(done as f32 / total.max(1) as f32);
+        }
+        status
+    }
+}
+
+impl Drop for LoadingProvider {
+    /// A step may be waiting for weights that nobody wants any more.
+    fn drop(&mut self) {
+        self.loading.stop();
     }
 }
 

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
+use super::words::{Blocks, Halves, full_blocks, put_bytes, put_halves};
 use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
 use crate::ActKinds;
 
@@ -45,6 +46,12 @@ pub(super) const Q4_K: Format = Format {
     group_bytes: |n_cols| n_cols / 256 * size_of::<Q4KGroup>(),
     pack: |rows, row_bytes, group| {
         let group: &mut [Q4KGroup] = bytemuck::cast_slice_mut(group);
+        if let Some(full) = full_blocks::<144>(rows, row_bytes) {
+            for (blocks, packed) in full.zip(group) {
+                packed.put_all(blocks);
+            }
+            return;
+        }
         pack_blocks::<144>(rows, row_bytes, |b, lane, block| {
             let packed = &mut group[b];
             packed.d[lane] = u16_at(block, 0);
@@ -77,6 +84,13 @@ pub(super) const Q6_K: Format = Format {
     act_kind: ActKinds::Q8_256,
     group_bytes: |n_cols| Q6KGroup::n_bytes(n_cols / 256),
     pack: |rows, row_bytes, group| {
+        if let Some(full) = full_blocks::<210>(rows, row_bytes) {
+            for (b, blocks) in full.enumerate() {
+                Q6KGroup::block_mut(group, b).put_all(blocks);
+                blocks.halves(208, Q6KGroup::scales_mut(group, b));
+            }
+            return;
+        }
         pack_blocks::<210>(rows, row_bytes, |b, lane, block| {
             let packed = Q6KGroup::block_mut(group, b);
             put_quads(packed.low.as_flattened_mut(), lane, &block[..128]);
@@ -102,6 +116,36 @@ pub(super) const Q6_K: Format = Format {
 };
 
 impl Q4KGroup {
+    /// A block of each row. The 6-bit scales and minimums of 16 rows are put together in words of four.
+    #[inline(always)]
+    fn put_all(&mut self, blocks: Blocks<'_, 144>) {
+        const SIX: u32 = 0x3f3f_3f3f;
+        const FOUR: u32 = 0x0f0f_0f0f;
+        const TOP: u32 = 0x3030_3030;
+        let [d_dmin, low, mid, high] = blocks.words(0);
+        put_halves(&d_dmin, 0, &mut self.d);
+        put_halves(&d_dmin, 1, &mut self.dmin);
+        let (mut scales, mut mins) = ([[0; ROWS]; 2], [[0; ROWS]; 2]);
+        for lane in 0..ROWS {
+            let (low, mid, high) = (low[lane], mid[lane], high[lane]);
+            scales[0][lane] = low & SIX;
+            scales[1][lane] = high & FOUR | low >> 2 & TOP;
+            mins[0][lane] = mid & SIX;
+            mins[1][lane] = high >> 4 & FOUR | mid >> 2 & TOP;
+        }
+        for (sub, out) in self.scales.iter_mut().enumerate() {
+            put_bytes(&scales[sub / 4], sub % 4, out);
+        }
+        for (pair, out) in self.mins.iter_mut().enumerate() {
+            let mut halves: Halves = [0; ROWS];
+            put_halves(&mins[pair / 2], pair % 2, &mut halves);
+            for (out, half) in out.iter_mut().zip(halves) {
+                *out = half.to_le_bytes();
+            }
+        }
+        blocks.put(self.quads.as_flattened_mut(), 16);
+    }
+
     /// The weight (0 to 15) of a column of the super-block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
         let (pair, rest) = (col / 64, col % 64);
@@ -110,6 +154,17 @@ impl Q4KGroup {
 }
 
 impl Q6KGroup {
+    /// A block of each row, without `d`.
+    #[inline(always)]
+    fn put_all(&mut self, blocks: Blocks<'_, 210>) {
+        blocks.put(self.low.as_flattened_mut(), 0);
+        blocks.put(self.high.as_flattened_mut(), 128);
+        let words = blocks.words(192);
+        for (sub, out) in self.scales.iter_mut().enumerate() {
+            put_bytes(&words[sub / 4], sub % 4, bytemuck::cast_mut(out));
+        }
+    }
+
     /// The weight (0 to 63, to be lowered by 32) of a column of the super-block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
         // A half has four runs of 32 columns. Low bits: runs 0 and 1 are the low nibbles of ql, 2 and 3 the high

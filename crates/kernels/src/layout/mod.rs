@@ -16,6 +16,7 @@ mod k_quants_low;
 mod q5_k;
 mod q_blocks;
 mod q_blocks_5;
+mod words;
 
 use bytemuck::Pod;
 use half::f16;

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
+use super::words::full_blocks;
 use super::{Format, Paired, Quads, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
 use crate::ActKinds;
 
@@ -33,6 +34,15 @@ pub(super) const Q8_0: Format = Format {
     act_kind: ActKinds::Q8_32,
     group_bytes: |n_cols| Q80Group::n_bytes(n_cols / 32),
     pack: |rows, row_bytes, group| {
+        if let Some(full) = full_blocks::<34>(rows, row_bytes) {
+            for (b, blocks) in full.enumerate() {
+                let quads = &mut Q80Group::block_mut(group, b).quads;
+                blocks.put(quads, 2);
+                quads.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|q| *q ^= 0x80);
+                blocks.halves(0, Q80Group::scales_mut(group, b));
+            }
+            return;
+        }
         pack_blocks::<34>(rows, row_bytes, |b, lane, block| {
             let packed = Q80Group::block_mut(group, b);
             for (quads, quad) in packed.quads.iter_mut().zip(block[2..].as_chunks::<4>().0) {
@@ -58,6 +68,13 @@ pub(super) const Q4_0: Format = Format {
     act_kind: ActKinds::Q8_32,
     group_bytes: |n_cols| Q40Group::n_bytes(n_cols / 32),
     pack: |rows, row_bytes, group| {
+        if let Some(full) = full_blocks::<18>(rows, row_bytes) {
+            for (b, blocks) in full.enumerate() {
+                blocks.put(&mut Q40Group::block_mut(group, b).quads, 2);
+                blocks.halves(0, Q40Group::scales_mut(group, b));
+            }
+            return;
+        }
         pack_blocks::<18>(rows, row_bytes, |b, lane, block| {
             put_quads(&mut Q40Group::block_mut(group, b).quads, lane, &block[2..]);
             Q40Group::scales_mut(group, b)[lane] = u16_at(block, 0);

@@ -8,8 +8,9 @@ use ingle_kernels::{
     Activations, AttentionJob, KvLayer, Matrix, Pool, Product, RmsNorm, RopeRow, RopeTable, attention,
     matmul, matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows,
 };
-use ingle_step::{Input, RowOut, SeqOut, StepBatch, StepOut, Want};
+use ingle_step::{ExecutorError, Input, RowOut, SeqOut, StepBatch, StepOut, Want};
 
+use super::loading::LastLayer;
 use super::{CpuExecutor, Embedding, LoadedLayer, LoadedLinear, LoadedNorm, Model};
 use ingle_kernels::dequantize;
 
@@ -44,8 +45,8 @@ pub(super) struct Scratch {
 }
 
 impl CpuExecutor {
-    /// Runs a batch that has been checked.
-    pub(super) fn run(&mut self, batch: &StepBatch) -> StepOut {
+    /// Runs a batch that has been checked. Fails only if a layer is not there and does not come.
+    pub(super) fn run(&mut self, batch: &StepBatch) -> Result<StepOut, ExecutorError> {
         let Self { info, pool, model, kv, scratch, .. } = self;
         for copy in &batch.copies {
             for layer in kv.iter_mut() {
@@ -53,7 +54,7 @@ impl CpuExecutor {
             }
         }
         if batch.seqs.is_empty() {
-            return StepOut { step: batch.step, seqs: Vec::new() };
+            return Ok(StepOut { step: batch.step, seqs: Vec::new() });
         }
 
         let block_size = info.block_size;
@@ -94,7 +95,8 @@ impl CpuExecutor {
             })
             .collect();
 
-        model.embed(&tokens, resized(&mut scratch.x, tokens.len() * model.n_embd));
+        let weights = model.weights.loading();
+        model.embed(&tokens, resized(&mut scratch.x, tokens.len() * model.n_embd))?;
         scratch.rope.resize_with(positions.len(), RopeRow::default);
         for (row, &position) in scratch.rope.iter_mut().zip(&positions) {
             model.rope.row_into(position, row);
@@ -115,7 +117,8 @@ impl CpuExecutor {
             attn: &mut scratch.attn,
             ff: &mut scratch.ff,
         };
-        for (layer, kv) in model.layers.iter().zip(kv) {
+        for (layer_idx, kv) in kv.iter_mut().enumerate() {
+            let layer = weights.layer(layer_idx)?;
             rows.attention(layer, kv);
             rows.ffn(layer);
         }
@@ -129,7 +132,8 @@ impl CpuExecutor {
             }
         }
         let wants: Vec<Want> = batch.seqs.iter().flat_map(|seq| seq.wants.iter().map(|w| w.1)).collect();
-        let mut values = model.finish(pool, &mut scratch.acts, &scratch.wanted, &wants).into_iter();
+        let last = weights.last()?;
+        let mut values = last.finish(pool, &mut scratch.acts, &scratch.wanted, &wants).into_iter();
         let seqs = batch.seqs.iter().map(|seq| SeqOut {
             seq: seq.seq,
             rows: seq
@@ -138,7 +142,7 @@ impl CpuExecutor {
                 .map(|&(row, _)| RowOut { row, values: values.next().expect("one result per want") })
                 .collect(),
         });
-        StepOut { step: batch.step, seqs: seqs.collect() }
+        Ok(StepOut { step: batch.step, seqs: seqs.collect() })
     }
 }
 
@@ -204,11 +208,11 @@ impl Rows<'_> {
 
 impl Model {
     /// The embeddings of tokens into `x` `(n, n_embd)`.
-    fn embed(&self, tokens: &[usize], x: &mut [f32]) {
+    fn embed(&self, tokens: &[usize], x: &mut [f32]) -> Result<(), ExecutorError> {
         for (&token, out) in tokens.iter().zip(x.chunks_exact_mut(self.n_embd)) {
             match &self.embedding {
-                Embedding::Tied => self.head.dequantize_row(token, out),
-                Embedding::File { file, tensor_idx } => {
+                Embedding::Tied => self.weights.loading().last()?.head.dequantize_row(token, out),
+                Embedding::File { file, tensor_idx, .. } => {
                     let info = &file.tensors()[*tensor_idx];
                     let data = file.tensor_data(info);
                     let row_bytes = row_bytes(info.ty, self.n_embd);
@@ -217,22 +221,26 @@ impl Model {
                 }
             }
         }
+        Ok(())
     }
+}
 
+impl LastLayer {
     /// What is wanted of rows `x` `(wants, n_embd)` that have passed all layers.
     fn finish(&self, pool: &Pool, acts: &mut Activations, x: &[f32], wants: &[Want]) -> Vec<Vec<f32>> {
+        let n_embd = self.head.n_cols();
         let mut out = Vec::with_capacity(wants.len());
-        for (x, wants) in x.chunks(LOGITS_ROWS * self.n_embd).zip(wants.chunks(LOGITS_ROWS)) {
+        for (x, wants) in x.chunks(LOGITS_ROWS * n_embd).zip(wants.chunks(LOGITS_ROWS)) {
             let mut normed = vec![0.0; x.len()];
             rms_norm_rows(pool, x, self.output_norm.of(), &mut normed);
             let mut hidden = Vec::new();
-            for (row, want) in normed.chunks_exact(self.n_embd).zip(wants) {
+            for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
                 if *want == Want::Logits {
                     hidden.extend_from_slice(row);
                 }
             }
             let mut logits = logits(pool, acts, &self.head, &hidden).into_iter();
-            for (row, want) in normed.chunks_exact(self.n_embd).zip(wants) {
+            for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
                 out.push(match want {
                     Want::Hidden => row.to_vec(),
                     Want::Logits => logits.next().expect("one row of logits per want"),

@@ -1,21 +1,26 @@
 //! The CPU executor: holds weights and K/V memory, runs steps.
 
 mod forward;
+mod loading;
 mod validate;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use ingle_gguf::GgufFile;
-use ingle_kernels::{AttentionParams, KvLayer, Matrix, NUMERICS_VERSION, Pool, RopeTable};
+use ingle_gguf::{GgufFile, TensorInfo};
+use ingle_kernels::{
+    AttentionParams, KernelError, KvLayer, Matrix, NUMERICS_VERSION, Packing, Pool, RopeTable,
+};
 use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
 use crate::error::ModelError;
-use crate::graph::{Ffn, Graph, Head, Layer, Linear, Norm};
+use crate::graph::{Ffn, Head, Layer, Linear, Norm, Weight};
 use crate::hparams::{HParams, RopeScaling};
 use crate::rope::rope_table;
 use crate::weights::{self, Loader};
 use forward::Scratch;
+pub use loading::Loading;
+use loading::{Background, Plan};
 
 /// Results that may wait to be fetched: a caller is at most this many steps ahead.
 const STEPS_WAITING_MAX: usize = 4;
@@ -66,10 +71,7 @@ struct Model {
     n_embd: usize,
     embedding: Embedding,
     rope: RopeTable,
-    layers: Vec<LoadedLayer>,
-    output_norm: LoadedNorm,
-    /// `(n_vocab, n_embd)`
-    head: Matrix,
+    weights: Background,
 }
 
 /// Where embeddings come from.
@@ -77,8 +79,8 @@ struct Model {
 enum Embedding {
     /// Rows of the head.
     Tied,
-    /// Rows of this tensor, which stays in the file.
-    File { file: Arc<GgufFile>, tensor_idx: usize },
+    /// Rows of this tensor in the file. If it `becomes_tied`, only until the head is loaded: both give the same floats.
+    File { file: Arc<GgufFile>, tensor_idx: usize, becomes_tied: bool },
 }
 
 #[derive(Debug)]
@@ -111,9 +113,8 @@ struct LoadedLayer {
 }
 
 impl CpuExecutor {
-    /// Loads a model. `progress(done, total)` is called with bytes of the file as tensors are repacked.
-    ///
-    /// The file stays open where the executor reads from it: embedding tables that are not tied to the head.
+    /// Loads a model and returns when it is in memory. `progress(done, total)` is called with bytes of the file as
+    /// tensors are repacked.
     ///
     /// # Errors
     /// If the file is not a model that can be run, or the options don't suit it: see [`ModelError`].
@@ -123,6 +124,21 @@ impl CpuExecutor {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
+        let mut executor = Self::start(file, pool, options)?;
+        executor.loading().wait(progress)?;
+        executor.model.let_go_of_file();
+        Ok(executor)
+    }
+
+    /// Checks everything about a model, takes memory for it, and returns while its weights are being repacked: see
+    /// [`Self::loading`]. Steps can run at once; they wait for the layers that they come to.
+    ///
+    /// The file stays open until the weights are loaded, and as long as the executor where it reads from it: embedding
+    /// tables that are not tied to the head.
+    ///
+    /// # Errors
+    /// If the file is not a model that can be run, or the options don't suit it: see [`ModelError`].
+    pub fn start(file: Arc<GgufFile>, pool: Arc<Pool>, options: &LoadOptions) -> Result<Self, ModelError> {
         let mut hp = HParams::from_gguf(&file)?;
         if let Some(scaling) = &options.rope_scaling {
             hp.rope.scaling = scaling.checked()?;
@@ -139,18 +155,23 @@ impl CpuExecutor {
             .collect::<Result<_, _>>()?;
         let rope = rope_table(&file, &hp, graph.rope_style, n_ctx)?;
 
-        let mut loader = Loader {
-            file: &file,
-            pool: &pool,
-            progress,
-            done_bytes: 0,
-            total_bytes: tensors.iter().map(|t| t.n_bytes() as u64).sum(),
-            memory_bytes: 0,
-        };
-        let model = Model::load(&mut loader, &graph, &hp, rope)?;
-        let weight_bytes = loader.memory_bytes;
-        // An embedding table that stays in the file counts as done.
-        (loader.progress)(loader.total_bytes, loader.total_bytes);
+        let Head::UntiedIfPresent(head) = &graph.head;
+        let is_tied = file.tensor(&head.name).is_none();
+        let head = if is_tied { graph.token_embd.clone() } else { head.clone() };
+        let (mut order, mut packings) = (Vec::new(), HashMap::new());
+        for weight in weights::in_order_of_use(&graph, &head) {
+            let info = weights::matrix_info(&file, weight)?;
+            let packing = Packing::new(info.ty, weight.n_out, weight.n_in, info.n_bytes());
+            packings.insert(weight.name.clone(), packing.map_err(|error| refused(weight, info, &error))?);
+            order.push(info.clone());
+        }
+        let is_embedding = |t: &TensorInfo| t.name == graph.token_embd.name;
+        let vectors = tensors.iter().filter(|t| !packings.contains_key(&t.name) && !is_embedding(t));
+        let vector_bytes: u64 = vectors.map(|t| t.n_elements() * size_of::<f32>() as u64).sum();
+        let weight_bytes = vector_bytes + packings.values().map(|p| p.memory_bytes() as u64).sum::<u64>();
+        let tensor_idx = file.tensors().iter().position(is_embedding);
+        let tensor_idx = tensor_idx.expect("`check_tensors` has seen the embedding table");
+        let total_bytes = tensors.iter().map(|t| t.n_bytes() as u64).sum();
 
         let info = ExecutorInfo {
             n_vocab: hp.n_vocab,
@@ -167,7 +188,24 @@ impl CpuExecutor {
                 n_ctx,
             },
         };
+        let embedding = Embedding::File { file: Arc::clone(&file), tensor_idx, becomes_tied: is_tied };
+        let plan = Plan { file, pool: Arc::clone(&pool), graph, head, packings, order, total_bytes };
+        let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan) };
         Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
+    }
+
+    /// How far the weights are.
+    pub fn loading(&self) -> &Loading {
+        self.model.weights.loading()
+    }
+}
+
+/// Why there is no place for a matrix.
+fn refused(weight: &Weight, info: &TensorInfo, error: &KernelError) -> ModelError {
+    let (name, what) = (weight.name.clone(), error.to_string());
+    match error {
+        KernelError::NoMemory { .. } => ModelError::WeightMemory { name, what },
+        _ => ModelError::UnsupportedType { name, ty: info.ty, what },
     }
 }
 
@@ -182,7 +220,8 @@ impl Executor for CpuExecutor {
             return Err(ExecutorError::InvalidBatch(what));
         }
         validate::check(&batch, &self.info)?;
-        let out = self.run(&batch);
+        self.model.let_go_of_file();
+        let out = self.run(&batch)?;
         self.done.push_back(out);
         Ok(())
     }
@@ -193,25 +232,13 @@ impl Executor for CpuExecutor {
 }
 
 impl Model {
-    fn load(
-        loader: &mut Loader<'_>,
-        graph: &Graph,
-        hp: &HParams,
-        rope: RopeTable,
-    ) -> Result<Self, ModelError> {
-        let Head::UntiedIfPresent(head) = &graph.head;
-        let layers =
-            graph.layers.iter().map(|layer| LoadedLayer::load(loader, layer)).collect::<Result<_, _>>()?;
-        let output_norm = LoadedNorm::load(loader, &graph.output_norm)?;
-        let (embedding, head) = if loader.file.tensor(&head.name).is_some() {
-            let is_embd = |t: &ingle_gguf::TensorInfo| t.name == graph.token_embd.name;
-            let tensor_idx = loader.file.tensors().iter().position(is_embd);
-            let tensor_idx = tensor_idx.expect("`check_tensors` has seen the embedding table");
-            (Embedding::File { file: loader.file.clone(), tensor_idx }, loader.matrix(head)?)
-        } else {
-            (Embedding::Tied, loader.matrix(&graph.token_embd)?)
-        };
-        Ok(Self { n_embd: hp.n_embd, embedding, rope, layers, output_norm, head })
+    /// Embeddings come from the head once it is there, if they can.
+    fn let_go_of_file(&mut self) {
+        if matches!(self.embedding, Embedding::File { becomes_tied: true, .. })
+            && self.weights.loading().head().is_some()
+        {
+            self.embedding = Embedding::Tied;
+        }
     }
 }
 

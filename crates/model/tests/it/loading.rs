@@ -1,12 +1,14 @@
 //! Loading: what is refused, with which words, and what is reported on the way.
 
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ingle_gguf::{Array, GgufFile, GgufWriter, TensorType, Value};
 use ingle_kernels::{Matrix, Pool, dequantize};
 use ingle_model::synthetic::Synthetic;
 use ingle_model::{CpuExecutor, HParams, LoadOptions, ModelError, RopeScaling, Sizing};
-use ingle_step::{Executor, KvType};
+use ingle_step::{Executor, KvType, StepBatch};
 use ingle_testkit::quant::quantize;
 use ingle_testkit::rng::Rng;
 use ingle_testkit::tiny::{Arch, Rope, TinySpec};
@@ -230,6 +232,81 @@ fn progress_counts_every_byte_once() {
             assert_eq!(sizing.kv_bytes(kv_type, 32, 100), executor.info().kv_bytes, "{kv_type:?}");
         }
     }
+}
+
+/// A model whose weights cannot be packed before `until` is sent something: all of the pool is taken.
+fn start_held(bytes: Vec<u8>, during: impl FnOnce(CpuExecutor, Sender<()>)) {
+    let pool = Arc::new(Pool::new(2));
+    let (until, released) = channel();
+    let released = Mutex::new(released);
+    let (taken, is_taken) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.run(2, &|i| {
+                if i == 0 {
+                    taken.send(()).expect("the test waits");
+                    // An error is a test that has ended.
+                    let _ = released.lock().expect("nobody panics here").recv();
+                }
+            });
+        });
+        is_taken.recv().expect("the pool runs its task");
+        let file = Arc::new(GgufFile::from_bytes(bytes).expect("a valid file"));
+        let executor =
+            CpuExecutor::start(file, pool.clone(), &LoadOptions::default()).expect("a valid model");
+        during(executor, until);
+    });
+}
+
+#[test]
+fn steps_run_while_weights_are_packed() {
+    for tied in [true, false] {
+        let spec = TinySpec { tied, ..TinySpec::new(Arch::Llama) };
+        let tokens: Vec<u32> = (0..40).map(|i| i * 7 % 256).collect();
+        let mut loaded = try_load(spec.bytes(), pool(), &LoadOptions::default()).expect("a valid model");
+        let expected = all_logits(&mut loaded, &tokens);
+        start_held(spec.bytes(), |mut executor, until| {
+            let loading = executor.loading().clone();
+            assert_eq!(executor.info(), loaded.info(), "all is known before anything is packed");
+            assert!(!loading.is_complete());
+            let (done, total) = loading.progress();
+            assert!(done < total, "{done} of {total} bytes");
+            std::thread::scope(|scope| {
+                let logits = scope.spawn(|| all_logits(&mut executor, &tokens));
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(!logits.is_finished(), "a step waits for its layers");
+                drop(until);
+                assert_eq!(logits.join().expect("the step runs"), expected);
+            });
+            assert_eq!(executor.info(), loaded.info());
+            loading.wait(&mut |_, _| {}).expect("nothing interrupts it");
+            assert!(loading.is_complete());
+            assert_eq!(loading.progress(), (total, total));
+            assert_eq!(all_logits(&mut executor, &tokens), expected, "with everything in memory too");
+        });
+    }
+}
+
+#[test]
+fn a_model_that_goes_while_it_is_loaded_ends_loading() {
+    let spec = TinySpec::new(Arch::Qwen3);
+    start_held(spec.bytes(), |executor, until| {
+        let loading = executor.loading().clone();
+        let dropping = std::thread::spawn(move || drop(executor));
+        std::thread::sleep(Duration::from_millis(20));
+        drop(until);
+        dropping.join().expect("dropping does not panic");
+        assert!(!loading.is_complete());
+        assert!(matches!(loading.wait(&mut |_, _| {}), Err(ModelError::Interrupted(_))));
+    });
+    start_held(spec.bytes(), |mut executor, until| {
+        executor.loading().stop();
+        drop(until);
+        let seqs = vec![seq_step(1, &[1, 2, 3], 0, &[0], |_| true)];
+        let refused = executor.submit(StepBatch { step: 1, copies: Vec::new(), seqs });
+        let error = refused.expect_err("its weights do not come").to_string();
+        assert!(error.contains("weights were not loaded"), "{error}");
+    });
 }
 
 #[test]

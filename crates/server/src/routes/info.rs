@@ -67,8 +67,7 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
             Some(Failure::ShuttingDown)
         }
         SlotState::Loading { progress } => {
-            page["status"] = "loading model".into();
-            page["progress"] = json!((f64::from(progress) * 1000.0).round() / 1000.0);
+            add_loading(&mut page, progress);
             Some(Failure::Loading)
         }
         SlotState::Failed { .. } => {
@@ -79,7 +78,10 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
             let status = provider.status();
             add_status(&mut page, &status);
             page["models"] = provider.models().into_iter().map(|m| m.id).collect();
-            if status.ready {
+            if let Some(progress) = status.loading {
+                add_loading(&mut page, progress);
+                Some(Failure::Loading)
+            } else if status.ready {
                 None
             } else {
                 page["status"] = "not ready".into();
@@ -100,6 +102,11 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
             response
         }
     }
+}
+
+fn add_loading(page: &mut Value, progress: f32) {
+    page["status"] = "loading model".into();
+    page["progress"] = json!((f64::from(progress) * 1000.0).round() / 1000.0);
 }
 
 fn add_status(page: &mut Value, status: &ProviderStatus) {

@@ -1,6 +1,7 @@
 //! Health, metrics, keys, exposure, going away, shutting down.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ingle_server::{Alias, ServeError, ServerConfig, check_exposure};
@@ -253,7 +254,16 @@ async fn loading() {
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
     assert_eq!(reply.json()["error"]["message"], "Loading model");
     assert_eq!(server.get("/metrics").await.status, 200);
+    // A provider that takes requests while weights arrive: they are answered, but nobody is sent here yet.
+    server.provider.loading.store(true, Ordering::SeqCst);
     server.slot.set_ready(server.provider.clone());
+    let reply = server.get("/health").await;
+    assert_eq!(reply.status, 503);
+    let page = reply.json();
+    assert_eq!((&page["progress"], &page["ready"]), (&json!(0.5), &json!(false)));
+    assert_eq!(page["error"]["message"], "Loading model");
+    assert_eq!(server.post(CHAT, &body("hi", false)).await.status, 200);
+    server.provider.loading.store(false, Ordering::SeqCst);
     assert_eq!(server.get("/health").await.status, 200);
     assert_eq!(server.post(CHAT, &body("hi", false)).await.status, 200);
     server.slot.set_failed("no such file: /secret/path");

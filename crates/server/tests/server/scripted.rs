@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Scripted {
     pub started: AtomicUsize,
     /// How many streams there may be; 0 is no limit.
     pub room: AtomicUsize,
+    /// Half of the model is still on its way.
+    pub loading: AtomicBool,
 }
 
 enum Scene {
@@ -239,8 +241,10 @@ impl Provider for Scripted {
     }
 
     fn status(&self) -> ProviderStatus {
+        let loading = self.loading.load(Ordering::SeqCst);
         ProviderStatus {
-            ready: true,
+            ready: !loading,
+            loading: loading.then_some(0.5),
             running: self.live.load(Ordering::SeqCst),
             waiting: 3,
             kv_blocks_used: 25,
