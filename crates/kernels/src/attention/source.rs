@@ -80,14 +80,15 @@ pub(super) struct Values<'a, S: Source> {
     pub(super) next: [*const u8; N_GROUPS],
 }
 
-/// Asks for the lines of `n` bytes, rounded up, that will be read soon. Any address will do.
+/// Asks for the lines of `n` bytes, rounded up, that will be read soon. Any address will do. Into the second cache: two
+/// tiles are more than the first one holds, and there they would push out what is being read.
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8, n: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..n).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a hint, which does not fault; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (at, n);
