@@ -17,15 +17,18 @@
 //! K/V head is `k_dim + v_dim` elements to read, once per claim. So prefill is bound by the f32 FMA chains, and decode
 //! by them too or by memory: with F16 and four query heads per K/V head there are 4 operations per byte, as many as a
 //! Zen 4 core does at its limit per byte that it reads. Beside the chains stand, per sixteen elements read, about one
-//! FMA's time for their conversion, and per sixteen scores the exponential, about thirteen instructions. Measured on
-//! one such core (limits: 118 GFLOP/s, 34 GB/s), F16, 32 query heads on 8 K/V heads:
+//! FMA's time for their conversion, and per sixteen scores the exponential, about thirteen instructions. In a prompt's
+//! first tiles, what the diagonal cuts off is computed and dropped, or added row by row. Measured on two such cores
+//! (limits: 236 GFLOP/s, 37 GB/s), F16, 32 query heads on 8 K/V heads:
 //!
 //! | | heads of 64 | heads of 128 |
 //! |---|---|---|
-//! | decode after 4095 positions, not in cache | 19.7 GB/s, 67 % of FMA | 21.6 GB/s, 73 % of FMA |
-//! | decode after 32767 positions | 19.5 GB/s, 66 % | 21.7 GB/s, 74 % |
-//! | prefill of 2048 rows | 75 % of FMA | 73 % of FMA |
-//! | prefill of 512 rows after 7680 | 74 % | 79 % |
+//! | decode after 4095 positions, not in cache | 35.0 GB/s, 95 % of reading | 35.4 GB/s, 96 % |
+//! | decode after 32767 positions | 33.3 GB/s, 90 % | 34.0 GB/s, 92 % |
+//! | the same, one thread | 19.2 GB/s, 65 % of FMA | 21.2 GB/s, 71 % of FMA |
+//! | prefill of 512 rows | 68 % of FMA | 72 % of FMA |
+//! | prefill of 2048 rows | 76 % | 81 % |
+//! | prefill of 512 rows after 7680 | 77 % | 84 % |
 
 #![expect(
     unsafe_code,
