@@ -15,8 +15,8 @@
 //!
 //! **What bounds it.** Each visible (row, position, head) takes `2 * (k_dim + v_dim)` operations, and each position of a
 //! K/V head is `k_dim + v_dim` elements to read, once per claim. So prefill is bound by the f32 FMA chains, and decode
-//! by them too or by memory: with F16 and four query heads per K/V head there are 4 operations per byte, as many as a
-//! Zen 4 core does at its limit per byte that it reads. Beside the chains stand, per sixteen elements read, about one
+//! by them too or by memory: with F16 and four query heads per K/V head there are 4 operations per byte, where one
+//! Zen 4 core alone does 3.5 for each byte that it can read, and two that share the memory 6.4. Beside the chains stand, per sixteen elements read, about one
 //! FMA's time for their conversion, and per sixteen scores the exponential, about thirteen instructions. In a prompt's
 //! first tiles, what the diagonal cuts off is computed and dropped, or added row by row. Measured on two such cores
 //! (limits: 236 GFLOP/s, 37 GB/s), F16, 32 query heads on 8 K/V heads:
