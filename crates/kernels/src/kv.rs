@@ -8,16 +8,19 @@
 //! Q8_0 has int8 codes in these places, and behind each group of keys and behind all values one f16 scale per 32
 //! elements: `[k_dim / 32][16 slots]` and `[block_size][v_dim / 32]`, both rounded up.
 
-#![expect(unsafe_code, reason = "threads write their own heads of a block")]
+#![expect(
+    unsafe_code,
+    reason = "threads write their own heads of a block; functions that need an instruction set"
+)]
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ingle_step::KvType;
 
-use crate::Pool;
 use crate::lanes::N_LANES;
 use crate::memory::{AlignedBytes, LINE};
+use crate::{Isa, Pool};
 
 /// Elements that share a scale in Q8_0.
 pub(crate) const Q8_BLOCK: usize = 32;
@@ -205,6 +208,7 @@ impl KvLayer {
         }
         let Strides { head: head_bytes, block: block_bytes, .. } = self.strides;
         let n_classes = if n_kv_heads < BLOCK_CLASSES { BLOCK_CLASSES } else { 1 };
+        let isa = pool.isa();
         let start = Start(self.memory.as_mut_ptr());
         let store = |claim: usize| {
             let (head, class) = (claim / n_classes, claim % n_classes);
@@ -220,8 +224,8 @@ impl KvLayer {
                     std::slice::from_raw_parts_mut(first, head_bytes)
                 };
                 let row = i * n_kv_heads + head;
-                store_key(&layout, bytes, slot, &k[row * k_dim..][..k_dim]);
-                store_value(&layout, bytes, slot, &v[row * v_dim..][..v_dim]);
+                store_key(isa, &layout, bytes, slot, &k[row * k_dim..][..k_dim]);
+                store_value(isa, &layout, bytes, slot, &v[row * v_dim..][..v_dim]);
             }
         };
         if k.len() + v.len() < PARALLEL_ELEMENTS_MIN {
@@ -286,7 +290,7 @@ impl KvLayer {
 }
 
 /// Writes a key to its lane, rounded. `bytes` is a head's share of a block.
-fn store_key(layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[f32]) {
+fn store_key(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[f32]) {
     let lane = slot % N_LANES;
     let group_bytes = layout.k_group_bytes();
     let group = &mut bytes[slot / N_LANES * group_bytes..][..group_bytes];
@@ -314,7 +318,7 @@ fn store_key(layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[f32]) {
         KvType::Q8_0 => {
             let blocks = lanes_of::<i8>(codes).chunks_mut(Q8_BLOCK).zip(lanes_of::<f16>(scales));
             for ((lanes, scales), key) in blocks.zip(key.chunks(Q8_BLOCK)) {
-                let (scale, codes) = quantize(key);
+                let (scale, codes) = quantize(isa, key);
                 scales[lane] = scale;
                 for (lanes, &code) in lanes.iter_mut().zip(&codes) {
                     lanes[lane] = code;
@@ -325,7 +329,7 @@ fn store_key(layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[f32]) {
 }
 
 /// Writes a value to its row, rounded. Padding stays zero.
-fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) {
+fn store_value(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) {
     let row_bytes = layout.v_padded() * layout.element_bytes();
     let (codes, scales) = bytes[layout.k_bytes()..].split_at_mut(layout.v_codes());
     let row = &mut codes[slot * row_bytes..][..row_bytes];
@@ -338,7 +342,7 @@ fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) 
             let scales: &mut [f16] = cast_slice_mut(&mut scales[slot * n_scales * 2..][..n_scales * 2]);
             let blocks = cast_slice_mut::<u8, i8>(row).chunks_mut(Q8_BLOCK).zip(scales);
             for ((row, scale), value) in blocks.zip(value.chunks(Q8_BLOCK)) {
-                let (s, codes) = quantize(value);
+                let (s, codes) = quantize(isa, value);
                 *scale = s;
                 row[..value.len()].copy_from_slice(&codes[..value.len()]);
             }
@@ -349,19 +353,53 @@ fn store_value(layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) 
 /// Up to 32 numbers as int8 multiples of a scale that takes the largest to 127. The codes belong to the scale as
 /// it is stored, so its rounding adds no error. A block with an infinity or NaN gets a scale that is NaN: whoever
 /// reads it shall notice, as with the other types.
-fn quantize(x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
-    if x.iter().any(|x| !x.is_finite()) {
-        return (f16::NAN, [0; Q8_BLOCK]);
+fn quantize(isa: Isa, x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
+    let mut padded = [0.0; Q8_BLOCK];
+    padded[..x.len()].copy_from_slice(x);
+    let mut codes = [0; Q8_BLOCK];
+    let scale = match isa {
+        // SAFETY: `Pool` checked that the machine has its instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { quantize_avx512(&padded, &mut codes) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { quantize_avx2(&padded, &mut codes) },
+        _ => quantize_any(&padded, &mut codes),
+    };
+    (scale, codes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn quantize_avx512(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
+    quantize_any(x, codes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn quantize_avx2(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
+    quantize_any(x, codes)
+}
+
+/// One source for every instruction set: all of it is element by element, but for a maximum of integers.
+#[inline(always)]
+fn quantize_any(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
+    /// Adding this (1.5 * 2^23) rounds to an integer in the low bits, ties to even.
+    const ROUND: f32 = 12_582_912.0;
+    // As integers, magnitudes compare like floats, with NaN above infinity.
+    let largest = f32::from_bits(x.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7FFF_FFFF)));
+    if !largest.is_finite() {
+        *codes = [0; Q8_BLOCK];
+        return f16::NAN;
     }
-    let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     let scale = f16::from_f32(largest / 127.0);
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
-    let mut codes = [0; Q8_BLOCK];
     for (code, x) in codes.iter_mut().zip(x) {
         // The clamp matters when the scale was rounded down.
-        *code = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+        let rounded = (x * inverse).clamp(-127.0, 127.0) + ROUND;
+        *code = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i8;
     }
-    (scale, codes)
+    scale
 }
 
 fn lanes_of<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [[T; N_LANES]] {

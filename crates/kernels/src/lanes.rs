@@ -24,6 +24,15 @@ pub(crate) use {avx2::Avx2, avx512::Avx512};
 /// How many there are.
 pub(crate) const N_LANES: usize = 16;
 
+/// Work that is written once over [`Lanes`].
+pub(crate) trait Work {
+    /// Does it.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn run<V: Lanes>(self);
+}
+
 /// Sixteen floats.
 ///
 /// # Safety
@@ -33,6 +42,9 @@ pub(crate) trait Lanes: Copy {
     /// How many registers the sixteen take: what tiles are sized by.
     const REGISTERS: usize;
 
+    /// Does work in a function of its own that has the instruction set. Where everything is inlined, one function
+    /// becomes so large that compiling it takes minutes.
+    unsafe fn call<W: Work>(work: W);
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const half::f16) -> Self;
@@ -58,8 +70,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn select_below(self, limit: f32, yes: Self, no: Self) -> Self;
     /// The largest lane.
     unsafe fn max_lane(self) -> f32;
-    /// Takes `k + EXP_ROUND` for an integer `k` and gives `2^(k >> 1)` and `2^(k - (k >> 1))`.
-    unsafe fn pow2_halves(self) -> (Self, Self);
+    /// `self * 2^k`, rounded once, where `rounded` is `k + EXP_ROUND` for an integer `k` from -151 to 130, and the
+    /// magnitude of `self` lies between 1/2 and 2.
+    unsafe fn times_pow2(self, rounded: Self) -> Self;
 }
 
 /// `e^x`: the chain of [`crate::exp`].
@@ -82,8 +95,7 @@ pub(crate) unsafe fn exp<V: Lanes>(x: V) -> V {
         q = q.fma(r, V::splat(EXP_POLY[0]));
         q = q.fma(r, V::splat(1.0));
         q = q.fma(r, V::splat(1.0));
-        let (a, b) = rounded.pow2_halves();
-        q.mul(a).mul(b)
+        q.times_pow2(rounded)
     }
 }
 

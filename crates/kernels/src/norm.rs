@@ -37,9 +37,7 @@ pub fn rms_norm_heads(pool: &Pool, x: &mut [f32], norm: RmsNorm<'_>) {
     pool.run_chunks(x, chunk, &|_, heads| {
         for head in heads.chunks_exact_mut(n_cols) {
             let factor = rms_factor(pool.isa(), head, norm.eps);
-            for (x, &weight) in head.iter_mut().zip(norm.weight) {
-                *x = *x * factor * weight;
-            }
+            scale_in_place(pool.isa(), head, factor, norm.weight);
         }
     });
 }
@@ -48,8 +46,36 @@ pub fn rms_norm_heads(pool: &Pool, x: &mut [f32], norm: RmsNorm<'_>) {
 pub(crate) fn rms_norm_row(isa: Isa, x: &[f32], norm: RmsNorm<'_>, out: &mut [f32]) {
     assert!(x.len() == out.len() && x.len() == norm.weight.len(), "rows of one length");
     let factor = rms_factor(isa, x, norm.eps);
-    for ((out, &x), &weight) in out.iter_mut().zip(x).zip(norm.weight) {
-        *out = x * factor * weight;
+    out.copy_from_slice(x);
+    scale_in_place(isa, out, factor, norm.weight);
+}
+
+/// `x * factor * weight`, element by element, in the widest registers there are.
+fn scale_in_place(isa: Isa, x: &mut [f32], factor: f32, weight: &[f32]) {
+    #[inline(always)]
+    fn any(x: &mut [f32], factor: f32, weight: &[f32]) {
+        for (x, &weight) in x.iter_mut().zip(weight) {
+            *x = *x * factor * weight;
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn avx512(x: &mut [f32], factor: f32, weight: &[f32]) {
+        any(x, factor, weight);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn avx2(x: &mut [f32], factor: f32, weight: &[f32]) {
+        any(x, factor, weight);
+    }
+    match isa {
+        // SAFETY: an `Isa` above scalar exists only where the machine has it.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(x, factor, weight) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(x, factor, weight) },
+        _ => any(x, factor, weight),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Rotary position embedding.
 
-use crate::{Pool, sin_cos};
+#![expect(unsafe_code, reason = "calls of functions that need an instruction set")]
+
+use crate::{Isa, Pool, sin_cos};
 
 /// Elements that are worth a claim.
 const ELEMENTS_PER_CLAIM: usize = 8192;
@@ -73,14 +75,42 @@ pub fn rope_rows(pool: &Pool, table: &RopeTable, rows: &[RopeRow], head_dim: usi
     let rows_per_claim = (ELEMENTS_PER_CLAIM / n_cols).max(1);
     pool.run_chunks(x, rows_per_claim * n_cols, &|claim, x| {
         for (x, row) in x.chunks_exact_mut(n_cols).zip(&rows[claim * rows_per_claim..]) {
-            for head in x.chunks_exact_mut(head_dim) {
-                rotate(table.style, &row.cos_sin, &mut head[..2 * half]);
-            }
+            rotate_heads(pool.isa(), table.style, &row.cos_sin, head_dim, x);
         }
     });
 }
 
+/// Rotates each head of a row.
+fn rotate_heads(isa: Isa, style: RopeStyle, cos_sin: &[(f32, f32)], head_dim: usize, x: &mut [f32]) {
+    #[inline(always)]
+    fn any(style: RopeStyle, cos_sin: &[(f32, f32)], head_dim: usize, x: &mut [f32]) {
+        for head in x.chunks_exact_mut(head_dim) {
+            rotate(style, cos_sin, &mut head[..2 * cos_sin.len()]);
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    fn avx512(style: RopeStyle, cos_sin: &[(f32, f32)], head_dim: usize, x: &mut [f32]) {
+        any(style, cos_sin, head_dim, x);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn avx2(style: RopeStyle, cos_sin: &[(f32, f32)], head_dim: usize, x: &mut [f32]) {
+        any(style, cos_sin, head_dim, x);
+    }
+    match isa {
+        // SAFETY: an `Isa` above scalar exists only where the machine has it.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(style, cos_sin, head_dim, x) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(style, cos_sin, head_dim, x) },
+        _ => any(style, cos_sin, head_dim, x),
+    }
+}
+
 /// Products and sums are rounded one by one, so plain loops have the same bits however they are vectorized.
+#[inline(always)]
 fn rotate(style: RopeStyle, cos_sin: &[(f32, f32)], x: &mut [f32]) {
     match style {
         RopeStyle::Norm => {

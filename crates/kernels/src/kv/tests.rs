@@ -99,11 +99,19 @@ fn copies_exactly_the_slots_asked_for() {
 
 #[test]
 fn quantizes_edge_cases() {
-    assert_eq!(quantize(&[0.0; 32]).0, f16::ZERO);
-    // Scales below the smallest f16 vanish with their numbers, instead of becoming infinite inverses.
-    assert_eq!(quantize(&[1e-12; 32]).1, [0; 32]);
-    let (scale, codes) = quantize(&[127.0, -127.0, 63.4]);
-    assert_eq!((scale, &codes[..4]), (f16::ONE, &[127, -127, 63, 0][..]));
+    for isa in Isa::available() {
+        assert_eq!(quantize(isa, &[0.0; 32]).0, f16::ZERO);
+        // Scales below the smallest f16 vanish with their numbers, instead of becoming infinite inverses.
+        assert_eq!(quantize(isa, &[1e-12; 32]).1, [0; 32]);
+        let (scale, codes) = quantize(isa, &[127.0, -127.0, 63.4, 62.5, 63.5]);
+        assert_eq!((scale, &codes[..6]), (f16::ONE, &[127, -127, 63, 62, 64, 0][..]));
+        for i in 0..2000 {
+            let x: [f32; 32] = std::array::from_fn(|k| numbers(32, i)[k] * 10f32.powi(i as i32 % 12 - 6));
+            let (scale, codes) = quantize(Isa::Scalar, &x);
+            let got = quantize(isa, &x);
+            assert_eq!((got.0.to_bits(), got.1), (scale.to_bits(), codes), "{isa:?} {x:?}");
+        }
+    }
 }
 
 #[test]

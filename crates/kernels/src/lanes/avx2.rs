@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{Lanes, Work};
 use crate::numerics::constants::EXP_ROUND;
 
 /// Sixteen floats in two registers: lanes 0 to 7 and 8 to 15.
@@ -43,7 +43,8 @@ unsafe fn widen_i8(from: *const i8) -> __m256 {
     unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
 }
 
-/// [`Lanes::pow2_halves`] for 8 lanes.
+/// `2^(k >> 1)` and `2^(k - (k >> 1))` for 8 lanes of `k + EXP_ROUND`: 2^k alone may be out of range where a product
+/// with it is not.
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -63,11 +64,25 @@ unsafe fn pow2_halves(x: __m256) -> (__m256, __m256) {
     }
 }
 
+/// # Safety
+/// As [`Lanes`].
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn call<W: Work>(work: W) {
+    // SAFETY: this function's own instruction set.
+    unsafe { work.run::<Avx2>() }
+}
+
 // SAFETY comments: every function here is a few intrinsics of AVX2, FMA or F16C, which the caller's machine has by the
 // contract of `Lanes`; pointers have 16 elements by the same contract.
 impl Lanes for Avx2 {
     const REGISTERS: usize = 2;
 
+    #[inline(always)]
+    unsafe fn call<W: Work>(work: W) {
+        // SAFETY: see above.
+        unsafe { call(work) }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see above.
@@ -178,12 +193,12 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn pow2_halves(self) -> (Self, Self) {
+    unsafe fn times_pow2(self, rounded: Self) -> Self {
         // SAFETY: see above.
         unsafe {
-            let (a0, b0) = pow2_halves(self.0);
-            let (a1, b1) = pow2_halves(self.1);
-            (Self(a0, a1), Self(b0, b1))
+            let (a0, b0) = pow2_halves(rounded.0);
+            let (a1, b1) = pow2_halves(rounded.1);
+            self.mul(Self(a0, a1)).mul(Self(b0, b1))
         }
     }
 }

@@ -2,18 +2,32 @@
 
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{Lanes, Work};
 use crate::numerics::constants::EXP_ROUND;
 
 /// Sixteen floats in one register.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512);
 
+/// # Safety
+/// As [`Lanes`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn call<W: Work>(work: W) {
+    // SAFETY: this function's own instruction set.
+    unsafe { work.run::<Avx512>() }
+}
+
 // SAFETY comments: every function here is one or a few intrinsics of AVX-512 F, BW, VL or DQ, which the caller's
 // machine has by the contract of `Lanes`; pointers have 16 elements by the same contract.
 impl Lanes for Avx512 {
     const REGISTERS: usize = 1;
 
+    #[inline(always)]
+    unsafe fn call<W: Work>(work: W) {
+        // SAFETY: see above.
+        unsafe { call(work) }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         // SAFETY: see above.
@@ -115,18 +129,11 @@ impl Lanes for Avx512 {
         unsafe { _mm512_reduce_max_ps(self.0) }
     }
     #[inline(always)]
-    unsafe fn pow2_halves(self) -> (Self, Self) {
+    unsafe fn times_pow2(self, rounded: Self) -> Self {
         // SAFETY: see above.
         unsafe {
-            let round = _mm512_set1_epi32(EXP_ROUND.to_bits() as i32);
-            let k = _mm512_sub_epi32(_mm512_castps_si512(self.0), round);
-            let a = _mm512_srai_epi32::<1>(k);
-            let b = _mm512_sub_epi32(k, a);
-            let one = _mm512_set1_epi32(127);
-            (
-                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(a, one)))),
-                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(b, one)))),
-            )
+            let k = _mm512_sub_ps(rounded.0, _mm512_set1_ps(EXP_ROUND));
+            Self(_mm512_scalef_ps(self.0, k))
         }
     }
 }

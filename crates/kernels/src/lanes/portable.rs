@@ -1,6 +1,6 @@
 //! Sixteen floats in an array, for machines without kernels of their own.
 
-use super::Lanes;
+use super::{Lanes, Work};
 use crate::numerics::constants::EXP_ROUND;
 
 /// Sixteen floats in an array. The compiler vectorizes the loops as it can.
@@ -18,6 +18,11 @@ impl Portable {
 impl Lanes for Portable {
     const REGISTERS: usize = 4;
 
+    #[inline(never)]
+    unsafe fn call<W: Work>(work: W) {
+        // SAFETY: portable code needs no instruction set.
+        unsafe { work.run::<Self>() }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         Self([x; 16])
@@ -97,9 +102,10 @@ impl Lanes for Portable {
         self.0.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
     #[inline(always)]
-    unsafe fn pow2_halves(self) -> (Self, Self) {
-        let k = self.0.map(|x| (x.to_bits() as i32).wrapping_sub(EXP_ROUND.to_bits() as i32));
+    unsafe fn times_pow2(self, rounded: Self) -> Self {
+        // In two steps, because 2^k alone may be out of range where the product is not.
+        let k = rounded.0.map(|x| (x.to_bits() as i32).wrapping_sub(EXP_ROUND.to_bits() as i32));
         let pow2 = |k: i32| f32::from_bits((k.wrapping_add(127) as u32) << 23);
-        (Self(k.map(|k| pow2(k >> 1))), Self(k.map(|k| pow2(k.wrapping_sub(k >> 1)))))
+        Self(std::array::from_fn(|i| self.0[i] * pow2(k[i] >> 1) * pow2(k[i].wrapping_sub(k[i] >> 1))))
     }
 }

@@ -43,16 +43,23 @@ fn rotates_pairs_of_both_styles_and_leaves_the_rest() {
 #[test]
 fn one_row_or_many_give_the_same_bits() {
     let pool = Pool::with(2, Isa::detect(), ClaimOrder::Reverse);
-    let table = table(RopeStyle::Neox, 64, 1.0);
-    let rows: Vec<_> = (1000..1200).map(|p| table.row(p)).collect();
-    let x: Vec<f32> = (0..200 * 128).map(|i| (i as f32 * 0.3).cos()).collect();
-    let mut together = x.clone();
-    rope_rows(&pool, &table, &rows, 64, &mut together);
-    let mut reused = RopeRow::default();
-    for (i, (x, expected)) in x.chunks(128).zip(together.chunks(128)).enumerate() {
-        let mut x = x.to_vec();
-        table.row_into(1000 + i, &mut reused);
-        rope_rows(&pool, &table, std::slice::from_ref(&reused), 64, &mut x);
-        assert_eq!(x, expected);
+    for style in [RopeStyle::Norm, RopeStyle::Neox] {
+        let table = table(style, 64, 1.0);
+        let rows: Vec<_> = (1000..1200).map(|p| table.row(p)).collect();
+        let x: Vec<f32> = (0..200 * 128).map(|i| (i as f32 * 0.3).cos()).collect();
+        let mut together = x.clone();
+        rope_rows(&pool, &table, &rows, 64, &mut together);
+        for isa in Isa::available() {
+            let mut out = x.clone();
+            rope_rows(&Pool::with(1, isa, ClaimOrder::Forward), &table, &rows, 64, &mut out);
+            assert_eq!(out, together, "{isa:?}");
+        }
+        let mut reused = RopeRow::default();
+        for (i, (x, expected)) in x.chunks(128).zip(together.chunks(128)).enumerate() {
+            let mut x = x.to_vec();
+            table.row_into(1000 + i, &mut reused);
+            rope_rows(&pool, &table, std::slice::from_ref(&reused), 64, &mut x);
+            assert_eq!(x, expected);
+        }
     }
 }
