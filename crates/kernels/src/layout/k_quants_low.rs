@@ -29,8 +29,8 @@ pub(crate) struct Q2KGroup {
 pub(crate) struct Q3KGroup {
     /// `[half][qs byte / 4]`: the low two bits, in the file's order.
     pub low: [[Quads; 8]; 2],
-    /// `[half][part of 16 of each run of 32 columns][register / 2]`: the third bits. Those that a byte of an even register
-    /// of `low` needs are bits 2, 3, 6, 7 for its runs 0, 1, 2, 3; an odd register's are bits 0, 1, 4, 5.
+    /// `[half][part of 16 of each run of 32 columns][register / 2]`: the third bits. Those that a byte of an even
+    /// register of `low` needs are bits 2, 3, 6, 7 for its runs 0, 1, 2, 3; an odd register's are bits 0, 1, 4, 5.
     pub high: [[[Quads; 2]; 2]; 2],
     /// `[pair of sub-blocks of 16 columns][row][sub-block of the pair]`: -32 to 31.
     pub scales: [[[i8; 2]; ROWS]; 8],

@@ -16,12 +16,16 @@ const X: usize = size_of::<X256>();
 type NegativeSums = [i32; 8];
 
 tile_in_passes!(
+    /// 128 `vpmaddubsw` a token and super-block. At 8 tokens in cache 188 Gop/s on a Zen 4 core.
+    ///
     /// Twin: `reference::k_quants_low::q2_k_tile`.
     q2_k_tile,
     q2_k_pass,
     four: true
 );
 tile_in_passes!(
+    /// 128 `vpmaddubsw` a token and super-block. At 8 tokens in cache 160 Gop/s on a Zen 4 core: unpacking is most of it.
+    ///
     /// Twin: `reference::k_quants_low::q3_k_tile`.
     q3_k_tile,
     q3_k_pass,

@@ -17,6 +17,8 @@ use crate::layout::Q5KGroup;
 const X: usize = size_of::<X256>();
 
 tile_in_passes!(
+    /// 128 `vpmaddubsw` a token and super-block. At 8 tokens in cache 179 Gop/s on a Zen 4 core, Q4_K's kernel 204.
+    ///
     /// Twin: `reference::q5_k::q5_k_tile`.
     q5_k_tile,
     q5_k_pass,
