@@ -1,5 +1,9 @@
 //! IQ4_NL, IQ4_XS and MXFP4: a shuffle turns nibbles into values, whose signs go over to the activations. Two products
 //! stay in 16 bits (127 * 127 * 2); for MXFP4 those of a block do (12 * 127 * 2 * 8).
+//!
+//! Per 32 weights and token: `vpsignb`, `vpmaddubsw`, `vpmaddwd` (not for MXFP4) and an addition, which bound it.
+//! Measured on one core of a Zen 4, in cache: 8 tokens reach 27 to 29 % of the int8 limit of AVX2; 1 token 23
+//! (IQ4_NL), 21 (IQ4_XS) and 20 (MXFP4) GB/s of the file.
 
 use std::arch::x86_64::*;
 use std::mem::offset_of;
