@@ -146,8 +146,7 @@ impl<'a> Part<'a> {
     ) -> usize {
         let (n_tokens, x_tile) = x.tile(self.weights.act_kind(), tile);
         let w = self.weights.group(group);
-        let keep = x.n_tiles() > 1;
-        let input = TileInput { w, x: x_tile, n_cols: self.weights.n_cols(), next, keep };
+        let input = TileInput { w, x: x_tile, n_cols: self.weights.n_cols(), next };
         self.kernel.run(input, n_tokens, out);
         n_tokens
     }

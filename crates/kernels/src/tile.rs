@@ -21,8 +21,6 @@ pub(crate) struct TileInput<'a> {
     /// The weights that will be read after `w`, if caches should be told: `w` itself comes from memory, not from a
     /// cache, and so will they.
     pub next: Option<&'a [u8]>,
-    /// Whether `w` will be read again for the tiles that follow.
-    pub keep: bool,
 }
 
 /// `[token][row]`

@@ -7,32 +7,50 @@ use super::words::{Blocks, Halves, full_blocks, put_bytes, put_halves};
 use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
 use crate::ActKinds;
 
-/// 16 rows of a Q4_K super-block.
+/// 16 rows of a Q4_K super-block, in the order in which it is read: hardware that asks for memory ahead keeps up with one
+/// ascending stream, not with one that jumps between weights and scales.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Q4KGroup {
-    /// `[pair of sub-blocks][columns / 4]`: low nibbles are the pair's first 32 columns, high nibbles its second.
-    pub quads: [[Quads; 8]; 4],
-    /// `[sub-block][row]`
-    pub scales: [[u8; ROWS]; 8],
-    /// `[pair of sub-blocks][row][sub-block of the pair]`
-    pub mins: [[[u8; 2]; ROWS]; 4],
+    pub pairs: [Q4KPair; 4],
     /// f16 bits.
     pub d: [u16; ROWS],
     /// f16 bits.
     pub dmin: [u16; ROWS],
 }
 
-/// 16 rows of a Q6_K super-block, without `d` (see [`Paired`]).
+/// Two sub-blocks of 32 columns, whose weights share bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q4KPair {
+    /// `[columns / 4]`: low nibbles are the first 32 columns, high nibbles the second.
+    pub quads: [Quads; 8],
+    /// `[sub-block][row]`
+    pub scales: [[u8; ROWS]; 2],
+    /// `[row][sub-block]`
+    pub mins: [[u8; 2]; ROWS],
+}
+
+/// 16 rows of a Q6_K super-block, without `d` (see [`Paired`]): `[half][part]`, in the order in which it is read.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Q6KGroup {
-    /// `[half][ql byte / 4]`, ql as in the file.
-    pub low: [[Quads; 16]; 2],
-    /// `[half][qh byte / 4]`, qh as in the file.
-    pub high: [[Quads; 8]; 2],
-    /// `[sub-block of 16 columns][row]`
-    pub scales: [[i8; ROWS]; 16],
+    pub parts: [[Q6KPart; 2]; 2],
+}
+
+/// Of a half's four runs of 32 columns the first or last 16 each. Register `i` has bytes `4 i` to `4 i + 3` of 16 of the
+/// file.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Q6KPart {
+    /// Low bits, `ql` as in the file: runs 0 and 2.
+    pub low_even: [Quads; 4],
+    /// High bits, `qh` as in the file: all runs.
+    pub high: [Quads; 4],
+    /// Low bits of runs 1 and 3.
+    pub low_odd: [Quads; 4],
+    /// `[run][row]`
+    pub scales: [[i8; ROWS]; 4],
 }
 
 const _: () = assert!(size_of::<Q4KGroup>() == 2368);
@@ -58,10 +76,13 @@ pub(super) const Q4_K: Format = Format {
             packed.dmin[lane] = u16_at(block, 2);
             for sub in 0..8 {
                 let (scale, min) = six_bit_pair(&block[4..16], sub);
-                packed.scales[sub][lane] = scale;
-                packed.mins[sub / 2][lane][sub % 2] = min;
+                let pair = &mut packed.pairs[sub / 2];
+                pair.scales[sub % 2][lane] = scale;
+                pair.mins[lane][sub % 2] = min;
             }
-            put_quads(packed.quads.as_flattened_mut(), lane, &block[16..]);
+            for (pair, weights) in packed.pairs.iter_mut().zip(block[16..].chunks_exact(32)) {
+                put_quads(&mut pair.quads, lane, weights);
+            }
         });
     },
     unpack: |group, lane, out| {
@@ -69,8 +90,8 @@ pub(super) const Q4_K: Format = Format {
         for (block, out) in group.iter().zip(out.chunks_exact_mut(256)) {
             let (d, dmin) = (half_to_f32(block.d[lane]), half_to_f32(block.dmin[lane]));
             for (sub, out) in out.chunks_exact_mut(32).enumerate() {
-                let scale = d * f32::from(block.scales[sub][lane]);
-                let min = dmin * f32::from(block.mins[sub / 2][lane][sub % 2]);
+                let scale = d * f32::from(block.pairs[sub / 2].scales[sub % 2][lane]);
+                let min = dmin * f32::from(block.pairs[sub / 2].mins[lane][sub % 2]);
                 for (k, out) in out.iter_mut().enumerate() {
                     *out = scale * block.weight(sub * 32 + k, lane) as f32 - min;
                 }
@@ -93,10 +114,13 @@ pub(super) const Q6_K: Format = Format {
         }
         pack_blocks::<210>(rows, row_bytes, |b, lane, block| {
             let packed = Q6KGroup::block_mut(group, b);
-            put_quads(packed.low.as_flattened_mut(), lane, &block[..128]);
-            put_quads(packed.high.as_flattened_mut(), lane, &block[128..192]);
-            for (scales, &scale) in packed.scales.iter_mut().zip(&block[192..208]) {
-                scales[lane] = scale as i8;
+            for (i, part) in packed.parts.as_flattened_mut().iter_mut().enumerate() {
+                put_quads(&mut part.low_even, lane, &block[low_at(i)..][..16]);
+                put_quads(&mut part.low_odd, lane, &block[low_at(i) + 32..][..16]);
+                put_quads(&mut part.high, lane, &block[high_at(i)..][..16]);
+            }
+            for (sub, &scale) in block[192..208].iter().enumerate() {
+                packed.sub_scales_mut(sub)[lane] = scale as i8;
             }
             Q6KGroup::scales_mut(group, b)[lane] = u16_at(block, 208);
         });
@@ -106,7 +130,7 @@ pub(super) const Q6_K: Format = Format {
             let (block, scales) = Q6KGroup::read(group, b);
             let d = half_to_f32(scales[lane]);
             for (sub, out) in out.chunks_exact_mut(16).enumerate() {
-                let scale = d * f32::from(block.scales[sub][lane]);
+                let scale = d * f32::from(block.sub_scales(sub)[lane]);
                 for (k, out) in out.iter_mut().enumerate() {
                     *out = scale * (block.weight(sub * 16 + k, lane) - 32) as f32;
                 }
@@ -133,23 +157,23 @@ impl Q4KGroup {
             mins[0][lane] = mid & SIX;
             mins[1][lane] = high >> 4 & FOUR | mid >> 2 & TOP;
         }
-        for (sub, out) in self.scales.iter_mut().enumerate() {
-            put_bytes(&scales[sub / 4], sub % 4, out);
-        }
-        for (pair, out) in self.mins.iter_mut().enumerate() {
+        for (i, pair) in self.pairs.iter_mut().enumerate() {
+            for (high, out) in pair.scales.iter_mut().enumerate() {
+                put_bytes(&scales[i / 2], i % 2 * 2 + high, out);
+            }
             let mut halves: Halves = [0; ROWS];
-            put_halves(&mins[pair / 2], pair % 2, &mut halves);
-            for (out, half) in out.iter_mut().zip(halves) {
+            put_halves(&mins[i / 2], i % 2, &mut halves);
+            for (out, half) in pair.mins.iter_mut().zip(halves) {
                 *out = half.to_le_bytes();
             }
+            blocks.put(&mut pair.quads, 16 + 32 * i);
         }
-        blocks.put(self.quads.as_flattened_mut(), 16);
     }
 
     /// The weight (0 to 15) of a column of the super-block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
         let (pair, rest) = (col / 64, col % 64);
-        nibble(self.quads[pair][rest % 32 / 4][lane][rest % 4], rest / 32)
+        nibble(self.pairs[pair].quads[rest % 32 / 4][lane][rest % 4], rest / 32)
     }
 }
 
@@ -157,12 +181,24 @@ impl Q6KGroup {
     /// A block of each row, without `d`.
     #[inline(always)]
     fn put_all(&mut self, blocks: Blocks<'_, 210>) {
-        blocks.put(self.low.as_flattened_mut(), 0);
-        blocks.put(self.high.as_flattened_mut(), 128);
-        let words = blocks.words(192);
-        for (sub, out) in self.scales.iter_mut().enumerate() {
-            put_bytes(&words[sub / 4], sub % 4, bytemuck::cast_mut(out));
+        for (i, part) in self.parts.as_flattened_mut().iter_mut().enumerate() {
+            blocks.transpose(low_at(i), &mut part.low_even);
+            blocks.transpose(high_at(i), &mut part.high);
+            blocks.transpose(low_at(i) + 32, &mut part.low_odd);
         }
+        let words = blocks.words(192);
+        for sub in 0..16 {
+            put_bytes(&words[sub / 4], sub % 4, bytemuck::cast_mut(self.sub_scales_mut(sub)));
+        }
+    }
+
+    /// The scales of a sub-block of 16 columns.
+    pub(crate) fn sub_scales(&self, sub: usize) -> &[i8; ROWS] {
+        &self.parts[sub / 8][sub % 2].scales[sub % 8 / 2]
+    }
+
+    fn sub_scales_mut(&mut self, sub: usize) -> &mut [i8; ROWS] {
+        &mut self.parts[sub / 8][sub % 2].scales[sub % 8 / 2]
     }
 
     /// The weight (0 to 63, to be lowered by 32) of a column of the super-block.
@@ -170,10 +206,24 @@ impl Q6KGroup {
         // A half has four runs of 32 columns. Low bits: runs 0 and 1 are the low nibbles of ql, 2 and 3 the high
         // ones. High bits: run `n` is at bits `2n` of qh.
         let (half, rest) = (col / 128, col % 128);
-        let low = nibble(self.low[half][rest % 64 / 4][lane][rest % 4], rest / 64);
-        let high = self.high[half][rest % 32 / 4][lane][rest % 4] >> (rest / 32 * 2) & 3;
+        let (run, in_run) = (rest / 32, rest % 32);
+        let part = &self.parts[half][in_run / 16];
+        let low = if run % 2 == 0 { &part.low_even } else { &part.low_odd };
+        let (i, byte) = (in_run % 16 / 4, in_run % 4);
+        let low = nibble(low[i][lane][byte], run / 2);
+        let high = part.high[i][lane][byte] >> (run * 2) & 3;
         low | i32::from(high) << 4
     }
+}
+
+/// Where the low bits of part `i` of a Q6_K block begin: 16 bytes of runs 0 and 2, and 32 bytes on of runs 1 and 3.
+fn low_at(i: usize) -> usize {
+    i / 2 * 64 + i % 2 * 16
+}
+
+/// Where the 16 bytes of high bits of part `i` begin.
+fn high_at(i: usize) -> usize {
+    128 + i / 2 * 32 + i % 2 * 16
 }
 
 /// Scale and minimum of a sub-block from the 12 bytes that hold eight of each in 6 bits.

@@ -17,8 +17,8 @@ pub(crate) fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut)
             for sub in 0..8 {
                 let cols = sub * 32..(sub + 1) * 32;
                 let dot: i32 = cols.map(|k| w.weight(k, lane) * i32::from(x.q[k])).sum();
-                products += i32::from(w.scales[sub][lane]) * dot;
-                minimums += i32::from(w.mins[sub / 2][lane][sub % 2]) * i32::from(x.sums[sub]);
+                products += i32::from(w.pairs[sub / 2].scales[sub % 2][lane]) * dot;
+                minimums += i32::from(w.pairs[sub / 2].mins[lane][sub % 2]) * i32::from(x.sums[sub]);
             }
             let acc = (half_to_f32(w.d[lane]) * x.d).mul_add(products as f32, acc);
             (-(half_to_f32(w.dmin[lane]) * x.d)).mul_add(minimums as f32, acc)
@@ -37,7 +37,7 @@ pub(crate) fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut)
             for sub in 0..16 {
                 let cols = sub * 16..(sub + 1) * 16;
                 let dot: i32 = cols.map(|k| w.weight(k, lane) * i32::from(x.q[k])).sum();
-                products += i32::from(w.scales[sub][lane]) * (dot + x.times_neg32[sub]);
+                products += i32::from(w.sub_scales(sub)[lane]) * (dot + x.times_neg32[sub]);
             }
             (half_to_f32(scales[lane]) * x.d).mul_add(products as f32, acc)
         })

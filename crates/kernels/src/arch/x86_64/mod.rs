@@ -9,9 +9,10 @@ use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use crate::tile::TileInput;
 
 /// How far ahead of its reads a kernel asks for weights, into the second cache: the first has too few slots for lines
-/// under way. On two Zen 4 cores, one step over 0.55 GB of Q4_K took 17.5 ms for one token and 26.2 ms for 8; without
-/// asking 20.6 and 60, into the first cache at its best distance 19.2 and 28.5; and 0.80 GB of Q6_K 24.8 ms against 30.7.
-/// From 6 to 16 KB the distance made no difference beyond the noise, except for Q6_K, where nearer was better.
+/// under way. On two Zen 4 cores, a step over 0.55 GB of Q4_K took 17 ms for one token and 26 ms for 8, against 21 and 60
+/// without asking, and 19 and 28 into the first cache; 0.80 GB of Q6_K 24 ms against 31. The weights lie in the order
+/// in which they are read, which was worth another tenth: before, 2 to 16 KB ahead made little difference; now 2 KB is
+/// worse, and for one token on one thread the hardware alone is nearly as good.
 const PREFETCH_AHEAD: usize = 6144;
 
 /// Asks for weights ahead of their use.

@@ -227,7 +227,7 @@ mod tests {
             let mut out = [[f32::NAN; ROWS]; TILE];
             let kernel = TileKernel::new(format(TensorType::BF16).unwrap(), isa);
             let (w, x) = (bytemuck::cast_slice(&w), bytemuck::cast_slice(&x));
-            kernel.run(TileInput { w, x, n_cols: 300, next: None, keep: false }, TILE, &mut out);
+            kernel.run(TileInput { w, x, n_cols: 300, next: None }, TILE, &mut out);
             out.map(|row| row.map(f32::to_bits))
         };
         for isa in [Isa::Avx2, Isa::AvxVnni].into_iter().filter(|isa| isa.is_available()) {

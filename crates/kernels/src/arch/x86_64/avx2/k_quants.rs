@@ -13,9 +13,12 @@ use super::{
     load_16, load_halves, store,
 };
 use crate::activations::X256;
-use crate::layout::{Paired, Q4KGroup, Q6KGroup};
+use crate::layout::{Paired, Q4KGroup, Q4KPair, Q6KGroup, Q6KPart};
 
 const X: usize = size_of::<X256>();
+
+/// Bytes of a pair of sub-blocks of Q4_K.
+const PAIR: usize = size_of::<Q4KPair>();
 
 /// A super-block's weights, a byte each: `[columns / 4][rows 0 to 7, 8 to 15]`.
 type Kept = MaybeUninit<[[__m256i; 2]; 64]>;
@@ -68,17 +71,17 @@ unsafe fn q4_k_pass<D: Dot, const G: usize>(
     unsafe {
         let mut products = [[_mm256_setzero_si256(); 2]; G];
         for pair in 0..4 {
-            // 37 lines in 4 times 10.
-            let ahead = w.wrapping_add((pair * 592) & !63);
+            let ahead = w.wrapping_add(pair * PAIR);
             prefetch.ahead::<5>(ahead);
             q4_k_sub_block::<D, G, 0>(w, kept, weights, x, pair, &mut products);
-            prefetch.ahead::<5>(ahead.wrapping_add(5 * 64));
+            prefetch.ahead::<4>(ahead.wrapping_add(5 * 64));
             q4_k_sub_block::<D, G, 1>(w, kept, weights, x, pair, &mut products);
         }
+        prefetch.ahead::<1>(w.wrapping_add(offset_of!(Q4KGroup, d)));
         for h in 0..2 {
             let mut minimums = [_mm256_setzero_si256(); G];
             for pair in 0..4 {
-                let mins = load_16(w.add(offset_of!(Q4KGroup, mins) + pair * 32 + h * 16));
+                let mins = load_16(w.add(pair * PAIR + offset_of!(Q4KPair, mins) + h * 16));
                 let mins = _mm256_cvtepu8_epi16(mins);
                 for (g, minimum) in minimums.iter_mut().enumerate() {
                     let x = broadcast(x.add(g * X + offset_of!(X256, sums) + pair * 4));
@@ -120,7 +123,7 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
             let quad = if weights == Weights::Kept {
                 kept.read()
             } else {
-                let raw = w.add((pair * 8 + i) * 64);
+                let raw = w.add(pair * PAIR + i * 64);
                 let mut raw = [load(raw), load(raw.add(32))];
                 for raw in &mut raw {
                     let shifted = if HIGH == 1 { _mm256_srli_epi16::<4>(*raw) } else { *raw };
@@ -134,7 +137,7 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
             add_quad::<D, G, X>(quad, x.add(sub * 32 + i * 4), &mut dots);
         }
         for h in 0..2 {
-            let scales = load_8(w.add(offset_of!(Q4KGroup, scales) + sub * 16 + h * 8));
+            let scales = load_8(w.add(pair * PAIR + offset_of!(Q4KPair, scales) + HIGH * 16 + h * 8));
             let scales = D::scales(_mm256_cvtepu8_epi32(scales));
             for (products, dots) in products.iter_mut().zip(&dots) {
                 products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
@@ -205,7 +208,6 @@ unsafe fn q6_k_pass<D: Dot, const G: usize>(
         let mut products = [[_mm256_setzero_si256(); 2]; G];
         for half_part in 0..4 {
             let (half, part) = (half_part / 2, half_part % 2);
-            // 52 or 53 lines in 4 times 14.
             let ahead = w.wrapping_add(half_part * 832);
             prefetch.ahead::<7>(ahead);
             q6_k_sub_block::<D, G, 0>(w, kept, weights, x, starts, half, part, &mut products);
@@ -257,7 +259,7 @@ unsafe fn q6_k_sub_block<D: Dot, const G: usize, const RUN: usize>(
             add_quad::<D, G, X>(quad, x.add(sub * 16 + i * 4), &mut dots);
         }
         for h in 0..2 {
-            let scales = load_8(w.add(offset_of!(Q6KGroup, scales) + sub * 16 + h * 8));
+            let scales = load_8(q6_k_part(w, half, part).add(offset_of!(Q6KPart, scales) + RUN * 16 + h * 8));
             let scales = D::scales(_mm256_cvtepi8_epi32(scales));
             for (products, dots) in products.iter_mut().zip(&dots) {
                 products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
@@ -294,13 +296,26 @@ unsafe fn q6_k_unpack(w: *const u8, kept: *mut [__m256i; 2]) {
 unsafe fn q6_k_quad<const RUN: usize>(w: *const u8, half: usize, i: usize) -> [__m256i; 2] {
     // SAFETY: inside the group's low and high bits.
     unsafe {
-        let low = w.add(offset_of!(Q6KGroup, low) + (half * 16 + RUN % 2 * 8 + i) * 64);
-        let high = w.add(offset_of!(Q6KGroup, high) + (half * 8 + i) * 64);
+        let part = q6_k_part(w, half, i / 4);
+        let low =
+            if RUN.is_multiple_of(2) { offset_of!(Q6KPart, low_even) } else { offset_of!(Q6KPart, low_odd) };
+        let low = part.add(low + i % 4 * 64);
+        let high = part.add(offset_of!(Q6KPart, high) + i % 4 * 64);
         [
             q6_k_weights::<RUN>(load(low), load(high)),
             q6_k_weights::<RUN>(load(low.add(32)), load(high.add(32))),
         ]
     }
+}
+
+/// Part `part` of half `half`.
+///
+/// # Safety
+/// `w` is a `Q6KGroup`.
+#[inline(always)]
+unsafe fn q6_k_part(w: *const u8, half: usize, part: usize) -> *const u8 {
+    // SAFETY: inside the group.
+    unsafe { w.add((half * 2 + part) * size_of::<Q6KPart>()) }
 }
 
 /// Weights of run `RUN` from their low and high bits.

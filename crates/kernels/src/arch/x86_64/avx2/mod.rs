@@ -165,8 +165,6 @@ macro_rules! tile_in_passes {
         /// See `TileFn`.
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(crate) unsafe fn $tile<const N: usize>(mut input: TileInput<'_>, out: &mut TileOut) {
-            // Later passes read the weights again.
-            input.keep |= N > if $four { 4 } else { 2 };
             let mut first = 0;
             while first < N {
                 // SAFETY: this function's contract; `first + G` is at most N.

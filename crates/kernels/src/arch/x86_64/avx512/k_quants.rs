@@ -6,9 +6,12 @@ use std::mem::offset_of;
 
 use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X256;
-use crate::layout::{Paired, Q4KGroup, Q6KGroup};
+use crate::layout::{Paired, Q4KGroup, Q4KPair, Q6KGroup, Q6KPart};
 
 const X: usize = size_of::<X256>();
+
+/// Bytes of a pair of sub-blocks of Q4_K.
+const PAIR: usize = size_of::<Q4KPair>();
 
 /// Twin: `reference::k_quants::q4_k_tile`.
 ///
@@ -23,8 +26,7 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     for _ in 0..input.n_cols / 256 {
         let mut products = [_mm512_setzero_si512(); N];
         for pair in 0..4 {
-            let ahead = w.wrapping_add((pair * 592) & !63);
-            // 37 lines in 4 times 10.
+            let ahead = w.wrapping_add(pair * PAIR);
             prefetch.ahead::<5>(ahead);
             // SAFETY: this super-block's weights and activations.
             unsafe {
@@ -34,17 +36,18 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                     q4_k_sub_block::<N, 0>(w, x, pair, &mut products);
                 }
             }
-            prefetch.ahead::<5>(ahead.wrapping_add(5 * 64));
+            prefetch.ahead::<4>(ahead.wrapping_add(5 * 64));
             if N > N_TWO_CHAINS {
                 // SAFETY: as above.
                 unsafe { q4_k_sub_block::<N, 1>(w, x, pair, &mut products) };
             }
         }
+        prefetch.ahead::<1>(w.wrapping_add(offset_of!(Q4KGroup, d)));
         let mut minimums = [_mm512_setzero_si512(); N];
         for pair in 0..4 {
             // SAFETY: 32 bytes of minimums of this super-block.
             let mins =
-                unsafe { w.add(offset_of!(Q4KGroup, mins) + pair * 32).cast::<__m256i>().read_unaligned() };
+                unsafe { w.add(pair * PAIR + offset_of!(Q4KPair, mins)).cast::<__m256i>().read_unaligned() };
             let mins = _mm512_cvtepu8_epi16(mins);
             for (t, minimum) in minimums.iter_mut().enumerate() {
                 // SAFETY: two of the sums of token t.
@@ -84,7 +87,7 @@ unsafe fn q4_k_sub_block<const N: usize, const HIGH: usize>(
     let mut dots = [_mm512_setzero_si512(); N];
     for i in 0..8 {
         // SAFETY: inside the quads.
-        let raw = unsafe { load(w.add((pair * 8 + i) * 64)) };
+        let raw = unsafe { load(w.add(pair * PAIR + i * 64)) };
         let raw = if HIGH == 1 { _mm512_srli_epi16::<4>(raw) } else { raw };
         let weights = _mm512_and_si512(raw, nibbles);
         for (t, dot) in dots.iter_mut().enumerate() {
@@ -114,7 +117,7 @@ unsafe fn q4_k_two_sub_blocks<const N: usize>(
     let mut high_dots = [_mm512_setzero_si512(); N];
     for i in 0..8 {
         // SAFETY: inside the quads.
-        let raw = unsafe { load(w.add((pair * 8 + i) * 64)) };
+        let raw = unsafe { load(w.add(pair * PAIR + i * 64)) };
         let low = _mm512_and_si512(raw, nibbles);
         let high = _mm512_and_si512(_mm512_srli_epi16::<4>(raw), nibbles);
         for t in 0..N {
@@ -145,7 +148,9 @@ unsafe fn q4_k_scale<const N: usize>(
     products: &mut [__m512i; N],
 ) {
     // SAFETY: 16 bytes of scales.
-    let scales = unsafe { w.add(offset_of!(Q4KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned() };
+    let scales = unsafe {
+        w.add(sub / 2 * PAIR + offset_of!(Q4KPair, scales) + sub % 2 * 16).cast::<__m128i>().read_unaligned()
+    };
     let scales = _mm512_cvtepu8_epi32(scales);
     for (product, dot) in products.iter_mut().zip(dots) {
         *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
@@ -167,7 +172,6 @@ pub(crate) unsafe fn q6_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
         for half_part in 0..4 {
             let (half, part) = (half_part / 2, half_part % 2);
             let ahead = w.wrapping_add(half_part * 832);
-            // 52 or 53 lines in 4 times 13.
             prefetch.ahead::<7>(ahead);
             // SAFETY: this block's weights and activations.
             unsafe { q6_k_two_sub_blocks::<N, 0>(w, x, half, part, &mut products) };
@@ -204,8 +208,9 @@ unsafe fn q6_k_two_sub_blocks<const N: usize, const RUN: usize>(
     products: &mut [__m512i; N],
 ) {
     let sub = half * 8 + RUN * 2 + part;
-    let low = w.wrapping_add(offset_of!(Q6KGroup, low) + (half * 16 + RUN * 8 + part * 4) * 64);
-    let high = w.wrapping_add(offset_of!(Q6KGroup, high) + (half * 8 + part * 4) * 64);
+    let w = w.wrapping_add((half * 2 + part) * size_of::<Q6KPart>());
+    let low = if RUN == 0 { offset_of!(Q6KPart, low_even) } else { offset_of!(Q6KPart, low_odd) };
+    let (low, high) = (w.wrapping_add(low), w.wrapping_add(offset_of!(Q6KPart, high)));
     // SAFETY: this function's contract: sub-blocks `sub` and `sub + 4` are there, and so are the registers.
     unsafe {
         let mut first = q6_k_offsets::<N>(x, sub);
@@ -216,20 +221,20 @@ unsafe fn q6_k_two_sub_blocks<const N: usize, const RUN: usize>(
                 q6_k_quad(q6_k_weights::<RUN, 0>(low, high), x.add(sub * 16 + i * 4), &mut first);
                 q6_k_quad(q6_k_weights::<RUN, 1>(low, high), x.add((sub + 4) * 16 + i * 4), &mut second);
             }
-            q6_k_scale(w, sub, first, products);
-            q6_k_scale(w, sub + 4, second, products);
+            q6_k_scale(w, RUN, first, products);
+            q6_k_scale(w, RUN + 2, second, products);
         } else {
             for i in 0..4 {
                 let (low, high) = (load(low.add(i * 64)), load(high.add(i * 64)));
                 q6_k_quad(q6_k_weights::<RUN, 0>(low, high), x.add(sub * 16 + i * 4), &mut first);
             }
-            q6_k_scale(w, sub, first, products);
+            q6_k_scale(w, RUN, first, products);
             let mut second = q6_k_offsets::<N>(x, sub + 4);
             for i in 0..4 {
                 let (low, high) = (load(low.add(i * 64)), load(high.add(i * 64)));
                 q6_k_quad(q6_k_weights::<RUN, 1>(low, high), x.add((sub + 4) * 16 + i * 4), &mut second);
             }
-            q6_k_scale(w, sub + 4, second, products);
+            q6_k_scale(w, RUN + 2, second, products);
         }
     }
 }
@@ -280,17 +285,17 @@ unsafe fn q6_k_quad<const N: usize>(weights: __m512i, x: *const u8, dots: &mut [
 /// Adds a sub-block's sums times its scales.
 ///
 /// # Safety
-/// `w` is a `Q6KGroup`.
+/// `w` is a `Q6KPart`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn q6_k_scale<const N: usize>(
     w: *const u8,
-    sub: usize,
+    run: usize,
     dots: [__m512i; N],
     products: &mut [__m512i; N],
 ) {
     // SAFETY: 16 bytes of scales.
-    let scales = unsafe { w.add(offset_of!(Q6KGroup, scales) + sub * 16).cast::<__m128i>().read_unaligned() };
+    let scales = unsafe { w.add(offset_of!(Q6KPart, scales) + run * 16).cast::<__m128i>().read_unaligned() };
     let scales = _mm512_cvtepi8_epi32(scales);
     for (product, dot) in products.iter_mut().zip(dots) {
         *product = _mm512_add_epi32(*product, _mm512_mullo_epi32(dot, scales));
