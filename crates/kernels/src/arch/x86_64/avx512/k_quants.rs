@@ -15,6 +15,12 @@ const PAIR: usize = size_of::<Q4KPair>();
 
 /// Twin: `reference::k_quants::q4_k_tile`.
 ///
+/// Per super-block of 16 rows (2,368 bytes) and token, in operations of 16 lanes: 64 products of four columns, 8 scales
+/// and their additions, 4 products of minimums, 6 of floats; and 96 for all tokens to unpack. Measured on a Zen 4 core in
+/// cache, shares of the int8 limit: 48 % for 1 token, 65 for 2, 71 for 4, 73 for 8, 66 for 512, whose activations come
+/// from the second cache. Bound by operations that are no products and take their units all the same; for one token by
+/// memory: in cache it is twice as fast as two cores' memory.
+///
 /// # Safety
 /// See `TileFn`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -158,6 +164,11 @@ unsafe fn q4_k_scale<const N: usize>(
 }
 
 /// Twin: `reference::k_quants::q6_k_tile`.
+///
+/// Per super-block of 16 rows (3,360 bytes) and token, in operations of 16 lanes: 64 products of four columns, 16 scales
+/// and their additions, 3 of floats; and 272 for all tokens to unpack. Measured on a Zen 4 core in cache, shares of the
+/// int8 limit: 30 % for 1 token, 48 for 2, 64 for 4, 71 for 8, 66 for 512. Bound by unpacking for few tokens (which is
+/// still faster than memory), by operations that are no products for many.
 ///
 /// # Safety
 /// See `TileFn`.

@@ -21,6 +21,10 @@ fn add<const N: usize>(to: &mut [__m512i; N], from: [__m512i; N]) {
 
 /// Twin: `reference::q_blocks::q8_0_tile`.
 ///
+/// Per block of 16 rows (544 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats;
+/// nothing to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 28 % for 1 token (69 GB/s of the
+/// file), 49 for 2, 73 for 4, 76 for 8, 70 for 512. Bound by loads for few tokens, by the floats of each block for many.
+///
 /// # Safety
 /// See `TileFn`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -63,6 +67,10 @@ pub(crate) unsafe fn q8_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 }
 
 /// Twin: `reference::q_blocks::q4_0_tile`.
+///
+/// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats; and 12
+/// for all tokens to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 43 % for 1 token, 67 for 2, 73
+/// for 4, 74 for 8, 67 for 512. Bound as Q8_0.
 ///
 /// # Safety
 /// See `TileFn`.
