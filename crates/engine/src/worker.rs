@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ingle_chat::{Delta, Event, ProviderError, Usage};
-use ingle_step::{Executor, ExecutorError, SeqId, StepBatch, StepOut};
+use ingle_step::{Executor, ExecutorError, RowOut, SeqId, StepBatch, StepOut};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
@@ -115,6 +115,7 @@ impl Worker {
         let sampled = self.sample(&out, &planned);
         self.scheduler.commit(&sampled);
         self.note_step(&planned, &sampled);
+        self.executor.recycle(out);
         Ok(true)
     }
 
@@ -178,7 +179,7 @@ impl Worker {
     /// that nothing of theirs gets into the prefix cache.
     fn end_numeric_errors(&mut self, out: &StepOut) {
         for seq_out in &out.seqs {
-            let bad = seq_out.rows.iter().any(|row| row.values.iter().any(|x| !x.is_finite()));
+            let bad = !seq_out.rows.iter().all(RowOut::is_finite);
             if bad && let Some((id, _)) = owner(&mut self.active, seq_out.seq) {
                 let message = "numeric error: the model gave a value that is not finite; if this happens again, \
                                verify the model file";

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
 use ingle_model::{CpuExecutor, LoadOptions};
-use ingle_step::{BlockId, Executor, Input, KvType, SeqId, SeqStep, StepBatch, TokenId, Want};
+use ingle_step::{BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, TokenId, Want};
 use serde_json::{Map, Value, json};
 
 use super::Plan;
@@ -223,11 +223,10 @@ impl Session {
         self.step += 1;
         self.executor.submit(StepBatch { step: self.step, copies: Vec::new(), seqs })?;
         let out = self.executor.wait()?;
-        for row in out.seqs.iter().flat_map(|s| &s.rows) {
-            if let Some(bad) = row.values.iter().find(|x| !x.is_finite()) {
-                bail!("the model gives {bad} as a logit: its weights are damaged");
-            }
+        if !out.seqs.iter().flat_map(|s| &s.rows).all(RowOut::is_finite) {
+            bail!("the model gives a logit that is not finite: its weights are damaged");
         }
+        self.executor.recycle(out);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@
 
 use ingle_gguf::TensorType;
 use ingle_kernels::{
-    Activations, AttentionJob, KvLayer, Matrix, Pool, Product, RmsNorm, RopeRow, RopeTable, attention,
-    matmul, matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows,
+    Activations, AttentionJob, KvLayer, Pool, Product, RmsNorm, RopeRow, RopeTable, attention, matmul,
+    matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows,
 };
 use ingle_step::{ExecutorError, Input, RowOut, SeqOut, StepBatch, StepOut, Want};
 
@@ -42,6 +42,30 @@ pub(super) struct Scratch {
     tables: Vec<u32>,
     /// `(wanted rows, n_embd)`
     wanted: Vec<f32>,
+    /// From the residual stream to logits.
+    last: LastScratch,
+}
+
+/// Buffers of the last layer. `n` is up to [`LOGITS_ROWS`].
+#[derive(Debug, Default)]
+struct LastScratch {
+    /// `(n, n_embd)`
+    normed: Vec<f32>,
+    /// `(n, n_embd)`: those rows of `normed` whose logits are wanted.
+    hidden: Vec<f32>,
+    /// `(n, n_vocab)`, for more than one row.
+    logits: Vec<f32>,
+    /// Rows of logits that came back, at most [`LOGITS_ROWS`].
+    spare: Vec<Vec<f32>>,
+}
+
+impl Scratch {
+    /// Keeps rows of logits for the next step.
+    pub(super) fn recycle(&mut self, out: StepOut) {
+        let spare = &mut self.last.spare;
+        let rows = out.seqs.into_iter().flat_map(|seq| seq.rows).map(|row| row.values);
+        spare.extend(rows.take(LOGITS_ROWS - spare.len()));
+    }
 }
 
 impl CpuExecutor {
@@ -133,7 +157,8 @@ impl CpuExecutor {
         }
         let wants: Vec<Want> = batch.seqs.iter().flat_map(|seq| seq.wants.iter().map(|w| w.1)).collect();
         let last = weights.last()?;
-        let mut values = last.finish(pool, &mut scratch.acts, &scratch.wanted, &wants).into_iter();
+        let mut values =
+            last.finish(pool, &mut scratch.acts, &mut scratch.last, &scratch.wanted, &wants).into_iter();
         let seqs = batch.seqs.iter().map(|seq| SeqOut {
             seq: seq.seq,
             rows: seq
@@ -227,20 +252,27 @@ impl Model {
 
 impl LastLayer {
     /// What is wanted of rows `x` `(wants, n_embd)` that have passed all layers.
-    fn finish(&self, pool: &Pool, acts: &mut Activations, x: &[f32], wants: &[Want]) -> Vec<Vec<f32>> {
+    fn finish(
+        &self,
+        pool: &Pool,
+        acts: &mut Activations,
+        scratch: &mut LastScratch,
+        x: &[f32],
+        wants: &[Want],
+    ) -> Vec<Vec<f32>> {
         let n_embd = self.head.n_cols();
         let mut out = Vec::with_capacity(wants.len());
         for (x, wants) in x.chunks(LOGITS_ROWS * n_embd).zip(wants.chunks(LOGITS_ROWS)) {
-            let mut normed = vec![0.0; x.len()];
-            rms_norm_rows(pool, x, self.output_norm.of(), &mut normed);
-            let mut hidden = Vec::new();
+            let LastScratch { normed, hidden, .. } = scratch;
+            rms_norm_rows(pool, x, self.output_norm.of(), resized(normed, x.len()));
+            hidden.clear();
             for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
                 if *want == Want::Logits {
                     hidden.extend_from_slice(row);
                 }
             }
-            let mut logits = logits(pool, acts, &self.head, &hidden).into_iter();
-            for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
+            let mut logits = self.logits(pool, acts, scratch).into_iter();
+            for (row, want) in scratch.normed.chunks_exact(n_embd).zip(wants) {
                 out.push(match want {
                     Want::Hidden => row.to_vec(),
                     Want::Logits => logits.next().expect("one row of logits per want"),
@@ -249,22 +281,32 @@ impl LastLayer {
         }
         out
     }
-}
 
-/// The logits of each row of `hidden` `(n, n_embd)`.
-fn logits(pool: &Pool, acts: &mut Activations, head: &Matrix, hidden: &[f32]) -> Vec<Vec<f32>> {
-    let n = hidden.len() / head.n_cols();
-    if n == 0 {
-        return Vec::new();
+    /// The logits of each row of `scratch.hidden`, `(n_vocab,)`.
+    fn logits(&self, pool: &Pool, acts: &mut Activations, scratch: &mut LastScratch) -> Vec<Vec<f32>> {
+        let LastScratch { hidden, logits, spare, .. } = scratch;
+        let (n_embd, n_vocab) = (self.head.n_cols(), self.head.n_rows());
+        let n = hidden.len() / n_embd;
+        if n == 0 {
+            return Vec::new();
+        }
+        acts.load(pool, hidden, n_embd, None, self.head.act_kind());
+        let product = |out| Product { weights: &self.head, bias: None, accumulate: false, out };
+        if n == 1 {
+            // The usual case, without a copy.
+            let mut row = spare.pop().unwrap_or_default();
+            matmul(pool, acts, &mut [product(resized(&mut row, n_vocab))]);
+            return vec![row];
+        }
+        matmul(pool, acts, &mut [product(resized(logits, n * n_vocab))]);
+        let rows = logits.chunks_exact(n_vocab).map(|values| {
+            let mut row = spare.pop().unwrap_or_default();
+            row.clear();
+            row.extend_from_slice(values);
+            row
+        });
+        rows.collect()
     }
-    acts.load(pool, hidden, head.n_cols(), None, head.act_kind());
-    let mut out = vec![0.0; n * head.n_rows()];
-    matmul(pool, acts, &mut [Product { weights: head, bias: None, accumulate: false, out: &mut out }]);
-    if n == 1 {
-        // The usual case, and a row may be half a megabyte.
-        return vec![out];
-    }
-    out.chunks_exact(head.n_rows()).map(<[f32]>::to_vec).collect()
 }
 
 fn row_bytes(ty: TensorType, n_cols: usize) -> usize {

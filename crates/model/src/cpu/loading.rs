@@ -80,7 +80,10 @@ pub(super) struct Background {
 
 impl Background {
     /// Starts to load.
-    pub fn start(plan: Plan) -> Self {
+    ///
+    /// # Errors
+    /// [`ModelError::Interrupted`] if the system refuses a thread.
+    pub fn start(plan: Plan) -> Result<Self, ModelError> {
         let loading = Loading(Arc::new(Shared {
             layers: plan.graph.layers.iter().map(|_| OnceLock::new()).collect(),
             last: OnceLock::new(),
@@ -98,8 +101,10 @@ impl Background {
                     Err(_) => Err("repacking panicked: load the model again".into()),
                 });
             })
-            .expect("the system can start a thread");
-        Self { loading, thread: Some(thread) }
+            .map_err(|error| {
+                ModelError::Interrupted(format!("the system refuses a thread to load with: {error}"))
+            })?;
+        Ok(Self { loading, thread: Some(thread) })
     }
 
     pub fn loading(&self) -> &Loading {

@@ -190,7 +190,7 @@ impl CpuExecutor {
         };
         let embedding = Embedding::File { file: Arc::clone(&file), tensor_idx, becomes_tied: is_tied };
         let plan = Plan { file, pool: Arc::clone(&pool), graph, head, packings, order, total_bytes };
-        let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan) };
+        let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan)? };
         Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
     }
 
@@ -228,6 +228,10 @@ impl Executor for CpuExecutor {
 
     fn wait(&mut self) -> Result<StepOut, ExecutorError> {
         self.done.pop_front().ok_or_else(|| ExecutorError::InvalidBatch("no step was submitted".into()))
+    }
+
+    fn recycle(&mut self, out: StepOut) {
+        self.scratch.recycle(out);
     }
 }
 

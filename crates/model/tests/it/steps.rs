@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ingle_kernels::Pool;
 use ingle_model::{CpuExecutor, LoadOptions};
-use ingle_step::{BlockCopy, BlockId, Executor, ExecutorError, SeqStep, StepBatch, Want};
+use ingle_step::{BlockCopy, BlockId, Executor, ExecutorError, SeqStep, StepBatch, StepOut, Want};
 use ingle_testkit::tiny::{Arch, TinySpec};
 
 use crate::support::{argmax, run, seq_step, try_load};
@@ -74,6 +74,28 @@ fn hidden_states_and_rows_without_wants() {
     // The hidden state is after the last norm: of about unit size.
     let mean_square = out.seqs[1].rows[0].values.iter().map(|x| x * x).sum::<f32>() / 64.0;
     assert!((0.3..3.0).contains(&mean_square), "{mean_square}");
+}
+
+#[test]
+fn results_that_come_back_do_not_show_in_later_ones() {
+    let mut executor = executor();
+    let steps = || {
+        let mut step = seq_step(1, &[1, 2, 3], 0, &[5], |row| row != 1);
+        step.wants.insert(1, (0, Want::Hidden));
+        [
+            vec![step],
+            vec![seq_step(2, &[4], 0, &[6], |_| true)],
+            vec![seq_step(3, &[7; 40], 0, &[7, 8], |_| true)],
+        ]
+    };
+    let first: Vec<StepOut> = steps().map(|seqs| run(&mut executor, seqs)).into();
+    for _ in 0..2 {
+        for (seqs, expected) in steps().into_iter().zip(&first) {
+            let out = run(&mut executor, seqs);
+            assert_eq!(&out, expected);
+            executor.recycle(out);
+        }
+    }
 }
 
 #[test]
