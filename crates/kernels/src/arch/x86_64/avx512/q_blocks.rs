@@ -88,6 +88,8 @@ unsafe fn q8_0<const G: usize, const N: usize>(input: TileInput<'_>, out: &mut T
     store(sums.as_flattened(), out);
 }
 
+/// From memory, a token of 1.03 GB took a Zen 4 core 42 ms (24 GB/s, 77 % of the read probe) with four groups at once, 48
+/// to 55 with one; two cores, which memory bounds either way, 35 and 37 ms.
 pub(super) const Q8_0_WIDE: &[WideKernel] = &[WideKernel { n_groups: 4, run: q8_0::<4, 1> }];
 
 /// Twin: `reference::q_blocks::q4_0_tile`.
