@@ -2,8 +2,11 @@
 //!
 //! One parallel loop over claims. A claim is a run of row groups of one matrix times a chunk of tokens whose
 //! activations stay in the second-level cache; in it, each group is read from memory once and multiplied with every
-//! tile of the chunk. A token alone (decode) is a chunk of one tile of one token: the same kernel, the same chain.
+//! tile of the chunk. A token alone (decode) is a chunk of one tile of one token: the same chain, for which some types
+//! take a few groups together.
 #![expect(unsafe_code, reason = "claims write disjoint parts of one output")]
+
+use std::ops::Range;
 
 use crate::activations::TILE;
 use crate::layout::ROWS;
@@ -59,14 +62,15 @@ pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
         .collect();
 
     let plans: Vec<_> = jobs.iter().map(|(part, ..)| Plan::new(part, 1, x, pool)).collect();
-    run_plans(pool, &plans, |job, group, tile, first_of_group| {
+    run_plans(pool, &plans, |job, groups, tile, first_of_turn| {
         let (part, bias, accumulate, out) = &jobs[job];
         let n_out = part.weights.n_rows();
         let mut sums: TileOut = [[0.0; ROWS]; TILE];
-        let next = first_of_group.then(|| part.group_or_end(group + 1));
-        let n_tokens = part.multiply(x, group, tile, next, &mut sums);
-        let rows = group * ROWS..n_out.min((group + 1) * ROWS);
-        for (token, sums) in sums.iter_mut().take(n_tokens).enumerate() {
+        let next = first_of_turn.then(|| part.after(&groups));
+        let n_tokens = part.multiply(x, &groups, tile, next, &mut sums);
+        let rows = groups.start * ROWS..n_out.min(groups.end * ROWS);
+        let sums = sums.as_flattened_mut().chunks_exact_mut(groups.len() * ROWS);
+        for (token, sums) in sums.take(n_tokens).enumerate() {
             if let Some(bias) = bias {
                 for (sum, bias) in sums.iter_mut().zip(&bias[rows.clone()]) {
                     *sum += bias;
@@ -97,16 +101,21 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
     assert_eq!(out.len(), x.n_rows() * n_ff, "an output per row and matrix row");
     let (gate, up) = (Part::new(gate, x, isa), Part::new(up, x, isa));
     let out = Disjoint::new(out);
-    let plan = Plan::new(&gate, 2, x, pool);
-    run_plans(pool, &[plan], |_, group, tile, first_of_group| {
+    let mut plan = Plan::new(&gate, 2, x, pool);
+    if up.kernel.n_groups(x.n_rows()) != plan.groups_per_turn {
+        plan.groups_per_turn = 1;
+    }
+    run_plans(pool, &[plan], |_, groups, tile, first_of_turn| {
         let mut gates: TileOut = [[0.0; ROWS]; TILE];
         let mut ups: TileOut = [[0.0; ROWS]; TILE];
-        let next_up = first_of_group.then(|| up.weights.group(group));
-        let n_tokens = gate.multiply(x, group, tile, next_up, &mut gates);
-        let next_gate = first_of_group.then(|| gate.group_or_end(group + 1));
-        up.multiply(x, group, tile, next_gate, &mut ups);
-        let rows = group * ROWS..n_ff.min((group + 1) * ROWS);
-        for (token, (gates, ups)) in gates.iter().zip(&ups).take(n_tokens).enumerate() {
+        let next_up = first_of_turn.then(|| up.weights.groups(groups.clone()));
+        let n_tokens = gate.multiply(x, &groups, tile, next_up, &mut gates);
+        let next_gate = first_of_turn.then(|| gate.after(&groups));
+        up.multiply(x, &groups, tile, next_gate, &mut ups);
+        let rows = groups.start * ROWS..n_ff.min(groups.end * ROWS);
+        let gates = gates.as_flattened().chunks_exact(groups.len() * ROWS);
+        let ups = ups.as_flattened().chunks_exact(groups.len() * ROWS);
+        for (token, (gates, ups)) in gates.zip(ups).take(n_tokens).enumerate() {
             let start = (tile * TILE + token) * n_ff + rows.start;
             // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
             let out = unsafe { out.range(start, rows.len()) };
@@ -128,34 +137,37 @@ impl<'a> Part<'a> {
         Self { weights, kernel: TileKernel::new(weights.format(), isa) }
     }
 
-    /// The weights of a group, or nothing behind the last.
-    fn group_or_end(&self, group: usize) -> &'a [u8] {
-        if group < self.weights.n_groups() { self.weights.group(group) } else { &[] }
+    /// The weights of as many groups behind these, or of those that are left.
+    fn after(&self, groups: &Range<usize>) -> &'a [u8] {
+        let end = self.weights.n_groups().min(groups.end + groups.len());
+        self.weights.groups(groups.end..end)
     }
 
-    /// Multiplies a group by a tile, before `next` is read if both come from memory; returns how many tokens the tile
-    /// has.
+    /// Multiplies the groups of a turn by a tile, before `next` is read if both come from memory; returns how many
+    /// tokens the tile has.
     #[inline]
     fn multiply(
         &self,
         x: &Activations,
-        group: usize,
+        groups: &Range<usize>,
         tile: usize,
         next: Option<&[u8]>,
         out: &mut TileOut,
     ) -> usize {
         let (n_tokens, x_tile) = x.tile(self.weights.act_kind(), tile);
-        let w = self.weights.group(group);
+        let w = self.weights.groups(groups.clone());
         let input = TileInput { w, x: x_tile, n_cols: self.weights.n_cols(), next };
-        self.kernel.run(input, n_tokens, out);
+        self.kernel.run(input, groups.len(), n_tokens, out);
         n_tokens
     }
 }
 
-/// How a product is divided into claims: `(chunks of tiles) x (runs of groups)`.
+/// How a product is divided into claims: `(chunks of tiles) x (runs of groups)`. The groups of a run take turns, one or
+/// a few at a time, each with all tiles of the chunk.
 struct Plan {
     n_groups: usize,
     groups_per_claim: usize,
+    groups_per_turn: usize,
     n_tiles: usize,
     tiles_per_chunk: usize,
 }
@@ -175,7 +187,11 @@ impl Plan {
         let for_memory = CLAIM_WEIGHT_BYTES / (part.weights.group_bytes() * n_matrices);
         let for_balance = n_groups * n_chunks / (pool.n_threads() * CLAIMS_PER_THREAD);
         let groups_per_claim = for_balance.min(for_memory).max(1).max(for_work.min(for_balance));
-        Self { n_groups, groups_per_claim, n_tiles, tiles_per_chunk }
+        // Whole turns, if there are enough of them for all threads.
+        let together = part.kernel.n_groups(x.n_rows());
+        let groups_per_turn = if together <= for_balance { together } else { 1 };
+        let groups_per_claim = (groups_per_claim / groups_per_turn).max(1) * groups_per_turn;
+        Self { n_groups, groups_per_claim, groups_per_turn, n_tiles, tiles_per_chunk }
     }
 
     fn n_chunks(&self) -> usize {
@@ -191,8 +207,9 @@ impl Plan {
     }
 }
 
-/// Calls `tile(plan, group, tile, whether it is the first tile of this group's turn)` for all of all plans.
-fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, bool) + Sync) {
+/// Calls `tile(plan, groups, tile, whether it is the first tile of these groups' turn)` for all of all plans: with one
+/// group or with `groups_per_turn`.
+fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, Range<usize>, usize, bool) + Sync) {
     let n_claims = plans.iter().map(Plan::n_claims).sum();
     pool.run(n_claims, &|claim| {
         let mut claim = claim;
@@ -205,10 +222,14 @@ fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, usize, usize, boo
         let chunk = claim / plan.claims_per_chunk();
         let first_group = claim % plan.claims_per_chunk() * plan.groups_per_claim;
         let first_tile = chunk * plan.tiles_per_chunk;
-        for group in first_group..plan.n_groups.min(first_group + plan.groups_per_claim) {
+        let end_group = plan.n_groups.min(first_group + plan.groups_per_claim);
+        let mut group = first_group;
+        while group < end_group {
+            let n = if group + plan.groups_per_turn <= end_group { plan.groups_per_turn } else { 1 };
             for t in first_tile..plan.n_tiles.min(first_tile + plan.tiles_per_chunk) {
-                tile(job, group, t, t == first_tile);
+                tile(job, group..group + n, t, t == first_tile);
             }
+            group += n;
         }
     });
 }

@@ -1,6 +1,8 @@
 //! Weights, repacked once at load: 16 rows interleaved, lane = row.
 #![expect(unsafe_code, reason = "threads repack disjoint groups of one buffer")]
 
+use std::ops::Range;
+
 use ingle_gguf::TensorType;
 
 use crate::layout::{self, Format, ROWS};
@@ -135,7 +137,12 @@ impl Matrix {
 
     /// The packed rows `16 * group..`.
     pub(crate) fn group(&self, group: usize) -> &[u8] {
-        &self.groups[group * self.group_bytes..][..self.group_bytes]
+        self.groups(group..group + 1)
+    }
+
+    /// The packed rows of several groups.
+    pub(crate) fn groups(&self, groups: Range<usize>) -> &[u8] {
+        &self.groups[groups.start * self.group_bytes..groups.end * self.group_bytes]
     }
 }
 

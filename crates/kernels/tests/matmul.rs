@@ -70,6 +70,36 @@ fn every_isa_gives_the_twins_bits() {
     }
 }
 
+/// Few tokens take several groups of 16 rows together where there are enough of them; what is left goes alone.
+#[test]
+fn every_isa_gives_the_twins_bits_for_few_tokens_and_many_rows() {
+    let mut rng = Rng(12);
+    let scalar = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
+    for ty in Matrix::TYPES {
+        for &n_cols in cols_of(ty) {
+            for n_rows in [512, 527, 544, 550, 1100] {
+                let data = random_rows(ty, n_rows, n_cols, &mut rng);
+                let matrix = Matrix::from_gguf(ty, n_rows, n_cols, &data, &scalar).unwrap();
+                for n_tokens in [1, 2, 3, 4] {
+                    let x = rng.floats(n_tokens * n_cols);
+                    let expected = bits(&multiply(&scalar, &matrix, &x));
+                    for isa in Isa::available() {
+                        for (n_threads, order) in [(1, ClaimOrder::Forward), (2, ClaimOrder::Shuffled(1))] {
+                            let pool = Pool::with(n_threads, isa, order);
+                            assert_eq!(
+                                bits(&multiply(&pool, &matrix, &x)),
+                                expected,
+                                "{ty} {n_rows}x{n_cols}, {n_tokens} tokens, {n_threads} threads, {}",
+                                isa.name()
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Denormals, signed zeros, extremes of the integer ranges, infinities in scales: the rare paths of the arithmetic.
 #[test]
 fn every_isa_gives_the_twins_bits_on_extreme_numbers() {
@@ -242,20 +272,32 @@ fn tokens_threads_and_claims_do_not_meet() {
 fn several_products_with_bias_and_residual() {
     let mut rng = Rng(6);
     let pool = Pool::new(2);
-    let (n_cols, n_tokens) = (256, 3);
     let types = [TensorType::Q4_K, TensorType::Q6_K, TensorType::F16, TensorType::Q8_0];
+    for (n_tokens, n_rows) in [(3, [40, 17, 16, 5]), (1, [16, 1040, 1100, 1031])] {
+        check_several_products(&pool, types, n_rows, n_tokens, &mut rng);
+    }
+}
+
+fn check_several_products(
+    pool: &Pool,
+    types: [TensorType; 4],
+    n_rows: [usize; 4],
+    n_tokens: usize,
+    rng: &mut Rng,
+) {
+    let n_cols = 256;
     let matrices: Vec<_> = types
         .iter()
-        .zip([40, 17, 16, 5])
+        .zip(n_rows)
         .map(|(&ty, n_rows)| {
-            let data = random_rows(ty, n_rows, n_cols, &mut rng);
-            Matrix::from_gguf(ty, n_rows, n_cols, &data, &pool).unwrap()
+            let data = random_rows(ty, n_rows, n_cols, rng);
+            Matrix::from_gguf(ty, n_rows, n_cols, &data, pool).unwrap()
         })
         .collect();
     let x = rng.floats(n_tokens * n_cols);
     let mut acts = Activations::default();
     let kinds = matrices.iter().fold(ActKinds::default(), |kinds, m| kinds.union(m.act_kind()));
-    acts.load(&pool, &x, n_cols, None, kinds);
+    acts.load(pool, &x, n_cols, None, kinds);
     let biases: Vec<_> = matrices.iter().map(|m| rng.floats(m.n_rows())).collect();
     let before: Vec<_> = matrices.iter().map(|m| rng.floats(n_tokens * m.n_rows())).collect();
 
@@ -272,9 +314,9 @@ fn several_products_with_bias_and_residual() {
                 out,
             })
             .collect();
-        matmul(&pool, &acts, &mut products);
+        matmul(pool, &acts, &mut products);
         for (i, matrix) in matrices.iter().enumerate() {
-            let plain = multiply(&pool, matrix, &x);
+            let plain = multiply(pool, matrix, &x);
             let expected: Vec<f32> = plain
                 .iter()
                 .enumerate()
@@ -291,8 +333,16 @@ fn several_products_with_bias_and_residual() {
 #[test]
 fn swiglu_is_the_two_products_combined() {
     let mut rng = Rng(7);
-    let (n_ff, n_cols, n_tokens) = (37, 512, 11);
-    for (gate_ty, up_ty) in [(TensorType::Q4_K, TensorType::Q6_K), (TensorType::F32, TensorType::F32)] {
+    let n_cols = 512;
+    for (gate_ty, up_ty, n_ff, n_tokens) in [
+        (TensorType::Q4_K, TensorType::Q6_K, 37, 11),
+        (TensorType::F32, TensorType::F32, 37, 11),
+        (TensorType::F32, TensorType::F16, 1040, 1),
+        (TensorType::F32, TensorType::F16, 1055, 2),
+        (TensorType::BF16, TensorType::BF16, 1055, 1),
+        (TensorType::Q8_0, TensorType::Q8_0, 1050, 1),
+        (TensorType::Q8_0, TensorType::Q4_0, 1050, 1),
+    ] {
         let pool = Pool::new(2);
         let mut matrix = |ty| {
             let data = random_rows(ty, n_ff, n_cols, &mut rng);

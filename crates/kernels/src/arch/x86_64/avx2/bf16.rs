@@ -10,7 +10,8 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::{Prefetch, TileInput, TileOut, broadcast, broadcast_f32, in_passes, load, store};
+use super::{Prefetch, TileInput, TileOut, broadcast, broadcast_f32, in_passes, load, store_rows};
+use crate::tile::WideKernel;
 
 /// Pairs of columns that are done together: their widened activations are in the first cache.
 const CHUNK: usize = 64;
@@ -27,19 +28,34 @@ const EXPONENTS_MIN: u32 = 142;
 /// # Safety
 /// See `TileFn`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+pub(super) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
+    // SAFETY: this function's contract.
+    unsafe { bf16::<1, N>(input, out) }
+}
+
+/// One token alone would wait for the latency of two operations, which follow each other, per pair of columns.
+pub(super) const WIDE: &[WideKernel] = &[WideKernel { n_groups: 2, run: bf16::<2, 1> }];
+
+/// The same for `R` groups of rows.
+///
+/// # Safety
+/// See `TileFn`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn bf16<const R: usize, const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
     let n_pairs = input.n_cols.div_ceil(2);
     let (w, x) = (input.w.as_ptr(), input.x.as_ptr());
     let prefetch = Prefetch::new(&input);
-    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    let mut sums = [[[_mm256_setzero_ps(); 2]; R]; N];
     let mut space = MaybeUninit::<Widened<N>>::uninit();
     let widened = space.as_mut_ptr().cast::<f32>();
     let mut least_w = _mm256_set1_epi16(-1);
     let mut least_x = least_w;
     let mut all_normal = true;
+    let group_bytes = n_pairs * 64;
     for start in (0..n_pairs).step_by(CHUNK) {
         let n = CHUNK.min(n_pairs - start);
-        // SAFETY: `n` pairs from `start` on are in the group and the tile, and as many have room.
+        // SAFETY: `n` pairs from `start` on are in each group and the tile, and as many have room.
         unsafe {
             let (w, x) = (w.add(start * 64), x.add(start * N * 4));
             if all_normal {
@@ -47,7 +63,7 @@ pub(crate) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                 least_x = widen_all::<N>(x, n, widened, least_x);
                 in_passes!(N, first, G => {
                     let to = &mut sums[first..];
-                    least_w = pass::<N, G>(w, widened.add(first), n, prefetch.if_first(first), least_w, to)
+                    least_w = pass::<R, N, G>(w, group_bytes, widened.add(first), n, prefetch.if_first(first), least_w, to)
                 });
                 let (e_w, e_x) = (least_exponent(least_w), least_exponent(least_x));
                 all_normal = e_w > 0 && e_x > 0 && e_w + e_x >= EXPONENTS_MIN;
@@ -56,10 +72,10 @@ pub(crate) unsafe fn bf16_tile<const N: usize>(input: TileInput<'_>, out: &mut T
                 }
                 sums = before;
             }
-            flushing_pass::<N>(w, x, n, &mut sums);
+            flushing_pass::<R, N>(w, group_bytes, x, n, &mut sums);
         }
     }
-    store(sums, 0, out);
+    store_rows(sums.as_flattened(), 0, out);
 }
 
 /// The activations of a chunk: even columns of all pairs and tokens, then odd ones.
@@ -96,38 +112,44 @@ unsafe fn widen_all<const N: usize>(x: *const u8, n: usize, to: *mut f32, least:
 /// Adds `n` pairs to the sums of `G` of `N` tokens; returns the least of the weights' exponents and `least`.
 ///
 /// # Safety
-/// `w` are `n` pairs of 16 rows, `x` is the first of the tokens in a `Widened`; AVX2 and FMA.
+/// `w` are `n` pairs of 16 rows of the first of `R` groups, `x` is the first of the tokens in a `Widened`; AVX2 and FMA.
 #[inline(always)]
-unsafe fn pass<const N: usize, const G: usize>(
+unsafe fn pass<const R: usize, const N: usize, const G: usize>(
     w: *const u8,
+    group_bytes: usize,
     x: *const f32,
     n: usize,
     prefetch: Prefetch,
     least: __m256i,
-    out: &mut [[__m256; 2]],
+    out: &mut [[[__m256; 2]; R]],
 ) -> __m256i {
     let mut least = [least; 2];
     // SAFETY: all places are in the pairs of the contract.
     unsafe {
-        let mut sums = [[_mm256_setzero_ps(); 2]; G];
+        let mut sums = [[[_mm256_setzero_ps(); 2]; R]; G];
         sums.copy_from_slice(&out[..G]);
         for pair in 0..n {
-            prefetch.ahead::<1>(w.wrapping_add(pair * 64));
-            let raw = [load(w.add(pair * 64)), load(w.add(pair * 64 + 32))];
-            let weights = [widen(raw[0]), widen(raw[1])];
-            for h in 0..2 {
-                least[h] = least_of(least[h], raw[h]);
-            }
-            for (g, sums) in sums.iter_mut().enumerate() {
-                let x_odd = broadcast_f32(x.add((CHUNK + pair) * N + g).cast());
-                for h in 0..2 {
-                    sums[h] = _mm256_fmadd_ps(weights[h].1, x_odd, sums[h]);
+            for r in 0..R {
+                let w = w.add(r * group_bytes + pair * 64);
+                if R == 1 {
+                    prefetch.ahead::<1>(w);
                 }
-            }
-            for (g, sums) in sums.iter_mut().enumerate() {
-                let x_even = broadcast_f32(x.add(pair * N + g).cast());
+                let raw = [load(w), load(w.add(32))];
+                let weights = [widen(raw[0]), widen(raw[1])];
                 for h in 0..2 {
-                    sums[h] = _mm256_fmadd_ps(weights[h].0, x_even, sums[h]);
+                    least[h] = least_of(least[h], raw[h]);
+                }
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    let x_odd = broadcast_f32(x.add((CHUNK + pair) * N + g).cast());
+                    for h in 0..2 {
+                        sums[r][h] = _mm256_fmadd_ps(weights[h].1, x_odd, sums[r][h]);
+                    }
+                }
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    let x_even = broadcast_f32(x.add(pair * N + g).cast());
+                    for h in 0..2 {
+                        sums[r][h] = _mm256_fmadd_ps(weights[h].0, x_even, sums[r][h]);
+                    }
                 }
             }
         }
@@ -139,21 +161,27 @@ unsafe fn pass<const N: usize, const G: usize>(
 /// The same, with every input and every sum flushed.
 ///
 /// # Safety
-/// `w` are `n` pairs of 16 rows, `x` of `N` tokens; AVX2 and FMA.
+/// `w` are `n` pairs of 16 rows of the first of `R` groups, `x` of `N` tokens; AVX2 and FMA.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn flushing_pass<const N: usize>(w: *const u8, x: *const u8, n: usize, sums: &mut [[__m256; 2]; N]) {
+unsafe fn flushing_pass<const R: usize, const N: usize>(
+    w: *const u8,
+    group_bytes: usize,
+    x: *const u8,
+    n: usize,
+    sums: &mut [[[__m256; 2]; R]; N],
+) {
     for pair in 0..n {
-        for h in 0..2 {
-            // SAFETY: a pair of 8 rows.
-            let (even, odd) = unsafe { widen(load(w.add(pair * 64 + h * 32))) };
+        for (r, h) in (0..R).flat_map(|r| [(r, 0), (r, 1)]) {
+            // SAFETY: a pair of 8 rows of group `r`.
+            let (even, odd) = unsafe { widen(load(w.add(r * group_bytes + pair * 64 + h * 32))) };
             let (even, odd) = (flush(even), flush(odd));
             for (t, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the same columns of token `t`. They have no denormals.
                 let (x_even, x_odd) = unsafe { widen(broadcast(x.add((pair * N + t) * 4))) };
-                sums[h] = flush(_mm256_fmadd_ps(odd, x_odd, sums[h]));
-                sums[h] = flush(_mm256_fmadd_ps(even, x_even, sums[h]));
+                sums[r][h] = flush(_mm256_fmadd_ps(odd, x_odd, sums[r][h]));
+                sums[r][h] = flush(_mm256_fmadd_ps(even, x_even, sums[r][h]));
             }
         }
     }
@@ -227,7 +255,7 @@ mod tests {
             let mut out = [[f32::NAN; ROWS]; TILE];
             let kernel = TileKernel::new(format(TensorType::BF16).unwrap(), isa);
             let (w, x) = (bytemuck::cast_slice(&w), bytemuck::cast_slice(&x));
-            kernel.run(TileInput { w, x, n_cols: 300, next: None }, TILE, &mut out);
+            kernel.run(TileInput { w, x, n_cols: 300, next: None }, 1, TILE, &mut out);
             out.map(|row| row.map(f32::to_bits))
         };
         for isa in [Isa::Avx2, Isa::AvxVnni].into_iter().filter(|isa| isa.is_available()) {

@@ -25,7 +25,7 @@ use dot::{Dot, Maddubs};
 use k_quants::{q4_k, q6_k};
 use q_blocks::{q4_0, q8_0_split};
 
-use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
+use crate::tile::{TileFn, TileInput, TileOut, WideKernel, by_tokens};
 
 /// The kernels of a type.
 pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
@@ -54,6 +54,16 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::IQ1_S => by_tokens!(Grids::<Iq1SGroup>::tile),
         TensorType::IQ1_M => by_tokens!(Grids::<Iq1MGroup>::tile),
         _ => unreachable!("Matrix holds no other types"),
+    }
+}
+
+/// The kernels of a type for several groups.
+pub(crate) fn wide_kernels(ty: TensorType) -> &'static [WideKernel] {
+    match ty {
+        TensorType::F32 => floats::F32_WIDE,
+        TensorType::F16 => floats::F16_WIDE,
+        TensorType::BF16 => bf16::WIDE,
+        _ => &[],
     }
 }
 
@@ -255,6 +265,13 @@ unsafe fn broadcast_f32(at: *const u8) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store<const G: usize>(sums: [[__m256; 2]; G], first: usize, out: &mut TileOut) {
+    store_rows(&sums, first, out);
+}
+
+/// Writes sums to the rows of `out` from `first` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_rows(sums: &[[__m256; 2]], first: usize, out: &mut TileOut) {
     for (sums, out) in sums.iter().zip(&mut out[first..]) {
         for (sum, out) in sums.iter().zip(out.as_chunks_mut::<8>().0) {
             // SAFETY: `out` is 32 bytes long.

@@ -12,12 +12,13 @@ mod q_blocks_5;
 
 use std::arch::x86_64::*;
 
+use floats::Floats;
 use ingle_gguf::TensorType;
 use iq::Grids;
 
 use super::Prefetch;
 use crate::layout::{Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup, Iq3SGroup, Iq3XxsGroup, ROWS};
-use crate::tile::{TileFn, TileInput, TileOut, by_tokens};
+use crate::tile::{TileFn, TileInput, TileOut, WideKernel, by_tokens};
 
 /// Up to this many tokens a kernel has two chains of integers per token: fewer than 8 in all would wait for the
 /// latency of `vpdpbusd`. More tokens than this would not fit the registers twice.
@@ -26,9 +27,9 @@ const N_TWO_CHAINS: usize = 4;
 /// The kernels of a type.
 pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
     match ty {
-        TensorType::F32 => by_tokens!(floats::f32_tile),
-        TensorType::F16 => by_tokens!(floats::f16_tile),
-        TensorType::BF16 if is_x86_feature_detected!("avx512bf16") => by_tokens!(floats::bf16_tile),
+        TensorType::F32 => by_tokens!(Floats::<1>::f32_tile),
+        TensorType::F16 => by_tokens!(Floats::<1>::f16_tile),
+        TensorType::BF16 if is_x86_feature_detected!("avx512bf16") => by_tokens!(Floats::<1>::bf16_tile),
         TensorType::Q8_0 => by_tokens!(q_blocks::q8_0_tile),
         TensorType::Q4_0 => by_tokens!(q_blocks::q4_0_tile),
         TensorType::Q4_1 => by_tokens!(q_blocks_5::q4_1_tile),
@@ -54,6 +55,18 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         },
         // BF16 without its instruction, codebooks without `vpermi2b`.
         _ => super::avx2::kernels(ty),
+    }
+}
+
+/// The kernels of a type for several groups.
+pub(crate) fn wide_kernels(ty: TensorType) -> &'static [WideKernel] {
+    match ty {
+        TensorType::F32 => floats::F32_WIDE,
+        TensorType::F16 => floats::F16_WIDE,
+        TensorType::BF16 if is_x86_feature_detected!("avx512bf16") => floats::BF16_WIDE,
+        TensorType::Q8_0 => q_blocks::Q8_0_WIDE,
+        TensorType::BF16 => super::avx2::wide_kernels(ty),
+        _ => &[],
     }
 }
 
@@ -102,8 +115,8 @@ unsafe fn broadcast_f32(at: *const u8) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store<const N: usize>(sums: [__m512; N], out: &mut TileOut) {
-    for (sum, out) in sums.iter().zip(out) {
+fn store(sums: impl AsRef<[__m512]>, out: &mut TileOut) {
+    for (sum, out) in sums.as_ref().iter().zip(out) {
         const { assert!(size_of::<__m512>() == size_of::<[f32; ROWS]>()) };
         // SAFETY: `out` is 64 bytes long.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *sum) };
