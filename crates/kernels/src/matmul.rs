@@ -67,8 +67,9 @@ pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
         let n_out = part.weights.n_rows();
         let mut sums: TileOut = [[0.0; ROWS]; TILE];
         let next = first_of_turn.then(|| part.after(&groups));
-        let n_tokens = part.multiply(x, &groups, tile, next, &mut sums);
         let rows = groups.start * ROWS..n_out.min(groups.end * ROWS);
+        prefetch_outputs(out, x, tile, n_out, &rows);
+        let n_tokens = part.multiply(x, &groups, tile, next, &mut sums);
         let sums = sums.as_flattened_mut().chunks_exact_mut(groups.len() * ROWS);
         for (token, sums) in sums.take(n_tokens).enumerate() {
             if let Some(bias) = bias {
@@ -109,10 +110,11 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
         let mut gates: TileOut = [[0.0; ROWS]; TILE];
         let mut ups: TileOut = [[0.0; ROWS]; TILE];
         let next_up = first_of_turn.then(|| up.weights.groups(groups.clone()));
+        let rows = groups.start * ROWS..n_ff.min(groups.end * ROWS);
+        prefetch_outputs(&out, x, tile, n_ff, &rows);
         let n_tokens = gate.multiply(x, &groups, tile, next_up, &mut gates);
         let next_gate = first_of_turn.then(|| gate.after(&groups));
         up.multiply(x, &groups, tile, next_gate, &mut ups);
-        let rows = groups.start * ROWS..n_ff.min(groups.end * ROWS);
         let gates = gates.as_flattened().chunks_exact(groups.len() * ROWS);
         let ups = ups.as_flattened().chunks_exact(groups.len() * ROWS);
         for (token, (gates, ups)) in gates.zip(ups).take(n_tokens).enumerate() {
@@ -122,6 +124,23 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
             silu_mul_row(isa, &gates[..rows.len()], &ups[..rows.len()], out);
         }
     });
+}
+
+/// Asks for the outputs of a tile before it is computed. With many tokens they lie far apart and come from memory: without
+/// this a Zen 4 core lost 6 % of a product of 512 tokens on waiting for them.
+#[inline]
+fn prefetch_outputs(
+    out: &Disjoint<'_, f32>,
+    x: &Activations,
+    tile: usize,
+    n_out: usize,
+    rows: &Range<usize>,
+) {
+    if x.n_rows() > TILE {
+        for token in tile * TILE..x.n_rows().min((tile + 1) * TILE) {
+            out.prefetch(token * n_out + rows.start, rows.len());
+        }
+    }
 }
 
 /// A matrix with its kernel.

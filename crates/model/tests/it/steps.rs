@@ -85,7 +85,7 @@ fn results_that_come_back_do_not_show_in_later_ones() {
         [
             vec![step],
             vec![seq_step(2, &[4], 0, &[6], |_| true)],
-            vec![seq_step(3, &[7; 40], 0, &[7, 8], |_| true)],
+            vec![seq_step(3, &[7; 40], 0, &[0, 1], |_| true)],
         ]
     };
     let first: Vec<StepOut> = steps().map(|seqs| run(&mut executor, seqs)).into();
