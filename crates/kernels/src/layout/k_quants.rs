@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
-use super::words::{Blocks, Halves, full_blocks, put_bytes, put_halves};
-use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
+use super::words::{Blocks, full_blocks, put_bytes, put_halves};
+use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at, u32_at};
 use crate::ActKinds;
 
 /// 16 rows of a Q4_K super-block, in the order in which it is read: hardware that asks for memory ahead keeps up with one
@@ -25,11 +25,12 @@ pub(crate) struct Q4KGroup {
 pub(crate) struct Q4KPair {
     /// `[columns / 4]`: low nibbles are the first 32 columns, high nibbles the second.
     pub quads: [Quads; 8],
-    /// `[sub-block][row]`
-    pub scales: [[u8; ROWS]; 2],
-    /// `[row][sub-block]`
-    pub mins: [[u8; 2]; ROWS],
+    pub scales: PairScales,
 }
+
+/// Of each row the first sub-block's minimum and scale, then the second's, a byte each: of a register of 16 words, a
+/// shift or a mask makes a scale in every lane, or a minimum in each half.
+pub(crate) type PairScales = [[u8; 4]; ROWS];
 
 /// 16 rows of a Q6_K super-block, without `d` (see [`Paired`]): `[half][part]`, in the order in which it is read.
 #[repr(C)]
@@ -38,17 +39,13 @@ pub(crate) struct Q6KGroup {
     pub parts: [[Q6KPart; 2]; 2],
 }
 
-/// Of a half's four runs of 32 columns the first or last 16 each. Register `i` has bytes `4 i` to `4 i + 3` of 16 of the
-/// file.
+/// Of a half's four runs of 32 columns the first or last 16 each: four sub-blocks.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Q6KPart {
-    /// Low bits, `ql` as in the file: runs 0 and 2.
-    pub low_even: [Quads; 4],
-    /// High bits, `qh` as in the file: all runs.
-    pub high: [Quads; 4],
-    /// Low bits of runs 1 and 3.
-    pub low_odd: [Quads; 4],
+    /// `[columns / 4]`, then a register each for runs 0, 1 and 2 in the lower six bits. The upper two bits of the three
+    /// are run 3's, from the top down.
+    pub quads: [[Quads; 3]; 4],
     /// `[run][row]`
     pub scales: [[i8; ROWS]; 4],
 }
@@ -74,30 +71,14 @@ pub(super) const Q4_K: Format = Format {
             let packed = &mut group[b];
             packed.d[lane] = u16_at(block, 0);
             packed.dmin[lane] = u16_at(block, 2);
-            for sub in 0..8 {
-                let (scale, min) = six_bit_pair(&block[4..16], sub);
-                let pair = &mut packed.pairs[sub / 2];
-                pair.scales[sub % 2][lane] = scale;
-                pair.mins[lane][sub % 2] = min;
-            }
-            for (pair, weights) in packed.pairs.iter_mut().zip(block[16..].chunks_exact(32)) {
-                put_quads(&mut pair.quads, lane, weights);
+            let scales = pair_scales(u32_at(block, 4), u32_at(block, 8), u32_at(block, 12));
+            for (i, pair) in packed.pairs.iter_mut().enumerate() {
+                pair.scales[lane] = scales[i].to_le_bytes();
+                put_quads(&mut pair.quads, lane, &block[16 + 32 * i..][..32]);
             }
         });
     },
-    unpack: |group, lane, out| {
-        let group: &[Q4KGroup] = bytemuck::cast_slice(group);
-        for (block, out) in group.iter().zip(out.chunks_exact_mut(256)) {
-            let (d, dmin) = (half_to_f32(block.d[lane]), half_to_f32(block.dmin[lane]));
-            for (sub, out) in out.chunks_exact_mut(32).enumerate() {
-                let scale = d * f32::from(block.pairs[sub / 2].scales[sub % 2][lane]);
-                let min = dmin * f32::from(block.pairs[sub / 2].mins[lane][sub % 2]);
-                for (k, out) in out.iter_mut().enumerate() {
-                    *out = scale * block.weight(sub * 32 + k, lane) as f32 - min;
-                }
-            }
-        }
-    },
+    unpack: unpack::<Q4KGroup>,
 };
 
 pub(super) const Q6_K: Format = Format {
@@ -114,10 +95,13 @@ pub(super) const Q6_K: Format = Format {
         }
         pack_blocks::<210>(rows, row_bytes, |b, lane, block| {
             let packed = Q6KGroup::block_mut(group, b);
-            for (i, part) in packed.parts.as_flattened_mut().iter_mut().enumerate() {
-                put_quads(&mut part.low_even, lane, &block[low_at(i)..][..16]);
-                put_quads(&mut part.low_odd, lane, &block[low_at(i) + 32..][..16]);
-                put_quads(&mut part.high, lane, &block[high_at(i)..][..16]);
+            for (part, out) in packed.parts.as_flattened_mut().iter_mut().enumerate() {
+                for (i, quads) in out.quads.iter_mut().enumerate() {
+                    let [even, odd, high] = six_bits_at(part).map(|at| u32_at(block, at + 4 * i));
+                    for (quads, word) in quads.iter_mut().zip(four_in_three(even, odd, high)) {
+                        quads[lane] = word.to_le_bytes();
+                    }
+                }
             }
             for (sub, &scale) in block[192..208].iter().enumerate() {
                 packed.sub_scales_mut(sub)[lane] = scale as i8;
@@ -139,41 +123,88 @@ pub(super) const Q6_K: Format = Format {
     },
 };
 
+/// Super-blocks of eight sub-blocks that have a scale and a minimum each: Q4_K and Q5_K.
+pub(crate) trait SubBlocks: Pod {
+    /// What a row's scales and minimums are multiplied with.
+    fn d_dmin(&self, lane: usize) -> (f32, f32);
+
+    /// The scales of a pair of sub-blocks.
+    fn pair_scales(&self, pair: usize) -> &PairScales;
+
+    /// The unsigned weight of a column of the super-block.
+    fn weight(&self, col: usize, lane: usize) -> i32;
+
+    /// Scale and minimum of a sub-block.
+    fn scale_min(&self, sub: usize, lane: usize) -> (u8, u8) {
+        let [first_min, first, second_min, second] = self.pair_scales(sub / 2)[lane];
+        if sub.is_multiple_of(2) { (first, first_min) } else { (second, second_min) }
+    }
+}
+
+impl SubBlocks for Q4KGroup {
+    fn d_dmin(&self, lane: usize) -> (f32, f32) {
+        (half_to_f32(self.d[lane]), half_to_f32(self.dmin[lane]))
+    }
+
+    fn pair_scales(&self, pair: usize) -> &PairScales {
+        &self.pairs[pair].scales
+    }
+
+    fn weight(&self, col: usize, lane: usize) -> i32 {
+        let (pair, rest) = (col / 64, col % 64);
+        nibble(self.pairs[pair].quads[rest % 32 / 4][lane][rest % 4], rest / 32)
+    }
+}
+
+/// The [`Format::unpack`] of super-blocks with minimums.
+pub(super) fn unpack<G: SubBlocks>(group: &[u8], lane: usize, out: &mut [f32]) {
+    let group: &[G] = bytemuck::cast_slice(group);
+    for (block, out) in group.iter().zip(out.chunks_exact_mut(256)) {
+        let (d, dmin) = block.d_dmin(lane);
+        for (sub, out) in out.chunks_exact_mut(32).enumerate() {
+            let (scale, min) = block.scale_min(sub, lane);
+            let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = scale * block.weight(sub * 32 + k, lane) as f32 - min;
+            }
+        }
+    }
+}
+
+/// A row's [`PairScales`], from the 12 bytes that hold eight scales and eight minimums in 6 bits.
+#[inline(always)]
+pub(super) fn pair_scales(low: u32, mid: u32, high: u32) -> [u32; 4] {
+    const SIX: u32 = 0x3f3f_3f3f;
+    const FOUR: u32 = 0x0f0f_0f0f;
+    const TOP: u32 = 0x3030_3030;
+    // Bytes: sub-blocks.
+    let scales = [low & SIX, high & FOUR | low >> 2 & TOP];
+    let mins = [mid & SIX, high >> 4 & FOUR | mid >> 2 & TOP];
+    std::array::from_fn(|pair| {
+        let [scales, mins] = [scales, mins].map(|bytes| {
+            let bytes = bytes[pair / 2] >> (16 * (pair % 2));
+            bytes & 0xff | (bytes & 0xff00) << 8
+        });
+        mins | scales << 8
+    })
+}
+
 impl Q4KGroup {
-    /// A block of each row. The 6-bit scales and minimums of 16 rows are put together in words of four.
+    /// A block of each row.
     #[inline(always)]
     fn put_all(&mut self, blocks: Blocks<'_, 144>) {
-        const SIX: u32 = 0x3f3f_3f3f;
-        const FOUR: u32 = 0x0f0f_0f0f;
-        const TOP: u32 = 0x3030_3030;
         let [d_dmin, low, mid, high] = blocks.words(0);
         put_halves(&d_dmin, 0, &mut self.d);
         put_halves(&d_dmin, 1, &mut self.dmin);
-        let (mut scales, mut mins) = ([[0; ROWS]; 2], [[0; ROWS]; 2]);
         for lane in 0..ROWS {
-            let (low, mid, high) = (low[lane], mid[lane], high[lane]);
-            scales[0][lane] = low & SIX;
-            scales[1][lane] = high & FOUR | low >> 2 & TOP;
-            mins[0][lane] = mid & SIX;
-            mins[1][lane] = high >> 4 & FOUR | mid >> 2 & TOP;
+            let scales = pair_scales(low[lane], mid[lane], high[lane]);
+            for (pair, scales) in self.pairs.iter_mut().zip(scales) {
+                pair.scales[lane] = scales.to_le_bytes();
+            }
         }
         for (i, pair) in self.pairs.iter_mut().enumerate() {
-            for (high, out) in pair.scales.iter_mut().enumerate() {
-                put_bytes(&scales[i / 2], i % 2 * 2 + high, out);
-            }
-            let mut halves: Halves = [0; ROWS];
-            put_halves(&mins[i / 2], i % 2, &mut halves);
-            for (out, half) in pair.mins.iter_mut().zip(halves) {
-                *out = half.to_le_bytes();
-            }
             blocks.put(&mut pair.quads, 16 + 32 * i);
         }
-    }
-
-    /// The weight (0 to 15) of a column of the super-block.
-    pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
-        let (pair, rest) = (col / 64, col % 64);
-        nibble(self.pairs[pair].quads[rest % 32 / 4][lane][rest % 4], rest / 32)
     }
 }
 
@@ -181,10 +212,16 @@ impl Q6KGroup {
     /// A block of each row, without `d`.
     #[inline(always)]
     fn put_all(&mut self, blocks: Blocks<'_, 210>) {
-        for (i, part) in self.parts.as_flattened_mut().iter_mut().enumerate() {
-            blocks.transpose(low_at(i), &mut part.low_even);
-            blocks.transpose(high_at(i), &mut part.high);
-            blocks.transpose(low_at(i) + 32, &mut part.low_odd);
+        for (part, out) in self.parts.as_flattened_mut().iter_mut().enumerate() {
+            let [even, odd, high] = six_bits_at(part).map(|at| blocks.words(at));
+            for (i, quads) in out.quads.iter_mut().enumerate() {
+                for lane in 0..ROWS {
+                    let words = four_in_three(even[i][lane], odd[i][lane], high[i][lane]);
+                    for (quads, word) in quads.iter_mut().zip(words) {
+                        quads[lane] = word.to_le_bytes();
+                    }
+                }
+            }
         }
         let words = blocks.words(192);
         for sub in 0..16 {
@@ -203,34 +240,36 @@ impl Q6KGroup {
 
     /// The weight (0 to 63, to be lowered by 32) of a column of the super-block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
-        // A half has four runs of 32 columns. Low bits: runs 0 and 1 are the low nibbles of ql, 2 and 3 the high
-        // ones. High bits: run `n` is at bits `2n` of qh.
         let (half, rest) = (col / 128, col % 128);
         let (run, in_run) = (rest / 32, rest % 32);
-        let part = &self.parts[half][in_run / 16];
-        let low = if run % 2 == 0 { &part.low_even } else { &part.low_odd };
-        let (i, byte) = (in_run % 16 / 4, in_run % 4);
-        let low = nibble(low[i][lane][byte], run / 2);
-        let high = part.high[i][lane][byte] >> (run * 2) & 3;
-        low | i32::from(high) << 4
+        let quads = &self.parts[half][in_run / 16].quads[in_run % 16 / 4];
+        let [a, b, c] = quads.each_ref().map(|quad| quad[lane][in_run % 4]);
+        i32::from(match run {
+            0 => a & 63,
+            1 => b & 63,
+            2 => c & 63,
+            _ => a >> 6 << 4 | b >> 6 << 2 | c >> 6,
+        })
     }
 }
 
-/// Where the low bits of part `i` of a Q6_K block begin: 16 bytes of runs 0 and 2, and 32 bytes on of runs 1 and 3.
-fn low_at(i: usize) -> usize {
-    i / 2 * 64 + i % 2 * 16
+/// Where the 16 bytes each begin that hold the weights of part `part` of a Q6_K block: the low bits of runs 0 and 2, in
+/// low and high nibbles, those of runs 1 and 3, and the high bits of all runs.
+fn six_bits_at(part: usize) -> [usize; 3] {
+    let (half, part) = (part / 2, part % 2 * 16);
+    [half * 64 + part, half * 64 + 32 + part, 128 + half * 32 + part]
 }
 
-/// Where the 16 bytes of high bits of part `i` begin.
-fn high_at(i: usize) -> usize {
-    128 + i / 2 * 32 + i % 2 * 16
-}
-
-/// Scale and minimum of a sub-block from the 12 bytes that hold eight of each in 6 bits.
-pub(super) fn six_bit_pair(bytes: &[u8], sub: usize) -> (u8, u8) {
-    if sub < 4 {
-        (bytes[sub] & 63, bytes[sub + 4] & 63)
-    } else {
-        (bytes[sub + 4] & 15 | bytes[sub - 4] >> 6 << 4, bytes[sub + 4] >> 4 | bytes[sub] >> 6 << 4)
-    }
+/// Four bytes' weights of four runs as [`Q6KPart`] has them.
+#[inline(always)]
+fn four_in_three(even: u32, odd: u32, high: u32) -> [u32; 3] {
+    const FOUR: u32 = 0x0f0f_0f0f;
+    const TWO: u32 = 0x0303_0303;
+    let run = |low: u32, i: u32| low >> (i / 2 * 4) & FOUR | (high >> (2 * i) & TWO) << 4;
+    let last = run(odd, 3);
+    [
+        run(even, 0) | (last >> 4 & TWO) << 6,
+        run(odd, 1) | (last >> 2 & TWO) << 6,
+        run(even, 2) | (last & TWO) << 6,
+    ]
 }

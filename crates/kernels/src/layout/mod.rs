@@ -28,11 +28,11 @@ pub(crate) use iq::{
     Iq3SGroup, Iq3XxsGroup, Mask, RAISE, codebooks,
 };
 pub(crate) use iq4::{IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power};
-pub(crate) use k_quants::{Q4KGroup, Q4KPair, Q6KGroup, Q6KPart};
+pub(crate) use k_quants::{Q4KGroup, Q4KPair, Q6KGroup, Q6KPart, SubBlocks};
 pub(crate) use k_quants_low::{Q2KGroup, Q3KGroup};
 pub(crate) use q_blocks::{Q40Group, Q80Group};
 pub(crate) use q_blocks_5::{Q41Group, Q50Group, Q51Group};
-pub(crate) use q5_k::Q5KGroup;
+pub(crate) use q5_k::{Q5KGroup, Q5KPair};
 
 /// Rows of a group.
 pub(crate) const ROWS: usize = 16;
@@ -161,19 +161,6 @@ fn fifth_bit(high: &Quads, col: usize, lane: usize) -> i32 {
     i32::from(high[lane][col % 4] >> ((col / 4 + 4) % 8) & 1)
 }
 
-/// Bit `i` of byte `j` becomes bit `j` of byte `i`.
-fn transpose_bits(bytes: [u8; 8]) -> [u8; 8] {
-    let mut bits = u64::from_le_bytes(bytes);
-    // Halves of the square change places, then quarters, then eighths.
-    for (shift, mask) in
-        [(28, 0x0000_0000_F0F0_F0F0), (14, 0x0000_CCCC_0000_CCCC), (7, 0x00AA_00AA_00AA_00AA)]
-    {
-        let changed = (bits ^ bits >> shift) & mask;
-        bits ^= changed ^ changed << shift;
-    }
-    bits.to_le_bytes()
-}
-
 /// f16 bits as f32: exact.
 pub(crate) fn half_to_f32(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()
@@ -181,4 +168,8 @@ pub(crate) fn half_to_f32(bits: u16) -> f32 {
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

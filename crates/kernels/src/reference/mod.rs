@@ -8,7 +8,6 @@ mod iq;
 mod iq4;
 mod k_quants;
 mod k_quants_low;
-mod q5_k;
 mod q_blocks;
 mod q_blocks_5;
 
@@ -32,7 +31,7 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::Q2_K => by_tokens!(k_quants_low::q2_k_tile),
         TensorType::Q3_K => by_tokens!(k_quants_low::q3_k_tile),
         TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
-        TensorType::Q5_K => by_tokens!(q5_k::q5_k_tile),
+        TensorType::Q5_K => by_tokens!(k_quants::q5_k_tile),
         TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
         TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
         TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),

@@ -31,19 +31,29 @@ impl Prefetch {
         Self { on: input.next.is_some(), end, jump: (next as isize).wrapping_sub(end as isize) }
     }
 
+    /// Itself where it is known whether weights come from memory: a kernel that is compiled for either has no branch at
+    /// each request, across which registers would be saved.
+    fn known<const ON: bool>(self) -> Self {
+        Self { on: ON, ..self }
+    }
+
     /// Asks for the `LINES` cache lines that will be read [`PREFETCH_AHEAD`] bytes after those at `at`.
     #[inline(always)]
     fn ahead<const LINES: usize>(self, at: *const u8) {
+        for i in 0..LINES {
+            self.line(at, i);
+        }
+    }
+
+    /// Line `i` of those. Requests that are spread between a kernel's instructions let memory work on while it computes.
+    #[inline(always)]
+    fn line(self, at: *const u8, i: usize) {
         if !self.on {
             return;
         }
         let at = at.wrapping_add(PREFETCH_AHEAD);
         let at = if at >= self.end { at.wrapping_offset(self.jump) } else { at };
-        for i in 0..LINES {
-            // SAFETY: a prefetch touches no memory that the program can see and never faults, whatever the address.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(i * 64).cast());
-            }
-        }
+        // SAFETY: a prefetch touches no memory that the program can see and never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(i * 64).cast()) };
     }
 }

@@ -10,7 +10,7 @@ use std::mem::{MaybeUninit, offset_of};
 use super::dot::Dot;
 use super::{
     Prefetch, TileInput, TileOut, Weights, add_quad, broadcast, broadcast_f32, in_passes, load, load_8,
-    load_16, load_halves, store,
+    load_halves, store,
 };
 use crate::activations::X256;
 use crate::layout::{Paired, Q4KGroup, Q4KPair, Q6KGroup, Q6KPart};
@@ -81,8 +81,8 @@ unsafe fn q4_k_pass<D: Dot, const G: usize>(
         for h in 0..2 {
             let mut minimums = [_mm256_setzero_si256(); G];
             for pair in 0..4 {
-                let mins = load_16(w.add(pair * PAIR + offset_of!(Q4KPair, mins) + h * 16));
-                let mins = _mm256_cvtepu8_epi16(mins);
+                let words = load(w.add(pair * PAIR + offset_of!(Q4KPair, scales) + h * 32));
+                let mins = _mm256_and_si256(words, _mm256_set1_epi16(0xFF));
                 for (g, minimum) in minimums.iter_mut().enumerate() {
                     let x = broadcast(x.add(g * X + offset_of!(X256, sums) + pair * 4));
                     *minimum = D::add_pairs(*minimum, mins, x);
@@ -137,8 +137,13 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
             add_quad::<D, G, X>(quad, x.add(sub * 32 + i * 4), &mut dots);
         }
         for h in 0..2 {
-            let scales = load_8(w.add(pair * PAIR + offset_of!(Q4KPair, scales) + HIGH * 16 + h * 8));
-            let scales = D::scales(_mm256_cvtepu8_epi32(scales));
+            let words = load(w.add(pair * PAIR + offset_of!(Q4KPair, scales) + h * 32));
+            let scales = if HIGH == 1 {
+                _mm256_srli_epi32::<24>(words)
+            } else {
+                _mm256_and_si256(_mm256_srli_epi32::<8>(words), _mm256_set1_epi32(0xFF))
+            };
+            let scales = D::scales(scales);
             for (products, dots) in products.iter_mut().zip(&dots) {
                 products[h] = _mm256_add_epi32(products[h], D::scaled(dots[h], scales));
             }
@@ -149,8 +154,8 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
 /// Twin: `reference::k_quants::q6_k_tile`.
 ///
 /// Per super-block of 16 rows (3,360 bytes) and token, in operations of 8 lanes: 128 products of four columns, 32 scales
-/// and their additions, 6 of floats; for AVX2 30 to make the starts; and 544 for all tokens to unpack, before the passes
-/// where there are two. With AVX2, 256 of about 425 at 8 tokens (60 %) are products. Measured on a Zen 4 core in cache at
+/// and their additions, 6 of floats; for AVX2 30 to make the starts; and 352 for all tokens to unpack, before the passes
+/// where there are two. With AVX2, 256 of about 400 at 8 tokens (64 %) are products. Measured on a Zen 4 core in cache at
 /// 8 tokens: 193 Gop/s with AVX2 (52 % of the limit), 231 with `vpdpbusd` (49 %); bound by the number of instructions.
 ///
 /// # Safety
@@ -294,17 +299,10 @@ unsafe fn q6_k_unpack(w: *const u8, kept: *mut [__m256i; 2]) {
 /// `w` is a `Q6KGroup`; AVX2.
 #[inline(always)]
 unsafe fn q6_k_quad<const RUN: usize>(w: *const u8, half: usize, i: usize) -> [__m256i; 2] {
-    // SAFETY: inside the group's low and high bits.
+    // SAFETY: inside the part's quads.
     unsafe {
-        let part = q6_k_part(w, half, i / 4);
-        let low =
-            if RUN.is_multiple_of(2) { offset_of!(Q6KPart, low_even) } else { offset_of!(Q6KPart, low_odd) };
-        let low = part.add(low + i % 4 * 64);
-        let high = part.add(offset_of!(Q6KPart, high) + i % 4 * 64);
-        [
-            q6_k_weights::<RUN>(load(low), load(high)),
-            q6_k_weights::<RUN>(load(low.add(32)), load(high.add(32))),
-        ]
+        let quads = q6_k_part(w, half, i / 4).add(offset_of!(Q6KPart, quads) + i % 4 * 192);
+        [q6_k_weights::<RUN>(quads), q6_k_weights::<RUN>(quads.add(32))]
     }
 }
 
@@ -318,22 +316,23 @@ unsafe fn q6_k_part(w: *const u8, half: usize, part: usize) -> *const u8 {
     unsafe { w.add((half * 2 + part) * size_of::<Q6KPart>()) }
 }
 
-/// Weights of run `RUN` from their low and high bits.
+/// Weights of run `RUN`: in the lower six bits of a register, or the upper two of three.
 ///
 /// # Safety
-/// AVX2.
+/// `quads` are half of three registers; AVX2.
 #[inline(always)]
-unsafe fn q6_k_weights<const RUN: usize>(low: __m256i, high: __m256i) -> __m256i {
+unsafe fn q6_k_weights<const RUN: usize>(quads: *const u8) -> __m256i {
     // SAFETY: this function's contract.
     unsafe {
-        let low = if RUN >= 2 { _mm256_srli_epi16::<4>(low) } else { low };
-        let high = match RUN {
-            0 => _mm256_slli_epi16::<4>(high),
-            1 => _mm256_slli_epi16::<2>(high),
-            2 => high,
-            _ => _mm256_srli_epi16::<2>(high),
-        };
-        let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0F));
-        _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)))
+        if RUN < 3 {
+            return _mm256_and_si256(load(quads.add(RUN * 64)), _mm256_set1_epi8(0x3F));
+        }
+        let top = _mm256_srli_epi16::<2>(load(quads));
+        let mid = _mm256_srli_epi16::<4>(load(quads.add(64)));
+        let low = _mm256_srli_epi16::<6>(load(quads.add(128)));
+        let top = _mm256_and_si256(top, _mm256_set1_epi8(0x30));
+        let mid = _mm256_and_si256(mid, _mm256_set1_epi8(0x0C));
+        let low = _mm256_and_si256(low, _mm256_set1_epi8(0x03));
+        _mm256_or_si256(_mm256_or_si256(top, mid), low)
     }
 }
