@@ -265,18 +265,18 @@ pub(crate) unsafe fn q3_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
         let starts = unsafe { q3_k_starts::<N>(x) };
         // Twice the products.
         let mut products = [_mm512_setzero_si512(); N];
-        for (half, starts) in starts.iter().enumerate() {
+        for half in 0..2 {
             let (w, x) = (w.wrapping_add(half * HALF), x.wrapping_add(half * 128));
             // SAFETY: this super-block's weights and activations.
             unsafe {
                 prefetch.ahead::<4>(w);
-                q3_k_pair::<N, 0>(w, x, starts, &mut products);
+                q3_k_pair::<N, 0>(w, x, half, &starts, &mut products);
                 prefetch.ahead::<4>(w.wrapping_add(4 * 64));
-                q3_k_pair::<N, 1>(w, x, starts, &mut products);
+                q3_k_pair::<N, 1>(w, x, half, &starts, &mut products);
                 prefetch.ahead::<3>(w.wrapping_add(8 * 64));
-                q3_k_pair::<N, 2>(w, x, starts, &mut products);
+                q3_k_pair::<N, 2>(w, x, half, &starts, &mut products);
                 prefetch.ahead::<3>(w.wrapping_add(11 * 64));
-                q3_k_pair::<N, 3>(w, x, starts, &mut products);
+                q3_k_pair::<N, 3>(w, x, half, &starts, &mut products);
             }
         }
         // The scales of the next pair of blocks.
@@ -302,7 +302,8 @@ pub(crate) unsafe fn q3_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 unsafe fn q3_k_pair<const N: usize, const PAIR: usize>(
     w: *const u8,
     x: *const u8,
-    starts: &[[i32; 8]; N],
+    half: usize,
+    starts: &[[i32; 16]; N],
     products: &mut [__m512i; N],
 ) {
     // SAFETY: this function's contract.
@@ -310,8 +311,8 @@ unsafe fn q3_k_pair<const N: usize, const PAIR: usize>(
         let sub = FIRST_OF_PAIR[PAIR];
         let mut dots = [[_mm512_setzero_si512(); N]; 2];
         for (t, starts) in starts.iter().enumerate() {
-            dots[0][t] = _mm512_set1_epi32(starts[sub]);
-            dots[1][t] = _mm512_set1_epi32(starts[sub + 4]);
+            dots[0][t] = _mm512_set1_epi32(starts[half * 8 + sub]);
+            dots[1][t] = _mm512_set1_epi32(starts[half * 8 + sub + 4]);
         }
         for i in 0..4 {
             let raw = q3_k_raw::<PAIR>(w.add(i * 64));
@@ -346,17 +347,17 @@ unsafe fn q3_k_raw<const PAIR: usize>(w: *const u8) -> __m512i {
     }
 }
 
-/// Where sums of weights raised by 4 start, for each half, token and sub-block: the sums times -4, times -8 in the
+/// Where sums of weights raised by 4 start, for each token and sub-block: the sums times -4, times -8 in the
 /// fourth pair, whose weights are doubled, and 16 times that where high nibbles are multiplied in place.
 ///
 /// # Safety
 /// `x` are `N` blocks; the instructions are there.
 #[inline(always)]
-unsafe fn q3_k_starts<const N: usize>(x: *const u8) -> [[[i32; 8]; N]; 2] {
+unsafe fn q3_k_starts<const N: usize>(x: *const u8) -> [[i32; 16]; N] {
     // SAFETY: this function's contract.
     unsafe {
-        let mut starts = [[[0; 8]; N]; 2];
-        for t in 0..N {
+        let mut starts = [[0; 16]; N];
+        for (t, starts) in starts.iter_mut().enumerate() {
             let sums = load(x.add(t * X + offset_of!(X256, times_neg32)));
             let sums = if N <= N_IN_PLACE {
                 let shifts = _mm512_setr_epi32(5, 5, 5, 4, 1, 1, 1, 0, 5, 5, 5, 4, 1, 1, 1, 0);
@@ -364,10 +365,7 @@ unsafe fn q3_k_starts<const N: usize>(x: *const u8) -> [[[i32; 8]; N]; 2] {
             } else {
                 _mm512_srav_epi32(sums, _mm512_setr_epi32(3, 3, 3, 2, 3, 3, 3, 2, 3, 3, 3, 2, 3, 3, 3, 2))
             };
-            let halves = [_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums)];
-            for (starts, half) in starts.iter_mut().zip(halves) {
-                _mm256_storeu_si256(starts[t].as_mut_ptr().cast(), half);
-            }
+            _mm512_storeu_si512(starts.as_mut_ptr().cast(), sums);
         }
         starts
     }
