@@ -28,6 +28,11 @@ type NegativeSums = [i32; 8];
 
 /// Twin: `reference::k_quants_low::q2_k_tile`.
 ///
+/// Per super-block of 16 rows (1,344 bytes) and token, in operations of 8 lanes: 128 products of four columns (two
+/// operations each with AVX2), 32 scales and their additions, 16 products of minimums. Measured on a Zen 4 core in cache
+/// at 8 tokens: 216 Gop/s with AVX2 (58 % of the limit), 227 with `vpdpbusd` (48 %); bound by the number of
+/// instructions.
+///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.
 #[inline(always)]
@@ -172,6 +177,11 @@ unsafe fn q2_k_weights<const RUN: usize>(raw: __m256i) -> __m256i {
 }
 
 /// Twin: `reference::k_quants_low::q3_k_tile`.
+///
+/// Per super-block of 16 rows (1,824 bytes) and token, in operations of 8 lanes: 128 products of four columns (two
+/// operations each with AVX2), 32 scales and their additions, 16 products of offsets. Measured on a Zen 4 core in cache
+/// at 8 tokens: 215 Gop/s with AVX2 (58 % of the limit), 208 with `vpdpbusd` (44 %); bound by the number of
+/// instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.
