@@ -29,7 +29,7 @@ pub(crate) use iq::{
 };
 pub(crate) use iq4::{IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power};
 pub(crate) use k_quants::{Q4KGroup, Q4KPair, Q6KGroup, Q6KPart, SubBlocks};
-pub(crate) use k_quants_low::{Q2KGroup, Q3KGroup};
+pub(crate) use k_quants_low::{FIRST_OF_PAIR, Q2KGroup, Q2KPart, Q3KGroup, Q3KHalf};
 pub(crate) use q_blocks::{Q40Group, Q80Group};
 pub(crate) use q_blocks_5::{Q41Group, Q50Group, Q51Group};
 pub(crate) use q5_k::{Q5KGroup, Q5KPair};

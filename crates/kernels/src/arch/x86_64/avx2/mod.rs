@@ -23,6 +23,7 @@ use super::Prefetch;
 use crate::layout::{Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup, Iq3SGroup, Iq3XxsGroup};
 use dot::{Dot, Maddubs};
 use k_quants::{q4_k, q6_k};
+use k_quants_low::{q2_k, q3_k};
 use q_blocks::{q4_0, q8_0_split};
 
 use crate::tile::{TileFn, TileInput, TileOut, WideKernel, by_tokens};
@@ -38,8 +39,8 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::Q4_1 => by_tokens!(q_blocks_5::q4_1_tile),
         TensorType::Q5_0 => by_tokens!(q_blocks_5::q5_0_tile),
         TensorType::Q5_1 => by_tokens!(q_blocks_5::q5_1_tile),
-        TensorType::Q2_K => by_tokens!(k_quants_low::q2_k_tile),
-        TensorType::Q3_K => by_tokens!(k_quants_low::q3_k_tile),
+        TensorType::Q2_K => by_tokens!(q2_k_tile),
+        TensorType::Q3_K => by_tokens!(q3_k_tile),
         TensorType::Q4_K => by_tokens!(q4_k_tile),
         TensorType::Q5_K => by_tokens!(q5_k::q5_k_tile),
         TensorType::Q6_K => by_tokens!(q6_k_tile),
@@ -87,6 +88,8 @@ tiles!(
     "avx2,fma,f16c",
     q8_0_tile: q8_0_split[],
     q4_0_tile: q4_0[Maddubs],
+    q2_k_tile: q2_k[Maddubs],
+    q3_k_tile: q3_k[Maddubs],
     q4_k_tile: q4_k[Maddubs],
     q6_k_tile: q6_k[Maddubs],
 );

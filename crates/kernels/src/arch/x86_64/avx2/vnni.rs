@@ -16,6 +16,7 @@ macro_rules! encoding {
         mod $name {
             use super::super::dot::$dot;
             use super::super::k_quants::{q4_k, q6_k};
+            use super::super::k_quants_low::{q2_k, q3_k};
             use super::super::q_blocks::{q4_0, q8_0};
             use super::super::tiles;
             use super::{TensorType, TileFn, TileInput, TileOut, by_tokens};
@@ -25,6 +26,8 @@ macro_rules! encoding {
                 match ty {
                     TensorType::Q8_0 => Some(by_tokens!(q8_0_tile)),
                     TensorType::Q4_0 => Some(by_tokens!(q4_0_tile)),
+                    TensorType::Q2_K => Some(by_tokens!(q2_k_tile)),
+                    TensorType::Q3_K => Some(by_tokens!(q3_k_tile)),
                     TensorType::Q4_K => Some(by_tokens!(q4_k_tile)),
                     TensorType::Q6_K => Some(by_tokens!(q6_k_tile)),
                     _ => None,
@@ -35,6 +38,8 @@ macro_rules! encoding {
                 $features,
                 q8_0_tile: q8_0[$dot],
                 q4_0_tile: q4_0[$dot],
+                q2_k_tile: q2_k[$dot],
+                q3_k_tile: q3_k[$dot],
                 q4_k_tile: q4_k[$dot],
                 q6_k_tile: q6_k[$dot],
             );
