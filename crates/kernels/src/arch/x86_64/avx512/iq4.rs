@@ -126,9 +126,10 @@ unsafe fn iq4_nl<L: Lookup, const N: usize>(input: TileInput<'_>, out: &mut Tile
         for block in 0..input.n_cols / 32 {
             let w = input.w.as_ptr().add(Iq4NlGroup::block_at(block));
             let scales = input.w.as_ptr().add(Iq4NlGroup::scales_at(block));
-            prefetch.ahead::<1>(scales);
+            // 4 or 5 lines a block.
+            prefetch.ahead::<5>(w);
             let starts = starts(x, offset_of!(X32, times_neg128));
-            let dots = dots::<L, N, X>(w, x, table, starts, prefetch);
+            let dots = dots::<L, N, X>(w, x, table, starts);
             add_scaled(load_halves(scales), dots, x, &mut sums);
             x = x.wrapping_add(N * X);
         }
@@ -151,9 +152,10 @@ unsafe fn mxfp4<L: Lookup, const N: usize>(input: TileInput<'_>, out: &mut TileO
         for block in 0..input.n_cols / 32 {
             let w = input.w.as_ptr().add(Mxfp4Group::block_at(block));
             let exponents = input.w.as_ptr().add(Mxfp4Group::exponents_at(block));
-            prefetch.ahead::<1>(exponents);
+            // 17 lines in four blocks.
+            prefetch.ahead::<5>(w);
             let starts = starts(x, offset_of!(X32, times_neg128));
-            let dots = dots::<L, N, X>(w, x, table, starts, prefetch);
+            let dots = dots::<L, N, X>(w, x, table, starts);
             let d = half_powers(_mm512_cvtepu8_epi32(exponents.cast::<__m128i>().read_unaligned()));
             add_scaled(d, dots, x, &mut sums);
             x = x.wrapping_add(N * X);
@@ -179,16 +181,15 @@ unsafe fn iq4_xs<L: Lookup, const N: usize>(input: TileInput<'_>, out: &mut Tile
         for block in 0..input.n_cols / 256 {
             let w = input.w.as_ptr().add(Iq4XsGroup::block_at(block));
             let d = input.w.as_ptr().add(Iq4XsGroup::scales_at(block));
-            prefetch.ahead::<1>(d);
             let mut products = zeros;
             // What 128 adds to the weights: scales times sums of activations.
             let mut raises = zeros;
             for pair in 0..4 {
                 let half = w.add(pair / 2 * size_of::<Iq4XsHalf>());
                 let scales = half.add(offset_of!(Iq4XsHalf, scales) + pair % 2 * 32);
-                if pair % 2 == 0 {
-                    prefetch.ahead::<1>(scales);
-                }
+                // 34 or 35 lines in 4 times 9.
+                let ahead = w.add(pair * 544);
+                prefetch.ahead::<5>(ahead);
                 let scales = _mm512_cvtepi8_epi16(scales.cast::<__m256i>().read_unaligned());
                 for (t, raise) in raises.iter_mut().enumerate() {
                     let x = broadcast(x.add(t * X + offset_of!(X256, sums) + pair * 4));
@@ -198,10 +199,11 @@ unsafe fn iq4_xs<L: Lookup, const N: usize>(input: TileInput<'_>, out: &mut Tile
                 let second_scales = _mm512_srai_epi32::<16>(scales);
                 let w = half.add(offset_of!(Iq4XsHalf, nibbles) + pair % 2 * 2 * size_of::<Nibbles>());
                 let x = x.add(pair * 64);
-                let first = dots::<L, N, X>(w, x, table, zeros, prefetch);
+                let first = dots::<L, N, X>(w, x, table, zeros);
                 add_products(first, first_scales, &mut products);
+                prefetch.ahead::<4>(ahead.wrapping_add(5 * 64));
                 let w = w.add(size_of::<Nibbles>());
-                let second = dots::<L, N, X>(w, x.add(32), table, zeros, prefetch);
+                let second = dots::<L, N, X>(w, x.add(32), table, zeros);
                 add_products(second, second_scales, &mut products);
             }
             let d = load_halves(d);
@@ -245,15 +247,12 @@ unsafe fn dots<L: Lookup, const N: usize, const X: usize>(
     x: *const u8,
     table: __m512i,
     starts: [__m512i; N],
-    prefetch: Prefetch,
 ) -> [__m512i; N] {
     // SAFETY: this function's contract: four registers of weights, 32 columns of each token.
     unsafe {
         let mut sums = Sums::new(starts);
         for i in 0..4 {
-            let at = w.add(i * 64);
-            prefetch.ahead::<1>(at);
-            let raw = load(at);
+            let raw = load(w.add(i * 64));
             sums.add::<0, X>(L::low(table, raw), L::high(table, raw), x.add(i * 4));
         }
         sums.total::<0>()

@@ -82,11 +82,12 @@ pub(crate) unsafe fn q4_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
         let scales = input.w.as_ptr().wrapping_add(Q40Group::scales_at(block));
-        prefetch.ahead::<1>(scales);
+        // 4 or 5 lines a block.
+        prefetch.ahead::<5>(w);
         // SAFETY: this block's weights, activations and scales.
         unsafe {
             let starts = starts(x, offset_of!(X32, times_neg8));
-            let dots = nibble_dots::<N>(w, x, starts, prefetch);
+            let dots = nibble_dots::<N>(w, x, starts);
             add_scaled(load_halves(scales), dots, x, &mut sums);
         }
         x = x.wrapping_add(N * X);

@@ -24,12 +24,13 @@ pub(crate) unsafe fn q5_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q50Group::block_at(block));
         let scales = input.w.as_ptr().wrapping_add(Q50Group::scales_at(block));
-        prefetch.ahead::<1>(scales);
+        // 5 or 6 lines a block.
+        prefetch.ahead::<6>(w);
         // SAFETY: this block's weights, activations and scales.
         unsafe {
             // Weights are raised by 16.
             let starts = starts::<N>(x, offset_of!(X32, times_neg8)).map(|x| _mm512_slli_epi32::<1>(x));
-            let dots = five_bit_dots(w, x, starts, prefetch);
+            let dots = five_bit_dots(w, x, starts);
             add_scaled(load_halves(scales), dots, x, &mut sums);
         }
         x = x.wrapping_add(N * X);
@@ -51,10 +52,10 @@ pub(crate) unsafe fn q5_1_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for _ in 0..input.n_cols / 32 {
+        prefetch.ahead::<6>(w);
         // SAFETY: this block's weights and activations; its scales and minimums.
         unsafe {
-            let dots = five_bit_dots(w, x, [_mm512_setzero_si512(); N], prefetch);
-            prefetch.ahead::<1>(w.add(offset_of!(Q51Group, d)));
+            let dots = five_bit_dots(w, x, [_mm512_setzero_si512(); N]);
             let d = load_halves(w.add(offset_of!(Q51Group, d)));
             let m = load_halves(w.add(offset_of!(Q51Group, m)));
             add_with_minimum(d, m, dots, x, &mut sums);
@@ -79,10 +80,10 @@ pub(crate) unsafe fn q4_1_tile<const N: usize>(input: TileInput<'_>, out: &mut T
     let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for _ in 0..input.n_cols / 32 {
+        prefetch.ahead::<5>(w);
         // SAFETY: this block's weights and activations; its scales and minimums.
         unsafe {
-            let dots = nibble_dots(w, x, [_mm512_setzero_si512(); N], prefetch);
-            prefetch.ahead::<1>(w.add(offset_of!(Q41Group, d)));
+            let dots = nibble_dots(w, x, [_mm512_setzero_si512(); N]);
             let d = load_halves(w.add(offset_of!(Q41Group, d)));
             let m = load_halves(w.add(offset_of!(Q41Group, m)));
             add_with_minimum(d, m, dots, x, &mut sums);
