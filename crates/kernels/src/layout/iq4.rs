@@ -24,14 +24,21 @@ pub(crate) struct Nibbles {
 /// 16 rows of an IQ4_NL block, without `d`.
 pub(crate) type Iq4NlGroup = Nibbles;
 
-/// 16 rows of an IQ4_XS super-block, without `d` (see [`Paired`]).
+/// 16 rows of an IQ4_XS super-block, without `d` (see [`Paired`]), in the order in which it is read.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Iq4XsGroup {
-    /// `[sub-block of 32 columns]`
-    pub nibbles: [Nibbles; 8],
+    pub halves: [Iq4XsHalf; 2],
+}
+
+/// Four sub-blocks of 32 columns.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Iq4XsHalf {
     /// `[pair of sub-blocks][row][sub-block of the pair]`: from -32 to 31.
-    pub scales: [[[i8; 2]; ROWS]; 4],
+    pub scales: [[[i8; 2]; ROWS]; 2],
+    /// `[sub-block]`
+    pub nibbles: [Nibbles; 4],
 }
 
 /// Four MXFP4 blocks of 16 rows. The last of a row may have fewer: then the group ends with the last block.
@@ -84,10 +91,10 @@ pub(super) const IQ4_XS: Format = Format {
                 // Four low bits in a nibble, two high bits in `high`.
                 let low = nibble(block[4 + sub / 2], sub % 2) as u8;
                 let scale = low | ((high >> (2 * sub) & 3) << 4) as u8;
-                packed.scales[sub / 2][lane][sub % 2] = scale as i8 - 32;
+                packed.halves[sub / 4].scales[sub / 2 % 2][lane][sub % 2] = scale as i8 - 32;
             }
-            for (nibbles, bytes) in packed.nibbles.iter_mut().zip(block[8..].chunks_exact(16)) {
-                put_quads(&mut nibbles.quads, lane, bytes);
+            for (sub, bytes) in block[8..].chunks_exact(16).enumerate() {
+                put_quads(&mut packed.halves[sub / 4].nibbles[sub % 4].quads, lane, bytes);
             }
             Iq4XsGroup::scales_mut(group, b)[lane] = u16_at(block, 0);
         });
@@ -99,7 +106,7 @@ pub(super) const IQ4_XS: Format = Format {
             for (sub, out) in out.chunks_exact_mut(32).enumerate() {
                 let scale = d * block.scale(sub, lane) as f32;
                 for (k, out) in out.iter_mut().enumerate() {
-                    *out = scale * block.nibbles[sub].weight(&IQ4_VALUES, k, lane) as f32;
+                    *out = scale * block.nibbles(sub).weight(&IQ4_VALUES, k, lane) as f32;
                 }
             }
         }
@@ -139,7 +146,12 @@ impl Nibbles {
 impl Iq4XsGroup {
     /// The scale of a sub-block.
     pub(crate) fn scale(&self, sub: usize, lane: usize) -> i32 {
-        i32::from(self.scales[sub / 2][lane][sub % 2])
+        i32::from(self.halves[sub / 4].scales[sub / 2 % 2][lane][sub % 2])
+    }
+
+    /// The weights of a sub-block.
+    pub(crate) fn nibbles(&self, sub: usize) -> &Nibbles {
+        &self.halves[sub / 4].nibbles[sub % 4]
     }
 }
 

@@ -27,7 +27,9 @@ pub(crate) use iq::{
     Grid, IQ2_LEVELS, IQ3_S_LEVELS, IQ3_XXS_LEVELS, Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup,
     Iq3SGroup, Iq3XxsGroup, Mask, RAISE, codebooks,
 };
-pub(crate) use iq4::{IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power};
+pub(crate) use iq4::{
+    IQ4_VALUES, Iq4NlGroup, Iq4XsGroup, Iq4XsHalf, MXFP4_VALUES, Mxfp4Group, Nibbles, half_power,
+};
 pub(crate) use k_quants::{Q4KGroup, Q4KPair, Q6KGroup, Q6KPart, SubBlocks};
 pub(crate) use k_quants_low::{FIRST_OF_PAIR, Q2KGroup, Q2KPart, Q3KGroup, Q3KHalf};
 pub(crate) use q_blocks::{Q40Group, Q80Group};

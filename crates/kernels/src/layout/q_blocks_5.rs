@@ -3,27 +3,29 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
-use super::{Format, Paired, Quads, ROWS, fifth_bit, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
+use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at};
 use crate::ActKinds;
 
-/// 16 rows of a Q5_0 block, without `d`.
+/// 32 columns of 16 rows in 5 bits, in the order in which they are read. Weights 0 to 15 need one operation to unpack, a
+/// mask; 16 to 31 three, and come out times 8: a shift of the pair, a mask, and one that joins it to the upper three bits.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub(crate) struct Q50Group {
-    /// `[columns / 4]`: low nibbles are columns 0 to 15, high nibbles 16 to 31.
+pub(crate) struct FiveBits {
+    /// Bits `2 * i` and `2 * i + 1` of byte `j` are the lower two bits of column `16 + 4 * i + j`.
+    pub pairs: Quads,
+    /// `[columns / 4]`: the lower five bits are columns 0 to 15, the upper three are the upper three bits of columns 16
+    /// to 31.
     pub quads: [Quads; 4],
-    /// The fifth bits, see [`fifth_bit`].
-    pub high: Quads,
 }
+
+/// 16 rows of a Q5_0 block, without `d`.
+pub(crate) type Q50Group = FiveBits;
 
 /// 16 rows of a Q5_1 block.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(crate) struct Q51Group {
-    /// `[columns / 4]`: low nibbles are columns 0 to 15, high nibbles 16 to 31.
-    pub quads: [Quads; 4],
-    /// The fifth bits, see [`fifth_bit`].
-    pub high: Quads,
+    pub weights: FiveBits,
     /// f16 bits.
     pub d: [u16; ROWS],
     /// f16 bits.
@@ -55,9 +57,7 @@ pub(super) const Q5_0: Format = Format {
     group_bytes: |n_cols| Q50Group::n_bytes(n_cols / 32),
     pack: |rows, row_bytes, group| {
         pack_blocks::<22>(rows, row_bytes, |b, lane, block| {
-            let packed = Q50Group::block_mut(group, b);
-            packed.high[lane] = fifth_bits([block[2], block[3], block[4], block[5]]);
-            put_quads(&mut packed.quads, lane, &block[6..]);
+            Q50Group::block_mut(group, b).put(lane, &block[2..]);
             Q50Group::scales_mut(group, b)[lane] = u16_at(block, 0);
         });
     },
@@ -82,8 +82,7 @@ pub(super) const Q5_1: Format = Format {
             let packed = &mut group[b];
             packed.d[lane] = u16_at(block, 0);
             packed.m[lane] = u16_at(block, 2);
-            packed.high[lane] = fifth_bits([block[4], block[5], block[6], block[7]]);
-            put_quads(&mut packed.quads, lane, &block[8..]);
+            packed.weights.put(lane, &block[4..]);
         });
     },
     unpack: |group, lane, out| {
@@ -91,7 +90,7 @@ pub(super) const Q5_1: Format = Format {
         for (block, out) in group.iter().zip(out.chunks_exact_mut(32)) {
             let (d, m) = (half_to_f32(block.d[lane]), half_to_f32(block.m[lane]));
             for (k, out) in out.iter_mut().enumerate() {
-                *out = block.weight(k, lane) as f32 * d + m;
+                *out = block.weights.weight(k, lane) as f32 * d + m;
             }
         }
     },
@@ -121,39 +120,43 @@ pub(super) const Q4_1: Format = Format {
     },
 };
 
-impl Q50Group {
-    /// The weight (0 to 31, to be lowered by 16) of a column of the block.
+impl FiveBits {
+    /// The weight (0 to 31) of a column of the block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
-        four_bits(&self.quads, col, lane) | fifth_bit(&self.high, col, lane) << 4
+        let (i, byte) = (col % 16 / 4, col % 4);
+        let packed = self.quads[i][lane][byte];
+        i32::from(if col < 16 {
+            packed & 0x1F
+        } else {
+            packed >> 5 << 2 | self.pairs[lane][byte] >> (2 * i) & 3
+        })
+    }
+
+    /// Puts a row's columns into a block of zeros: `bytes` are the file's, a word of fifth bits, one column after the
+    /// other, and 16 bytes of nibbles, whose low ones are columns 0 to 15.
+    fn put(&mut self, lane: usize, bytes: &[u8]) {
+        let (fifth_bits, nibbles) = bytes.split_first_chunk().expect("a word of fifth bits");
+        let fifth_bits = u32::from_le_bytes(*fifth_bits);
+        let mut pairs = 0;
+        for (i, (quad, nibbles)) in self.quads.iter_mut().zip(nibbles.as_chunks().0).enumerate() {
+            let nibbles = u32::from_le_bytes(*nibbles);
+            let first = nibbles & 0x0F0F_0F0F | fifth_of_bytes(fifth_bits >> (4 * i));
+            let second = nibbles >> 4 & 0x0F0F_0F0F | fifth_of_bytes(fifth_bits >> (16 + 4 * i));
+            quad[lane] = (first | (second & 0x1C1C_1C1C) << 3).to_le_bytes();
+            pairs |= (second & 0x0303_0303) << (2 * i);
+        }
+        self.pairs[lane] = pairs.to_le_bytes();
     }
 }
 
-impl Q51Group {
-    /// The weight (0 to 31) of a column of the block.
-    pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
-        four_bits(&self.quads, col, lane) | fifth_bit(&self.high, col, lane) << 4
-    }
+/// The four lowest bits, each as bit 4 of a byte.
+fn fifth_of_bytes(bits: u32) -> u32 {
+    (((bits & 15) * 0x0020_4081) & 0x0101_0101) << 4
 }
 
 impl Q41Group {
     /// The weight (0 to 15) of a column of the block.
     pub(crate) fn weight(&self, col: usize, lane: usize) -> i32 {
-        four_bits(&self.quads, col, lane)
+        nibble(self.quads[col % 16 / 4][lane][col % 4], col / 16)
     }
-}
-
-fn four_bits(quads: &[Quads; 4], col: usize, lane: usize) -> i32 {
-    nibble(quads[col % 16 / 4][lane][col % 4], col / 16)
-}
-
-/// The file's bits of 32 columns, one after the other, in the order that [`fifth_bit`] describes.
-fn fifth_bits(bits: [u8; 4]) -> [u8; 4] {
-    let bits = u32::from_le_bytes(bits);
-    std::array::from_fn(|col| {
-        // Every fourth bit, moved together.
-        let bits = bits >> col & 0x1111_1111;
-        let bits = (bits | bits >> 3) & 0x0303_0303;
-        let bits = (bits | bits >> 6) & 0x000F_000F;
-        ((bits | bits >> 12) as u8).rotate_left(4)
-    })
 }

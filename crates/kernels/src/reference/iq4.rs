@@ -39,7 +39,7 @@ pub(crate) fn iq4_xs_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOu
             let (block, scales) = Iq4XsGroup::read(input.w, b);
             let subs = x[token].q.as_chunks::<32>().0.iter().enumerate();
             let products: i32 = subs
-                .map(|(sub, q)| block.scale(sub, lane) * block_sum(&block.nibbles[sub], &IQ4_VALUES, lane, q))
+                .map(|(sub, q)| block.scale(sub, lane) * block_sum(block.nibbles(sub), &IQ4_VALUES, lane, q))
                 .sum();
             (half_to_f32(scales[lane]) * x[token].d).mul_add(products as f32, acc)
         })

@@ -23,7 +23,7 @@ pub(crate) fn q5_1_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut)
     let x: &[[X32; N]] = bytemuck::cast_slice(input.x);
     for_each_output(N, out, |lane, token| {
         w.iter().zip(x).fold(0.0, |acc, (w, x)| {
-            with_minimum(|k| w.weight(k, lane), w.d[lane], w.m[lane], &x[token], acc)
+            with_minimum(|k| w.weights.weight(k, lane), w.d[lane], w.m[lane], &x[token], acc)
         })
     });
 }

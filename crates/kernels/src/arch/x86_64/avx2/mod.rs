@@ -22,9 +22,11 @@ use iq::Grids;
 use super::Prefetch;
 use crate::layout::{Iq1MGroup, Iq1SGroup, Iq2SGroup, Iq2XsGroup, Iq2XxsGroup, Iq3SGroup, Iq3XxsGroup};
 use dot::{Dot, Maddubs};
+use iq4::mxfp4;
 use k_quants::{q4_k, q6_k};
 use k_quants_low::{q2_k, q3_k};
 use q_blocks::{q4_0, q8_0_split};
+use q_blocks_5::{q4_1, q5_0, q5_1};
 
 use crate::tile::{TileFn, TileInput, TileOut, WideKernel, by_tokens};
 
@@ -36,17 +38,17 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::BF16 => by_tokens!(bf16::bf16_tile),
         TensorType::Q8_0 => by_tokens!(q8_0_tile),
         TensorType::Q4_0 => by_tokens!(q4_0_tile),
-        TensorType::Q4_1 => by_tokens!(q_blocks_5::q4_1_tile),
-        TensorType::Q5_0 => by_tokens!(q_blocks_5::q5_0_tile),
-        TensorType::Q5_1 => by_tokens!(q_blocks_5::q5_1_tile),
         TensorType::Q2_K => by_tokens!(q2_k_tile),
         TensorType::Q3_K => by_tokens!(q3_k_tile),
+        TensorType::Q4_1 => by_tokens!(q4_1_tile),
+        TensorType::Q5_0 => by_tokens!(q5_0_tile),
+        TensorType::Q5_1 => by_tokens!(q5_1_tile),
         TensorType::Q4_K => by_tokens!(q4_k_tile),
         TensorType::Q5_K => by_tokens!(q5_k::q5_k_tile),
         TensorType::Q6_K => by_tokens!(q6_k_tile),
         TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
         TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
-        TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
+        TensorType::MXFP4 => by_tokens!(mxfp4_tile),
         TensorType::IQ3_XXS => by_tokens!(Grids::<Iq3XxsGroup>::tile),
         TensorType::IQ3_S => by_tokens!(Grids::<Iq3SGroup>::tile),
         TensorType::IQ2_XXS => by_tokens!(Grids::<Iq2XxsGroup>::tile),
@@ -90,8 +92,12 @@ tiles!(
     q4_0_tile: q4_0[Maddubs],
     q2_k_tile: q2_k[Maddubs],
     q3_k_tile: q3_k[Maddubs],
+    q4_1_tile: q4_1[Maddubs],
+    q5_0_tile: q5_0[Maddubs],
+    q5_1_tile: q5_1[Maddubs],
     q4_k_tile: q4_k[Maddubs],
     q6_k_tile: q6_k[Maddubs],
+    mxfp4_tile: mxfp4[Maddubs],
 );
 
 /// Does a pass for the first `G` of `N` tokens and one for the others, each at most four, where `N` is more than that.

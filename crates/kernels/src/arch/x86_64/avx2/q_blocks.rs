@@ -82,7 +82,7 @@ pub(super) unsafe fn q8_0<D: Dot, const N: usize>(input: TileInput<'_>, out: &mu
 /// # Safety
 /// `quads` are the block's weights and `d` its 16 scales, `x` is the first of `G` blocks; the instruction set of `D`.
 #[inline(always)]
-unsafe fn block_pass<D: Dot, const G: usize>(
+pub(super) unsafe fn block_pass<D: Dot, const G: usize>(
     quads: *const u8,
     d: *const u8,
     x: *const u8,

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: a register holds 16 rows.
 
+mod blocks_32;
 mod floats;
 mod iq;
 mod iq4;
@@ -39,9 +40,7 @@ pub(crate) fn kernels(ty: TensorType) -> [TileFn; 8] {
         TensorType::Q4_K => by_tokens!(k_quants::q4_k_tile),
         TensorType::Q5_K => by_tokens!(k_quants::q5_k_tile),
         TensorType::Q6_K => by_tokens!(k_quants::q6_k_tile),
-        TensorType::IQ4_NL => by_tokens!(iq4::iq4_nl_tile),
-        TensorType::IQ4_XS => by_tokens!(iq4::iq4_xs_tile),
-        TensorType::MXFP4 => by_tokens!(iq4::mxfp4_tile),
+        TensorType::IQ4_NL | TensorType::IQ4_XS | TensorType::MXFP4 => iq4::kernels(ty),
         _ if is_x86_feature_detected!("avx512vbmi") => match ty {
             TensorType::IQ3_XXS => by_tokens!(Grids::<Iq3XxsGroup>::tile),
             TensorType::IQ3_S => by_tokens!(Grids::<Iq3SGroup>::tile),

@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
+use super::blocks_32::{add_scaled, nibble_dots, starts};
 use super::{N_TWO_CHAINS, Prefetch, TileInput, TileOut, broadcast, broadcast_f32, load, load_halves, store};
 use crate::activations::X32;
 use crate::layout::{Paired, Q40Group, Q80Group};
@@ -92,53 +93,28 @@ unsafe fn q8_0<const G: usize, const N: usize>(input: TileInput<'_>, out: &mut T
 /// to 55 with one; two cores, which memory bounds either way, 35 and 37 ms.
 pub(super) const Q8_0_WIDE: &[WideKernel] = &[WideKernel { n_groups: 4, run: q8_0::<4, 1> }];
 
-/// Twin: `reference::q_blocks::q4_0_tile`.
+/// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats, for few
+/// tokens 2 to join two chains; and 8 for all tokens to unpack, 12 for many.
 ///
-/// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats; and 12
-/// for all tokens to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 43 % for 1 token, 67 for 2, 73
-/// for 4, 74 for 8, 67 for 512. Bound as Q8_0.
+/// Twin: `reference::q_blocks::q4_0_tile`.
 ///
 /// # Safety
 /// See `TileFn`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(crate) unsafe fn q4_0_tile<const N: usize>(input: TileInput<'_>, out: &mut TileOut) {
-    let nibbles = _mm512_set1_epi8(15);
     let mut x = input.x.as_ptr();
     let prefetch = Prefetch::new(&input);
     let mut sums = [_mm512_setzero_ps(); N];
     for block in 0..input.n_cols / 32 {
         let w = input.w.as_ptr().wrapping_add(Q40Group::block_at(block));
+        let scales = input.w.as_ptr().wrapping_add(Q40Group::scales_at(block));
         // 4 or 5 lines a block.
         prefetch.ahead::<5>(w);
-        let mut dots = [_mm512_setzero_si512(); N];
-        for (t, dot) in dots.iter_mut().enumerate() {
-            // SAFETY: the sum of token t of this block.
-            *dot = unsafe { broadcast(x.add(t * X + offset_of!(X32, times_neg8))) };
-        }
-        let mut high_dots = [_mm512_setzero_si512(); N];
-        for i in 0..4 {
-            // SAFETY: inside this block's quads.
-            let raw = unsafe { load(w.add(i * 64)) };
-            let low = _mm512_and_si512(raw, nibbles);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(raw), nibbles);
-            for t in 0..N {
-                let x = x.wrapping_add(t * X + i * 4);
-                // SAFETY: inside this block's q of token t.
-                let (x_low, x_high) = unsafe { (broadcast(x), broadcast(x.add(16))) };
-                dots[t] = _mm512_dpbusd_epi32(dots[t], low, x_low);
-                let high_dots = if N <= N_TWO_CHAINS { &mut high_dots } else { &mut dots };
-                high_dots[t] = _mm512_dpbusd_epi32(high_dots[t], high, x_high);
-            }
-        }
-        if N <= N_TWO_CHAINS {
-            add(&mut dots, high_dots);
-        }
-        // SAFETY: the 16 scales of this block.
-        let d = unsafe { load_halves(input.w.as_ptr().add(Q40Group::scales_at(block))) };
-        for t in 0..N {
-            // SAFETY: the scale of token t.
-            let dx = unsafe { broadcast_f32(x.add(t * X + offset_of!(X32, d))) };
-            sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(dots[t]), sums[t]);
+        // SAFETY: this block's weights, activations and scales.
+        unsafe {
+            let starts = starts(x, offset_of!(X32, times_neg8));
+            let dots = nibble_dots::<N>(w, x, starts);
+            add_scaled(load_halves(scales), dots, x, &mut sums);
         }
         x = x.wrapping_add(N * X);
     }
