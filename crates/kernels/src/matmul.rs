@@ -62,11 +62,11 @@ pub fn matmul(pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
         .collect();
 
     let plans: Vec<_> = jobs.iter().map(|(part, ..)| Plan::new(part, 1, x, pool)).collect();
-    run_plans(pool, &plans, |job, groups, tile, first_of_turn| {
+    run_plans(pool, &plans, |job, groups, tile, ask_ahead| {
         let (part, bias, accumulate, out) = &jobs[job];
         let n_out = part.weights.n_rows();
         let mut sums: TileOut = [[0.0; ROWS]; TILE];
-        let next = first_of_turn.then(|| part.after(&groups));
+        let next = ask_ahead.then(|| part.after(&groups));
         let rows = groups.start * ROWS..n_out.min(groups.end * ROWS);
         prefetch_outputs(out, x, tile, n_out, &rows);
         let n_tokens = part.multiply(x, &groups, tile, next, &mut sums);
@@ -106,14 +106,14 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
     if up.kernel.n_groups(x.n_rows()) != plan.groups_per_turn {
         plan.groups_per_turn = 1;
     }
-    run_plans(pool, &[plan], |_, groups, tile, first_of_turn| {
+    run_plans(pool, &[plan], |_, groups, tile, ask_ahead| {
         let mut gates: TileOut = [[0.0; ROWS]; TILE];
         let mut ups: TileOut = [[0.0; ROWS]; TILE];
-        let next_up = first_of_turn.then(|| up.weights.groups(groups.clone()));
+        let next_up = ask_ahead.then(|| up.weights.groups(groups.clone()));
         let rows = groups.start * ROWS..n_ff.min(groups.end * ROWS);
         prefetch_outputs(&out, x, tile, n_ff, &rows);
         let n_tokens = gate.multiply(x, &groups, tile, next_up, &mut gates);
-        let next_gate = first_of_turn.then(|| gate.after(&groups));
+        let next_gate = ask_ahead.then(|| gate.after(&groups));
         up.multiply(x, &groups, tile, next_gate, &mut ups);
         let gates = gates.as_flattened().chunks_exact(groups.len() * ROWS);
         let ups = ups.as_flattened().chunks_exact(groups.len() * ROWS);
@@ -189,6 +189,8 @@ struct Plan {
     groups_per_turn: usize,
     n_tiles: usize,
     tiles_per_chunk: usize,
+    /// Whether the kernel asks for weights before it reads them from memory.
+    ask_ahead: bool,
 }
 
 impl Plan {
@@ -210,7 +212,8 @@ impl Plan {
         let together = part.kernel.n_groups(x.n_rows());
         let groups_per_turn = if together <= for_balance { together } else { 1 };
         let groups_per_claim = (groups_per_claim / groups_per_turn).max(1) * groups_per_turn;
-        Self { n_groups, groups_per_claim, groups_per_turn, n_tiles, tiles_per_chunk }
+        let ask_ahead = part.kernel.asks_ahead(x.n_rows());
+        Self { n_groups, groups_per_claim, groups_per_turn, n_tiles, tiles_per_chunk, ask_ahead }
     }
 
     fn n_chunks(&self) -> usize {
@@ -226,8 +229,8 @@ impl Plan {
     }
 }
 
-/// Calls `tile(plan, groups, tile, whether it is the first tile of these groups' turn)` for all of all plans: with one
-/// group or with `groups_per_turn`.
+/// Calls `tile(plan, groups, tile, whether to ask for weights)` for all of all plans: with one group or with
+/// `groups_per_turn`. Only the first tile of a turn reads weights from memory.
 fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, Range<usize>, usize, bool) + Sync) {
     let n_claims = plans.iter().map(Plan::n_claims).sum();
     pool.run(n_claims, &|claim| {
@@ -246,7 +249,7 @@ fn run_plans(pool: &Pool, plans: &[Plan], tile: impl Fn(usize, Range<usize>, usi
         while group < end_group {
             let n = if group + plan.groups_per_turn <= end_group { plan.groups_per_turn } else { 1 };
             for t in first_tile..plan.n_tiles.min(first_tile + plan.tiles_per_chunk) {
-                tile(job, group..group + n, t, t == first_tile);
+                tile(job, group..group + n, t, t == first_tile && plan.ask_ahead);
             }
             group += n;
         }

@@ -156,13 +156,6 @@ fn nibble(byte: u8, which: usize) -> i32 {
     i32::from(byte >> (4 * which) & 15)
 }
 
-/// The fifth bit of column `col` of 32, from the register that has those of 16 rows. Byte `col % 4` of a row has bit
-/// `(col / 4 + 4) % 8` for it: bits 4 to 7 are the first four registers of columns, bits 0 to 3 the rest, so that
-/// shifting one place further for each register brings its bits to the place above a nibble.
-fn fifth_bit(high: &Quads, col: usize, lane: usize) -> i32 {
-    i32::from(high[lane][col % 4] >> ((col / 4 + 4) % 8) & 1)
-}
-
 /// f16 bits as f32: exact.
 pub(crate) fn half_to_f32(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()

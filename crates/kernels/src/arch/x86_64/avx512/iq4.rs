@@ -187,8 +187,8 @@ unsafe fn iq4_xs<L: Lookup, const N: usize>(input: TileInput<'_>, out: &mut Tile
             for pair in 0..4 {
                 let half = w.add(pair / 2 * size_of::<Iq4XsHalf>());
                 let scales = half.add(offset_of!(Iq4XsHalf, scales) + pair % 2 * 32);
-                // 34 or 35 lines in 4 times 9.
-                let ahead = w.add(pair * 544);
+                // 34 or 35 lines in 4 times 9: the last may be the scales of the next two blocks.
+                let ahead = w.wrapping_add(pair * 576);
                 prefetch.ahead::<5>(ahead);
                 let scales = _mm512_cvtepi8_epi16(scales.cast::<__m256i>().read_unaligned());
                 for (t, raise) in raises.iter_mut().enumerate() {

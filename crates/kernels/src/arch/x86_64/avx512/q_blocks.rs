@@ -12,15 +12,6 @@ use crate::tile::WideKernel;
 
 const X: usize = size_of::<X32>();
 
-/// Adds sums to sums.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add<const N: usize>(to: &mut [__m512i; N], from: [__m512i; N]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = _mm512_add_epi32(*to, from);
-    }
-}
-
 /// Twin: `reference::q_blocks::q8_0_tile`.
 ///
 /// Per block of 16 rows (544 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats;
