@@ -12,7 +12,7 @@ use crate::tile::TileInput;
 /// under way. On two Zen 4 cores, a step over 0.55 GB of Q4_K took 17 ms for one token and 26 ms for 8, against 21 and 60
 /// without asking, and 19 and 28 into the first cache; 0.80 GB of Q6_K 24 ms against 31. The weights lie in the order
 /// in which they are read, which was worth another tenth: before, 2 to 16 KB ahead made little difference; now 2 KB is
-/// worse, and for one token on one thread the hardware alone is nearly as good.
+/// worse. Some types do better without for one token: see `TileKernel::asks_ahead`.
 const PREFETCH_AHEAD: usize = 6144;
 
 /// Asks for weights ahead of their use.

@@ -29,8 +29,8 @@ pub(super) unsafe fn starts<const N: usize>(x: *const u8, at: usize) -> [__m512i
     starts
 }
 
-/// `starts + sum(w * q)`, weights being nibbles as they are. Inlined whatever its size: sums that go through memory would
-/// cost a third of the speed at 8 tokens.
+/// `starts + sum(w * q)`, weights being nibbles as they are. Inlined whatever its size: with sums that go through memory 8
+/// tokens of Q4_0 reach 44 % of the int8 limit, not 75.
 ///
 /// # Safety
 /// `w` are 4 registers, whose low nibbles are the first 16 columns; `x` are `N` blocks; AVX-512 with BW and VNNI.
