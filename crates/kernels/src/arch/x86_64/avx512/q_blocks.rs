@@ -16,7 +16,8 @@ const X: usize = size_of::<X32>();
 ///
 /// Per block of 16 rows (544 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats;
 /// nothing to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 28 % for 1 token (69 GB/s of the
-/// file), 49 for 2, 73 for 4, 76 for 8, 70 for 512. Bound by loads for few tokens, by the floats of each block for many.
+/// file), 49 for 2, 73 for 4, 76 for 8, 70 for 512. Bound by loads for few tokens, by the floats of each block for
+/// many.
 ///
 /// # Safety
 /// See `TileFn`.
@@ -80,12 +81,14 @@ unsafe fn q8_0<const G: usize, const N: usize>(input: TileInput<'_>, out: &mut T
     store(sums.as_flattened(), out);
 }
 
-/// From memory, a token of 1.03 GB took a Zen 4 core 42 ms (24 GB/s, 77 % of the read probe) with four groups at once, 48
-/// to 55 with one; two cores, which memory bounds either way, 35 and 37 ms.
+/// From memory, a token of 1.03 GB took a Zen 4 core 42 ms (24 GB/s, 77 % of the read probe) with four groups at once,
+/// 48 to 55 with one; two cores, which memory bounds either way, 35 and 37 ms.
 pub(super) const Q8_0_WIDE: &[WideKernel] = &[WideKernel { n_groups: 4, run: q8_0::<4, 1> }];
 
-/// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats, for few
-/// tokens 2 to join two chains; and 8 for all tokens to unpack, 12 for many.
+/// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats, for
+/// few tokens 2 to join two chains; and 8 for all tokens to unpack, 12 for many. Measured on a Zen 4 core in cache,
+/// shares of the int8 limit: 52 % for 1 token, 70 for 2, 74 for 4, 75 for 8. From memory, 0.55 GB take one thread 21 ms
+/// for a token, two 17: bound by memory for few tokens, by the floats of each block for many.
 ///
 /// Twin: `reference::q_blocks::q4_0_tile`.
 ///
