@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
-use super::words::{Blocks, full_blocks, put_bytes, put_halves};
+use super::words::{Blocks, Halves, Words, full_blocks, put_bytes, put_halves};
 use super::{Format, Paired, Quads, ROWS, half_to_f32, nibble, pack_blocks, put_quads, u16_at, u32_at};
 use crate::ActKinds;
 
@@ -189,19 +189,30 @@ pub(super) fn pair_scales(low: u32, mid: u32, high: u32) -> [u32; 4] {
     })
 }
 
+/// Takes apart what a block of Q4_K or Q5_K of each row begins with: `d`, `dmin` and the scales.
+#[inline(always)]
+pub(super) fn put_head(
+    head: [Words; 4],
+    d: &mut Halves,
+    dmin: &mut Halves,
+    mut scales: [&mut PairScales; 4],
+) {
+    let [d_dmin, low, mid, high] = head;
+    put_halves(&d_dmin, 0, d);
+    put_halves(&d_dmin, 1, dmin);
+    for lane in 0..ROWS {
+        for (out, scales) in scales.iter_mut().zip(pair_scales(low[lane], mid[lane], high[lane])) {
+            out[lane] = scales.to_le_bytes();
+        }
+    }
+}
+
 impl Q4KGroup {
     /// A block of each row.
     #[inline(always)]
     fn put_all(&mut self, blocks: Blocks<'_, 144>) {
-        let [d_dmin, low, mid, high] = blocks.words(0);
-        put_halves(&d_dmin, 0, &mut self.d);
-        put_halves(&d_dmin, 1, &mut self.dmin);
-        for lane in 0..ROWS {
-            let scales = pair_scales(low[lane], mid[lane], high[lane]);
-            for (pair, scales) in self.pairs.iter_mut().zip(scales) {
-                pair.scales[lane] = scales.to_le_bytes();
-            }
-        }
+        let scales = self.pairs.each_mut().map(|pair| &mut pair.scales);
+        put_head(blocks.words(0), &mut self.d, &mut self.dmin, scales);
         for (i, pair) in self.pairs.iter_mut().enumerate() {
             blocks.put(&mut pair.quads, 16 + 32 * i);
         }

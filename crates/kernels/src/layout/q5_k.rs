@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use ingle_gguf::TensorType;
 
-use super::k_quants::{PairScales, SubBlocks, pair_scales, unpack};
-use super::words::{Blocks, full_blocks, put_halves};
+use super::k_quants::{PairScales, SubBlocks, pair_scales, put_head, unpack};
+use super::words::{Blocks, full_blocks};
 use super::{Format, Quads, ROWS, half_to_f32, pack_blocks, u16_at, u32_at};
 use crate::ActKinds;
 
@@ -83,15 +83,8 @@ impl Q5KGroup {
     /// A block of each row.
     #[inline(always)]
     fn put_all(&mut self, blocks: Blocks<'_, 176>) {
-        let [d_dmin, low, mid, high] = blocks.words(0);
-        put_halves(&d_dmin, 0, &mut self.d);
-        put_halves(&d_dmin, 1, &mut self.dmin);
-        for lane in 0..ROWS {
-            let scales = pair_scales(low[lane], mid[lane], high[lane]);
-            for (pair, scales) in self.pairs.iter_mut().zip(scales) {
-                pair.scales[lane] = scales.to_le_bytes();
-            }
-        }
+        let scales = self.pairs.each_mut().map(|pair| &mut pair.scales);
+        put_head(blocks.words(0), &mut self.d, &mut self.dmin, scales);
         for half in 0..2 {
             let bits = blocks.words(16 + 16 * half);
             for (p, pair) in self.pairs.iter_mut().enumerate() {
