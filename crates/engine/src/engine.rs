@@ -6,6 +6,7 @@
 //! come over a bounded channel, deltas go out over one bounded channel per request, and a request whose channel is
 //! full is paused. What must be answered at once, admission and status, is in `Shared` and needs no thread.
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -111,7 +112,14 @@ pub(crate) struct Arrival {
 
 impl Engine {
     /// Starts the thread of a model.
-    pub fn start(executor: Box<dyn Executor>, mut frontend: Frontend, config: EngineConfig) -> Self {
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        executor: Box<dyn Executor>,
+        mut frontend: Frontend,
+        config: EngineConfig,
+    ) -> io::Result<Self> {
         let info = executor.info().clone();
         // The executor's word counts: tokens beyond it have no embedding.
         frontend.model.n_vocab = info.n_vocab;
@@ -147,11 +155,9 @@ impl Engine {
         let n_vocab = info.n_vocab.min(frontend.tokenizer.n_vocab());
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
         let worker = Worker::new(executor, scheduler, arrivals, shared.clone(), config.clone());
-        let thread = thread::Builder::new()
-            .name("ingle-engine".into())
-            .spawn(move || worker.run())
-            .expect("the system can start a thread");
-        Self { frontend, shared, arrivals: sender, config, max_seq_tokens, end_tokens, thread: Some(thread) }
+        let thread = thread::Builder::new().name("ingle-engine".into()).spawn(move || worker.run())?;
+        let thread = Some(thread);
+        Ok(Self { frontend, shared, arrivals: sender, config, max_seq_tokens, end_tokens, thread })
     }
 
     /// Admits nobody any more and waits until all are answered, at most this long. True if all are.

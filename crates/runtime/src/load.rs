@@ -124,6 +124,9 @@ pub enum LoadError {
         /// What was asked for.
         asked: usize,
     },
+    /// The system has no thread for it.
+    #[error("the system refuses a thread to run the model on: {0}")]
+    Thread(std::io::Error),
     /// A sampling setting, the model's own or a chosen one, is out of range.
     #[error("sampling settings, the model's or the chosen ones: {0}; choose another value")]
     Sampling(String),
@@ -246,7 +249,8 @@ impl Engine {
             ..defaults
         };
         let loading = executor.loading().clone();
-        let engine = ingle_engine::Engine::start(Box::new(executor), frontend, config);
+        let engine =
+            ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
         Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
     }
 

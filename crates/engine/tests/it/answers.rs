@@ -243,7 +243,7 @@ fn a_conversation_goes_through_the_template_with_one_bos() {
         let template = ChatTemplate::new(template, options).unwrap();
         let script = executor().with_logits(recite(byte(b':'), bytes(b"hello"), EOS));
         let frontend = Frontend { template: Some(template), ..frontend(256) };
-        let engine = Engine::start(Box::new(script), frontend, EngineConfig::default());
+        let engine = Engine::start(Box::new(script), frontend, EngineConfig::default()).unwrap();
         let messages = vec![Message::text(Role::User, "</s>hi")];
         let task = Task::Chat(ChatInput { messages, ..ChatInput::default() });
         let answer = ask(&engine, Request { task, ..completion("") }).unwrap();

@@ -74,7 +74,7 @@ pub fn executor() -> ScriptedExecutor {
 pub fn start(executor: ScriptedExecutor, config: EngineConfig) -> Engine {
     use ingle_step::Executor;
     let n_ctx = executor.info().n_ctx;
-    Engine::start(Box::new(executor), frontend(n_ctx), config)
+    Engine::start(Box::new(executor), frontend(n_ctx), config).unwrap()
 }
 
 /// A greedy completion of at most 16 tokens.
