@@ -21,8 +21,8 @@ const EXPONENTS_MIN: u32 = 142;
 
 /// Twin: `reference::floats::bf16_tile`.
 ///
-/// Per pair of columns, 16 rows and token: 4 fused multiply-adds, which bound it; 4 operations for all tokens of a pass
-/// to widen the weights, and 6 to look at their exponents. Activations are widened once for all rows.
+/// Per pair of columns, 16 rows (64 bytes) and token: 4 fused multiply-adds, which bound it; 4 operations for all tokens
+/// of a pass to widen the weights, and 6 to look at their exponents. Activations are widened once for all rows.
 /// Measured on a Zen 4 core in cache at 8 tokens: 77 Gop/s, 65 % of the limit of F32 (26 with every sum flushed).
 ///
 /// # Safety

@@ -1,4 +1,5 @@
-//! F32 and F16: one fused multiply-add per column, 8 rows and token. A column's sums wait for each other: fewer than 8
+//! F32 and F16: one fused multiply-add per column, 8 rows and token; a column of 16 rows has 64 or 32 bytes, and F16
+//! takes two operations to convert it for every four tokens. A column's sums wait for each other: fewer than 8
 //! of them, two for each group and token, are bound by that latency, others by the two multipliers. So up to two tokens
 //! take several groups.
 

@@ -28,7 +28,7 @@ type Kept = MaybeUninit<[[__m256i; 2]; 64]>;
 /// Per super-block of 16 rows (2,368 bytes) and token, in operations of 8 lanes: 128 products of four columns, 16 scales
 /// and their additions, 8 products of minimums, 12 of floats; and 192 for all tokens to unpack. With AVX2 a product is
 /// two operations, so that of about 350 at 8 tokens 73 % are products. Measured on a Zen 4 core in cache at 8 tokens:
-/// 251 Gop/s with AVX2 (67 % of the limit), 291 with `vpdpbusd` (62 %); bound by the number of instructions.
+/// 255 Gop/s with AVX2 (70 % of the limit), 291 with `vpdpbusd` (62 %); bound by the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.
@@ -156,7 +156,7 @@ unsafe fn q4_k_sub_block<D: Dot, const G: usize, const HIGH: usize>(
 /// Per super-block of 16 rows (3,360 bytes) and token, in operations of 8 lanes: 128 products of four columns, 32 scales
 /// and their additions, 6 of floats; for AVX2 30 to make the starts; and 352 for all tokens to unpack, before the passes
 /// where there are two. With AVX2, 256 of about 400 at 8 tokens (64 %) are products. Measured on a Zen 4 core in cache at
-/// 8 tokens: 193 Gop/s with AVX2 (52 % of the limit), 231 with `vpdpbusd` (49 %); bound by the number of instructions.
+/// 8 tokens: 198 Gop/s with AVX2 (54 % of the limit), 234 with `vpdpbusd` (50 %); bound by the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.

@@ -30,8 +30,8 @@ type NegativeSums = [i32; 8];
 ///
 /// Per super-block of 16 rows (1,344 bytes) and token, in operations of 8 lanes: 128 products of four columns (two
 /// operations each with AVX2), 32 scales and their additions, 16 products of minimums. Measured on a Zen 4 core in cache
-/// at 8 tokens: 216 Gop/s with AVX2 (58 % of the limit), 227 with `vpdpbusd` (48 %); bound by the number of
-/// instructions.
+/// at 8 tokens: 213 Gop/s with AVX2 (58 % of the limit), 228 with `vpdpbusd` (49 %; 262 Gop/s at 4 tokens); bound by
+/// the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.
@@ -180,8 +180,8 @@ unsafe fn q2_k_weights<const RUN: usize>(raw: __m256i) -> __m256i {
 ///
 /// Per super-block of 16 rows (1,824 bytes) and token, in operations of 8 lanes: 128 products of four columns (two
 /// operations each with AVX2), 32 scales and their additions, 16 products of offsets. Measured on a Zen 4 core in cache
-/// at 8 tokens: 215 Gop/s with AVX2 (58 % of the limit), 208 with `vpdpbusd` (44 %); bound by the number of
-/// instructions.
+/// at 8 tokens: 215 Gop/s with AVX2 (58 % of the limit), 205 with `vpdpbusd` (44 %; 245 Gop/s at 4 tokens); bound by
+/// the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.

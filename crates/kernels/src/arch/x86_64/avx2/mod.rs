@@ -1,5 +1,8 @@
 //! AVX2 with FMA and F16C: two registers of 8 rows. Tokens go up to four at a time: what 16 registers
 //! hold. [`vnni`] has the same with AVX-VNNI.
+//!
+//! Shares of a limit are those of a Zen 4 core, whose int8 limit is 366 Gop/s with AVX2 and 465 with the `vpdpbusd` of
+//! AVX-VNNI.
 
 mod bf16;
 mod dot;

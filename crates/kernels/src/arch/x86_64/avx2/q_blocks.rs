@@ -15,9 +15,10 @@ const X: usize = size_of::<X32>();
 
 /// Twin: `reference::q_blocks::q4_0_tile`.
 ///
-/// Per block of 16 rows and token, in operations of 8 lanes: 16 products of four columns (with AVX2 two operations
-/// each, and two more at the end), 2 additions of offsets, 6 of floats; and 24 for all tokens to unpack.
-/// Measured on a Zen 4 core in cache at 8 tokens: 221 Gop/s with AVX2 (59 % of the limit), 333 with `vpdpbusd` (70 %).
+/// Per block of 16 rows (288 bytes) and token, in operations of 8 lanes: 16 products of four columns (with AVX2 two
+/// operations each, and two more at the end), 2 additions of offsets, 6 of floats; and 24 for all tokens to unpack.
+/// Measured on a Zen 4 core in cache at 8 tokens: 222 Gop/s with AVX2 (61 % of the limit), 332 with `vpdpbusd` (71 %);
+/// bound by the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`.
@@ -52,8 +53,9 @@ pub(super) unsafe fn q4_0<D: Dot, const N: usize>(input: TileInput<'_>, out: &mu
 
 /// Twin: `reference::q_blocks::q8_0_tile`, for `vpdpbusd`.
 ///
-/// Per block of 16 rows and token, in operations of 8 lanes: 16 products of four columns and 6 operations of floats.
-/// Weights are multiplied as they are held. Measured on a Zen 4 core in cache at 8 tokens: 340 Gop/s, 72 % of the limit.
+/// Per block of 16 rows (544 bytes) and token, in operations of 8 lanes: 16 products of four columns and 6 operations
+/// of floats. Weights are multiplied as they are held. Measured on a Zen 4 core in cache at 8 tokens: 343 Gop/s, 74 % of
+/// the limit; bound by the number of instructions.
 ///
 /// # Safety
 /// See `TileFn`; the instruction set of `D`, whose sums hold 32 columns of weights up to 255.
@@ -118,11 +120,10 @@ pub(super) unsafe fn block_pass<D: Dot, const G: usize>(
 /// -32,640 and 28,560, those with `low` between 0 and 61,200. The sums start at [`HIGH_START`] and [`LOW_START`], which
 /// brings the second into range and cancels: a lane of 32 bits has two of each, and `16 * HIGH_START + LOW_START` is 0.
 ///
-/// Per block of 16 rows and token, in operations of 8 lanes: 32 products of four columns of two operations each, 8 to
-/// put them together, 6 of floats, 5 to split the activations. The other way, magnitudes times activations with the
-/// weights' signs, needs as many, and four for every register of weights.
-/// Measured on a Zen 4 core in cache at 8 tokens: 125 Gop/s, 34 % of the limit for weights of 4 bits
-/// (106 the other way, two tokens at a time).
+/// Per block of 16 rows (544 bytes) and token, in operations of 8 lanes: 32 products of four columns of two operations
+/// each, which bound it, 8 to put them together, 6 of floats, 5 to split the activations. The other way, magnitudes
+/// times activations with the weights' signs, needs as many, and four for every register of weights. Measured on a Zen 4
+/// core in cache at 8 tokens: 125 Gop/s, 34 % of the limit (106 the other way, two tokens at a time).
 ///
 /// # Safety
 /// See `TileFn`; AVX2, FMA and F16C.

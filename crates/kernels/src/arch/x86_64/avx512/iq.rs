@@ -6,15 +6,15 @@
 //! IQ3), and the load of a mask of signs (not for IQ1): each of them takes a cycle on Zen 4, as does a `vpdpbusd` in
 //! another unit. Measured on one such core, weights in cache, super-blocks of 16 rows:
 //!
-//! |         | bytes | `L` | 1 token | GB/s of the file | 8 tokens, share of the int8 limit |
-//! |---------|-------|-----|---------|------------------|-----------------------------------|
-//! | IQ2_XXS | 1,120 | 0.5 |  84 ns  | 12.6             | 55 %                              |
-//! | IQ2_XS  | 1,248 | 1   | 102 ns  | 11.6             | 49 %                              |
-//! | IQ2_S   | 1,312 | 2   | 130 ns  | 10.1             | 44 %                              |
-//! | IQ3_XXS | 1,632 | 1   |  83 ns  | 18.9             | 49 %                              |
-//! | IQ3_S   | 1,760 | 2   | 106 ns  | 16.6             | 46 %                              |
-//! | IQ1_S   |   800 | 4   | 181 ns  |  4.4             | 40 %                              |
-//! | IQ1_M   |   928 | 4   | 168 ns  |  5.3             | 39 %                              |
+//! |         | bytes | `L` | share of the int8 limit for 1, 2, 4, 8 and 512 tokens |
+//! |---------|-------|-----|-------------------------------------------------------|
+//! | IQ2_XXS | 1,120 | 0.5 | 19, 31, 40, 51, 52 %                                  |
+//! | IQ2_XS  | 1,248 | 1   | 17, 28, 37, 48, 46 %                                  |
+//! | IQ2_S   | 1,312 | 2   | 14, 23, 33, 45, 44 %                                  |
+//! | IQ3_XXS | 1,632 | 1   | 21, 34, 41, 45, 49 %                                  |
+//! | IQ3_S   | 1,760 | 2   | 17, 28, 40, 47, 45 %                                  |
+//! | IQ1_S   |   800 | 4   | 10, 18, 29, 40, 33 %                                  |
+//! | IQ1_M   |   928 | 4   | 11, 18, 28, 40, 36 %                                  |
 //!
 //! Two cores decode a model of 1B parameters from memory at 19 (IQ2_XXS), 17 (IQ2_S), 22 (IQ3_S) and 7.5 GB/s of the
 //! file (IQ1_S), where a plain reader gets 35. A `vpgatherdd` would take 17 cycles for 16 rows, 8.5 per register of

@@ -4,9 +4,9 @@
 //! Bytes per block of 16 rows: 288 (IQ4_NL), 272 (MXFP4); per super-block 2,208 (IQ4_XS). For 128 weights a register
 //! costs two look-ups and a shift (and two masks without VBMI), and two `vpdpbusd` per token.
 //!
-//! Measured on a Zen 4 core (VBMI) in cache, shares of the int8 limit for 1, 2, 4 and 8 tokens: IQ4_NL 41, 61, 72, 73
-//! %; IQ4_XS 40, 59, 71, 72; MXFP4 39, 58, 70, 71. From memory, 0.52 GB of IQ4_XS take two threads 17 ms for a token.
-//! Bound by look-ups for few tokens, by the floats or scales of each block for many.
+//! Measured on a Zen 4 core (VBMI) in cache, shares of the int8 limit for 1, 2, 4, 8 and 512 tokens: IQ4_NL 41, 61, 73,
+//! 74, 72 %; IQ4_XS 40, 59, 72, 73, 70; MXFP4 39, 58, 70, 71, 65. From memory, 0.52 GB of IQ4_XS take two threads 17 ms
+//! for a token. Bound by look-ups for few tokens, by the floats or scales of each block for many.
 
 use std::arch::x86_64::*;
 use std::mem::offset_of;

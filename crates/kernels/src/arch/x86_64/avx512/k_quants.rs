@@ -22,8 +22,8 @@ const X: usize = size_of::<X256>();
 ///
 /// Per super-block of 16 rows (2,368 bytes) and token, in operations of 16 lanes: 64 products of four columns, 8 scales
 /// and their additions, 4 products of minimums, 7 of floats and the shift; and for all tokens 64 to unpack weights, 16
-/// for scales and minimums. Measured on a Zen 4 core in cache, shares of the int8 limit: 52 % for 1 token, 67 for 2, 72
-/// for 4, 74 for 8, 66 for 512, whose activations come from the second cache. Bound by operations that are no products
+/// for scales and minimums. Measured on a Zen 4 core in cache, shares of the int8 limit: 52 % for 1 token, 69 for 2, 73
+/// for 4, 75 for 8, 70 for 512, whose activations come from the second cache. Bound by operations that are no products
 /// and take their units all the same; from memory, 0.55 GB take one thread 23 ms for 1 token, 49 for 8, two 18 and 28.
 ///
 /// # Safety
@@ -43,8 +43,9 @@ pub(crate) unsafe fn q4_k_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 /// Twin: `reference::k_quants::q5_k_tile`.
 ///
 /// Per super-block 180 bytes (176 in the file) for each output, and beside what Q4_K has 64 operations for the fifth
-/// bits, 128 for more than 4 tokens. Measured as for Q4_K: 38 % for 1 token, 56 for 2, 66 for 4, 72 for 8, 65 for 512.
-/// From memory, 0.67 GB take one thread 28 ms for 1 token and 51 for 8, two 21 and 27.
+/// bits, 128 for more than 4 tokens. Measured as for Q4_K: 39 % for 1 token, 55 for 2, 66 for 4, 71 for 8, 67 for 512.
+/// Bound as Q4_K, for few tokens mostly by unpacking. From memory, 0.67 GB take one thread 28 ms for 1 token and 51 for
+/// 8, two 21 and 27.
 ///
 /// # Safety
 /// See `TileFn`.
@@ -207,8 +208,9 @@ fn select(mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
 ///
 /// Per super-block of 16 rows (3,360 bytes) and token, in operations of 16 lanes: 64 products of four columns, 16
 /// scales and their additions, 3 of floats; and for all tokens 144 to unpack weights, 16 for scales. Measured as for
-/// Q4_K: 36 % for 1 token, 57 for 2, 67 for 4, 71 for 8, 66 for 512. From memory, 0.80 GB take one thread 32 ms for 1
-/// token and 53 for 8, two 25 and 28. Bound by memory for few tokens, by operations that are no products for many.
+/// Q4_K: 37 % for 1 token, 56 for 2, 67 for 4, 70 for 8, 68 for 512. From memory, 0.80 GB take one thread 32 ms for 1
+/// token and 53 for 8, two 25 and 28. Bound by unpacking, and by memory, for few tokens, by all operations that are no
+/// products for many.
 ///
 /// # Safety
 /// See `TileFn`.

@@ -31,8 +31,8 @@ type NegativeSums = [i32; 8];
 /// Twin: `reference::k_quants_low::q2_k_tile`.
 ///
 /// Per super-block of 16 rows (1,344 bytes) and token, in operations of 16 lanes: 64 products of four columns, 8 of sums
-/// by scales, 8 of minimums. Measured on a Zen 4 core in cache, shares of the int8 limit: 48 % for 1 token, 66 for 2, 67
-/// for 4, 65 for 8, 60 for 512. Bound by operations that are no products: at few tokens masks, one for each register of
+/// by scales, 8 of minimums. Measured on a Zen 4 core in cache, shares of the int8 limit: 48 % for 1 token, 67 for 2, 68
+/// for 4, 66 for 8, 63 for 512. Bound by operations that are no products: at few tokens masks, one for each register of
 /// weights; at many the minimums and the multiplication of weights by scales. One token from memory: 30 GB/s of the file
 /// on two cores, 90 % of what they read, and 22 (72 %) on one.
 ///
@@ -254,7 +254,7 @@ unsafe fn negative_sums<const N: usize>(x: *const u8) -> [NegativeSums; N] {
 ///
 /// Per super-block of 16 rows (1,824 bytes) and token, in operations of 16 lanes: 64 products of four columns, 8 of sums
 /// by scales, and none for the offset of weights: sums start at it. Measured on a Zen 4 core in cache, shares of the int8
-/// limit: 47 % for 1 token, 64 for 2, 67 for 4, 70 for 8, 64 for 512. Bound by unpacking for few tokens. One token from
+/// limit: 46 % for 1 token, 63 for 2, 68 for 4, 71 for 8, 69 for 512. Bound by unpacking for few tokens. One token from
 /// memory: 27 GB/s of the file on two cores, 86 % of what they read, and 20 (64 %) on one.
 ///
 /// # Safety

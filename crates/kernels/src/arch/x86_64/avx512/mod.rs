@@ -1,4 +1,6 @@
 //! AVX-512 with VNNI: a register holds 16 rows.
+//!
+//! Shares of a limit are those of `matmul_bench 1 cache` on a Zen 4 core, whose int8 limit is 469 Gop/s.
 
 mod blocks_32;
 mod floats;

@@ -15,9 +15,8 @@ const X: usize = size_of::<X32>();
 /// Twin: `reference::q_blocks::q8_0_tile`.
 ///
 /// Per block of 16 rows (544 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats;
-/// nothing to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 28 % for 1 token (69 GB/s of the
-/// file), 49 for 2, 73 for 4, 76 for 8, 70 for 512. Bound by loads for few tokens, by the floats of each block for
-/// many.
+/// nothing to unpack. Measured on a Zen 4 core in cache, shares of the int8 limit: 36 % for 1 token, 50 for 2, 73 for
+/// 4, 76 for 8, 74 for 512. Bound by loads for few tokens, by the floats of each block for many.
 ///
 /// # Safety
 /// See `TileFn`.
@@ -87,8 +86,8 @@ pub(super) const Q8_0_WIDE: &[WideKernel] = &[WideKernel { n_groups: 4, run: q8_
 
 /// Per block of 16 rows (288 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats, for
 /// few tokens 2 to join two chains; and 8 for all tokens to unpack, 12 for many. Measured on a Zen 4 core in cache,
-/// shares of the int8 limit: 52 % for 1 token, 70 for 2, 74 for 4, 75 for 8. From memory, 0.55 GB take one thread 21 ms
-/// for a token, two 17: bound by memory for few tokens, by the floats of each block for many.
+/// shares of the int8 limit: 54 % for 1 token, 71 for 2, 74 for 4, 75 for 8, 73 for 512. From memory, 0.55 GB take one
+/// thread 21 ms for a token, two 17: bound by memory for few tokens, by the floats of each block for many.
 ///
 /// Twin: `reference::q_blocks::q4_0_tile`.
 ///

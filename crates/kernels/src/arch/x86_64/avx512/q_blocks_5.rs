@@ -11,8 +11,8 @@ use crate::layout::{Paired, Q41Group, Q50Group, Q51Group};
 
 /// Per block of 16 rows (352 bytes) and token, in operations of 16 lanes: 8 products of four columns, 3 of floats, for
 /// few tokens 2 to join two chains; and 16 for all tokens to unpack, 20 for many. Measured on a Zen 4 core in cache,
-/// shares of the int8 limit: 38 % for 1 token, 55 for 2, 69 for 4, 73 for 8. From memory, 0.67 GB take two threads 21
-/// ms for a token. Bound as Q4_0, for few tokens also by unpacking.
+/// shares of the int8 limit: 38 % for 1 token, 57 for 2, 70 for 4, 74 for 8, 72 for 512. From memory, 0.67 GB take two
+/// threads 21 ms for a token. Bound as Q4_0, for few tokens also by unpacking.
 ///
 /// Twin: `reference::q_blocks_5::q5_0_tile`.
 ///
@@ -42,8 +42,8 @@ pub(crate) unsafe fn q5_0_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 
 /// Per block of 16 rows (384 bytes) and token, in operations of 16 lanes: 8 products of four columns, 5 of floats, for
 /// few tokens 2 to join two chains; and 16 for all tokens to unpack, 20 for many. Measured on a Zen 4 core in cache,
-/// shares of the int8 limit: 35 % for 1 token, 51 for 2, 62 for 4, 66 for 8. Bound as Q5_0; minimums take two
-/// operations more.
+/// shares of the int8 limit: 34 % for 1 token, 51 for 2, 63 for 4, 67 for 8, 64 for 512. Bound as Q5_0; minimums take
+/// two operations more.
 ///
 /// Twin: `reference::q_blocks_5::q5_1_tile`.
 ///
@@ -72,8 +72,8 @@ pub(crate) unsafe fn q5_1_tile<const N: usize>(input: TileInput<'_>, out: &mut T
 
 /// Per block of 16 rows (320 bytes) and token, in operations of 16 lanes: 8 products of four columns, 5 of floats, for
 /// few tokens 2 to join two chains; and 8 for all tokens to unpack, 12 for many. Measured on a Zen 4 core in cache,
-/// shares of the int8 limit: 44 % for 1 token, 59 for 2, 64 for 4, 66 for 8. Bound as Q4_0; minimums take two
-/// operations more.
+/// shares of the int8 limit: 44 % for 1 token, 60 for 2, 65 for 4, 67 for 8, 63 for 512. Bound as Q4_0; minimums take
+/// two operations more.
 ///
 /// Twin: `reference::q_blocks_5::q4_1_tile`.
 ///
