@@ -3,18 +3,21 @@
 //! A [`Request`] says what is wanted and for whom; a [`Provider`] (the local engine, a peer node, a cloud client)
 //! answers with a stream of [`Delta`]s. Nothing here knows HTTP, JSON wire formats, or how tokens are computed.
 
+mod constraint;
 mod message;
+pub mod output;
 mod principal;
 mod provider;
 mod request;
 mod segment;
 pub mod template;
 
+pub use constraint::{Format, Rule};
 pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};
 pub use provider::{
-    Delta, DeltaStream, Event, FinishReason, ModelInfo, Provider, ProviderError, ProviderStatus, StartFuture,
-    TokenLogprob, Usage,
+    Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
+    ProviderStatus, StartFuture, TokenLogprob, Usage,
 };
-pub use request::{ChatInput, Defaulted, Echo, Prompt, Request, Sampling, Task};
+pub use request::{ChatInput, Defaulted, Echo, Prompt, ReasoningWish, Request, Sampling, Task, ToolChoice};
 pub use segment::{Segment, Segments};

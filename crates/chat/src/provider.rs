@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_step::TokenId;
+use serde_json::{Map, Value};
 
 use crate::Request;
 
@@ -17,6 +18,8 @@ pub enum FinishReason {
         /// The stop string that matched.
         matched: Option<String>,
     },
+    /// The model called tools, and waits for what they say.
+    ToolCalls,
     /// The token limit or the context's end.
     Length,
     /// The caller went away.
@@ -74,6 +77,29 @@ pub enum Event {
         text: String,
         /// The new tokens, with log-probabilities if wanted (empty otherwise).
         logprobs: Vec<TokenLogprob>,
+    },
+    /// New thoughts; always whole characters. `Text` says what holds for both.
+    Reasoning {
+        /// The new text.
+        text: String,
+        /// The new tokens, with log-probabilities if wanted.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// A call of a tool begins.
+    ToolCall {
+        /// Which of the answer's calls, from 0.
+        index: u32,
+        /// The id that the model gave it, if it gives ids; the dialect makes one up otherwise.
+        id: Option<String>,
+        /// The function's name.
+        name: String,
+    },
+    /// More arguments of a call; those of one call, joined, are one JSON object (unless the answer was cut short).
+    ToolArguments {
+        /// Which of the answer's calls.
+        index: u32,
+        /// The next piece of JSON.
+        json: String,
     },
     /// The choice is complete; its last event.
     Finished(FinishReason),
@@ -138,8 +164,36 @@ pub enum ProviderError {
     Internal(String),
 }
 
+/// What a model's file says about itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelDetails {
+    /// The architecture, such as `llama`.
+    pub architecture: String,
+    /// The type of most weights, such as `Q4_K_M`.
+    pub quantization: String,
+    /// SHA-256 over what identifies the file, in hexadecimal.
+    pub digest: String,
+    /// The chat template's source.
+    pub template: Option<String>,
+    /// Whether calls of tools are recognized.
+    pub has_tools: bool,
+    /// Whether thoughts are.
+    pub has_reasoning: bool,
+    /// The file's key-value pairs; long lists are `null`.
+    pub metadata: Map<String, Value>,
+}
+
+/// A prompt as a model sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompted {
+    /// The text, control tokens spelled out.
+    pub text: String,
+    /// The tokens.
+    pub tokens: Vec<TokenId>,
+}
+
 /// A model that a provider offers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelInfo {
     /// The name that requests use.
     pub id: String,
@@ -159,6 +213,8 @@ pub struct ModelInfo {
     pub size_bytes: u64,
     /// Model digest and numeric path, short: equal fingerprints promise equal bytes.
     pub fingerprint: String,
+    /// What its file says about itself.
+    pub details: ModelDetails,
 }
 
 /// A provider's condition now, for health pages and routing.
@@ -211,9 +267,44 @@ pub trait Provider: Send + Sync {
     /// Admits a request. Errors that can be known at once come from the future; later ones end the stream.
     fn start(&self, request: Request) -> StartFuture<'_>;
 
+    /// The prompt that a request would run with, control tokens spelled out; nothing runs.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), apart from those of the queue.
+    fn prompt(&self, _request: &Request) -> Result<Prompted, ProviderError> {
+        Err(no_tokenizer())
+    }
+
+    /// Text to tokens. `add_special`: with what the model wants around a prompt (BOS); `parse_special`: text may
+    /// spell control tokens.
+    ///
+    /// # Errors
+    /// If there is no such model, or its tokenizer is not at hand.
+    fn tokenize(
+        &self,
+        _model: Option<&str>,
+        _text: &str,
+        _add_special: bool,
+        _parse_special: bool,
+    ) -> Result<Vec<TokenId>, ProviderError> {
+        Err(no_tokenizer())
+    }
+
+    /// Each token's bytes, which need not be whole characters; control tokens by their spelling.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize), and if there is no such token.
+    fn token_bytes(&self, _model: Option<&str>, _tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
+        Err(no_tokenizer())
+    }
+
     /// The models it offers; the first is the default.
     fn models(&self) -> Vec<ModelInfo>;
 
     /// Its condition now.
     fn status(&self) -> ProviderStatus;
+}
+
+fn no_tokenizer() -> ProviderError {
+    ProviderError::InvalidRequest { message: "the model's tokenizer is not at hand here".into(), param: None }
 }

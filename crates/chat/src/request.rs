@@ -3,7 +3,7 @@
 use ingle_step::{SamplerKind, TokenId};
 use serde_json::{Map, Value};
 
-use crate::{Message, Principal};
+use crate::{Format, Message, Principal};
 
 /// A parameter that the caller may leave to the model's own recommendation.
 pub type Defaulted<T> = Option<T>;
@@ -89,6 +89,8 @@ impl Sampling {
 pub enum Prompt {
     /// Text, taken as content: it cannot spell control tokens.
     Text(String),
+    /// Text that may spell control tokens, which are then meant. Only for callers who may write them.
+    Marked(String),
     /// Tokens, taken as they are.
     Tokens(Vec<TokenId>),
 }
@@ -103,6 +105,34 @@ pub enum Echo {
     Yes,
 }
 
+/// Whether tools are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// Not at all: the template is not shown the tools.
+    None,
+    /// At least one is.
+    Required,
+    /// This one is.
+    Named(String),
+}
+
+/// Wishes about what a model thinks before it speaks. Models that know no thinking, or no such wish, refuse what they
+/// cannot do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReasoningWish {
+    /// Whether it thinks; `None` is as the model likes.
+    pub enabled: Option<bool>,
+    /// How hard, in the words of the template (`low`, `medium`, `high`).
+    pub effort: Option<String>,
+    /// At most so many tokens; then the thoughts are closed and the answer begins.
+    pub budget_tokens: Option<u32>,
+    /// Thoughts stay in the text, with their marks.
+    pub in_text: bool,
+}
+
 /// A conversation to continue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatInput {
@@ -110,6 +140,12 @@ pub struct ChatInput {
     pub messages: Vec<Message>,
     /// Tool definitions, as the template will see them.
     pub tools: Vec<Value>,
+    /// Whether they are called.
+    pub tool_choice: ToolChoice,
+    /// At most one call in an answer.
+    pub one_tool_call: bool,
+    /// Wishes about thinking.
+    pub reasoning: ReasoningWish,
     /// Further template variables (`chat_template_kwargs`): data for the template, never options of the engine.
     pub template_vars: Map<String, Value>,
     /// Continue the last assistant message instead of starting a new one.
@@ -161,6 +197,8 @@ pub struct Request {
     pub prompt_logprobs: Option<u32>,
     /// Whether control tokens appear in the text (they are skipped otherwise).
     pub include_special: bool,
+    /// What the answer's text must obey. Thoughts come before, and are free.
+    pub format: Option<Format>,
 }
 
 impl Request {
@@ -181,6 +219,7 @@ impl Request {
             logprobs: None,
             prompt_logprobs: None,
             include_special: false,
+            format: None,
         }
     }
 }

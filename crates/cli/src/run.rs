@@ -287,7 +287,7 @@ fn answer(
     if settings.json {
         let reason = match stream.finish_reason() {
             Some(FinishReason::Length) => "length",
-            Some(FinishReason::Stop { .. }) => "stop",
+            Some(FinishReason::Stop { .. } | FinishReason::ToolCalls) => "stop",
             Some(FinishReason::Abort) | None => "abort",
         };
         let report = serde_json::json!({

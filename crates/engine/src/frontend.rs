@@ -148,6 +148,9 @@ impl Frontend {
                     Prompt::Text(text) => {
                         (self.tokenizer.encode(&Segments::content(text), true), text.clone())
                     }
+                    Prompt::Marked(text) => {
+                        (self.tokenizer.encode(&Segments::template(text), true), text.clone())
+                    }
                     Prompt::Tokens(tokens) => {
                         if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
                             let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");

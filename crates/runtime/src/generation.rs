@@ -144,7 +144,11 @@ impl Iterator for AnswerStream {
                 Err(error) => return Some(Err(error)),
                 Ok(delta) => match delta.event {
                     Event::Text { text, .. } if !text.is_empty() => return Some(Ok(text)),
-                    Event::Text { .. } | Event::PromptLogprobs(_) => {}
+                    Event::Text { .. }
+                    | Event::Reasoning { .. }
+                    | Event::ToolCall { .. }
+                    | Event::ToolArguments { .. }
+                    | Event::PromptLogprobs(_) => {}
                     Event::Started { seed, .. } => self.seed = seed,
                     Event::Finished(reason) => self.finish_reason = Some(reason),
                     Event::Done(usage) => self.usage = Some(usage),

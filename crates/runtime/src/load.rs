@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
-use ingle_chat::{ChatInput, ModelInfo, Provider, ProviderStatus, Request, Sampling, StartFuture, Task};
+use ingle_chat::{
+    ChatInput, ModelDetails, ModelInfo, Provider, ProviderStatus, Request, Sampling, StartFuture, Task,
+};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
@@ -235,6 +237,7 @@ impl Engine {
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
             fingerprint: format!("{}-{}", fingerprint(&file), executor.info().numeric_path),
+            details: ModelDetails::default(),
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());

@@ -94,6 +94,7 @@ fn collect(stream: DeltaStream, n: u32) -> (Bytes, Usage) {
             Event::Finished(reason) => bytes.reasons[choice] = name(&reason),
             Event::Done(usage) => used = usage,
             Event::Started { .. } | Event::PromptLogprobs(_) => {}
+            other => panic!("its template knows neither thoughts nor tools: {other:?}"),
         }
     }
     bytes.tokens = tokens.concat();

@@ -203,6 +203,7 @@ impl Answer {
             }
             Event::Finished(reason) => metrics.finished(match reason {
                 FinishReason::Stop { .. } => "stop",
+                FinishReason::ToolCalls => "tool_calls",
                 FinishReason::Length => "length",
                 FinishReason::Abort => "abort",
             }),

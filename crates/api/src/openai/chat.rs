@@ -57,7 +57,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<ChatCall, RequestError> {
     let messages = take_messages(&mut fields)?;
     let template_vars = take_template_vars(&mut fields)?;
     let continue_final_message = take_continue(&mut fields, &messages)?;
-    let input = ChatInput { messages, tools: Vec::new(), template_vars, continue_final_message };
+    let input = ChatInput { messages, template_vars, continue_final_message, ..ChatInput::default() };
     let mut request = Request::new(caller.id, caller.principal, Task::Chat(input));
     request.max_tokens = take_max_tokens(&mut fields, &["max_completion_tokens", "max_tokens"], 1)?;
     take_common(&mut fields, &mut request)?;

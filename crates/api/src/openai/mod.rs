@@ -106,6 +106,7 @@ fn take_streaming(fields: &mut Fields) -> Result<Streaming, RequestError> {
 fn finish_name(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop { .. } => "stop",
+        FinishReason::ToolCalls => "tool_calls",
         FinishReason::Length => "length",
         FinishReason::Abort => "abort",
     }

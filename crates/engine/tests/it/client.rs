@@ -62,6 +62,7 @@ pub fn frontend(n_ctx: usize) -> Frontend {
         n_params: 0,
         size_bytes: 0,
         fingerprint: "scripted".into(),
+        ..ModelInfo::default()
     };
     Frontend::new(tokenizer(), None, model)
 }
@@ -92,6 +93,10 @@ pub fn completion(prompt: &str) -> Request {
 pub struct Answer {
     pub started: Option<(u64, u64)>,
     pub texts: Vec<String>,
+    /// Thoughts of the first choice.
+    pub reasoning: String,
+    /// Calls of the first choice: names and arguments.
+    pub calls: Vec<(String, String)>,
     pub finished: Vec<FinishReason>,
     pub logprobs: Vec<TokenLogprob>,
     pub prompt_logprobs: Vec<TokenLogprob>,
@@ -136,6 +141,15 @@ pub fn read(mut stream: DeltaStream) -> Result<Answer, ProviderError> {
                 answer.texts[i] += &text;
                 answer.logprobs.extend(logprobs);
             }
+            Event::Reasoning { text, logprobs } => {
+                answer.reasoning += &text;
+                answer.logprobs.extend(logprobs);
+            }
+            Event::ToolCall { index, name, .. } => {
+                assert_eq!(index as usize, answer.calls.len(), "calls are numbered in order");
+                answer.calls.push((name, String::new()));
+            }
+            Event::ToolArguments { index, json } => answer.calls[index as usize].1 += &json,
             Event::Finished(reason) => reasons[i] = Some(reason),
             Event::Done(usage) => {
                 answer.usage = usage;

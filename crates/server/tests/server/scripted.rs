@@ -89,7 +89,9 @@ pub fn prompt_bytes(request: &Request) -> Vec<u8> {
             }
             _ => Vec::new(),
         },
-        Task::Completion { prompt: Prompt::Text(text), .. } => text.clone().into_bytes(),
+        Task::Completion { prompt: Prompt::Text(text) | Prompt::Marked(text), .. } => {
+            text.clone().into_bytes()
+        }
         Task::Completion { prompt: Prompt::Tokens(ids), .. } => ids.iter().map(|id| id.0 as u8).collect(),
     }
 }
@@ -237,6 +239,7 @@ impl Provider for Scripted {
             n_params: 1000,
             size_bytes: 4000,
             fingerprint: "fp-scripted".into(),
+            ..ModelInfo::default()
         }]
     }
 
