@@ -1,6 +1,6 @@
 //! Wire formats: what clients send and receive, translated to and from the neutral vocabulary of `chat`.
 //!
-//! One module per dialect ([`openai`] so far). A dialect turns a body into a [`ingle_chat::Request`], which is then
+//! One module per dialect ([`openai`], [`anthropic`], [`ollama`]). A dialect turns a body into a [`ingle_chat::Request`], which is then
 //! known to be valid, and turns [`ingle_chat::Delta`]s into reply bodies or stream events. Nothing here does I/O,
 //! reads a clock or knows a route; HTTP serving lives in `server`.
 //!
@@ -8,9 +8,11 @@
 //! no effect on the answer, or is refused with its name and what to do instead. The tables are in
 //! [`openai::refused`].
 
+pub mod anthropic;
 mod error;
 mod fields;
 mod json;
+pub mod ollama;
 pub mod openai;
 
 pub use error::{RequestError, shown};
@@ -22,6 +24,16 @@ use ingle_chat::Delta;
 ///
 /// Exactly one of [`StreamEncoder::finish`] and [`StreamEncoder::fail`] is called, once, last.
 pub trait StreamEncoder: Send {
+    /// The stream's media type.
+    fn content_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+    /// What is sent while nothing happens, so that clients and proxies see that the stream lives; `None` if the format
+    /// has no such thing.
+    fn keep_alive(&self) -> Option<&'static str> {
+        // A comment, which clients skip.
+        Some(": keep-alive\n\n")
+    }
     /// Appends the events for one piece of the answer to prompt `prompt` (0 where there is only one).
     fn push(&mut self, prompt: usize, delta: &Delta, out: &mut String);
     /// Appends the regular end.

@@ -1,9 +1,11 @@
 //! Everything that can go wrong with a request, and its status.
 
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ingle_api::RequestError;
 use ingle_api::openai::ErrorObject;
+use ingle_api::{anthropic, ollama};
 use ingle_chat::ProviderError;
 use serde_json::Value;
 
@@ -152,7 +154,10 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         self.log();
-        let mut response = json(self.status(), self.object().into_json());
+        let object = self.object();
+        let mut response = json(self.status(), object.clone().into_json());
+        // The gate, which knows the route's dialect, says it again in that one's shape.
+        response.extensions_mut().insert(object);
         let headers = response.headers_mut();
         if let Some(ms) = self.retry_after_ms() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
@@ -168,6 +173,39 @@ impl IntoResponse for Failure {
             }
             _ => {}
         }
+        response
+    }
+}
+
+/// Whose client calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    OpenAi,
+    Anthropic,
+    Ollama,
+}
+
+impl Dialect {
+    /// The dialect of a path, known or not.
+    pub fn of(path: &str) -> Self {
+        let is_in = |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        match () {
+            () if is_in("/v1/messages") => Self::Anthropic,
+            () if is_in("/api") => Self::Ollama,
+            () => Self::OpenAi,
+        }
+    }
+
+    /// The reply of a [`Failure`] in this dialect's shape; other replies stay as they are.
+    pub fn translate(self, mut response: Response) -> Response {
+        let Some(object) = response.extensions_mut().remove::<ErrorObject>() else { return response };
+        let body = match self {
+            Self::OpenAi => return response,
+            Self::Anthropic => anthropic::error_body(&object),
+            Self::Ollama => ollama::error_body(&object),
+        };
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
         response
     }
 }

@@ -1,4 +1,4 @@
-//! Event streams: an answer's pieces as they come, comments while none comes.
+//! Event streams: an answer's pieces as they come, signs of life while none comes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,8 +14,6 @@ use tokio::time::{Instant, Sleep};
 
 use crate::answer::Answer;
 
-/// A comment, which clients skip and proxies take as a sign of life.
-const KEEP_ALIVE: &str = ": keep-alive\n\n";
 /// Pieces that are ready together travel together, up to this many bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
@@ -35,9 +33,10 @@ impl EventStream {
     }
 
     pub fn into_response(self) -> Response {
+        let content_type = self.encoder.content_type();
         let mut response = Response::new(Body::from_stream(self));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         // Proxies that collect a reply before they pass it on would defeat its purpose.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -71,10 +70,11 @@ impl Stream for EventStream {
             if this.answer.is_none() {
                 return Poll::Ready(None);
             }
+            let Some(sign) = this.encoder.keep_alive() else { return Poll::Pending };
             if this.silence.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            out.push_str(KEEP_ALIVE);
+            out.push_str(sign);
         }
         this.silence.as_mut().reset(Instant::now() + this.silence_max);
         Poll::Ready(Some(Ok(Bytes::from(out))))

@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use crate::App;
 use crate::auth::is_local_caller;
-use crate::error::Failure;
+use crate::error::{Dialect, Failure};
 
 /// Routes that need no key, because whoever restarts a sick server has none. All others do, unknown ones included.
 const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/health/live", "/health/ready"];
@@ -81,6 +81,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let id = request_id(request.headers());
+    let dialect = Dialect::of(request.uri().path());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
@@ -96,7 +97,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         request.extensions_mut().insert(Context { principal, started });
         next.run(request).await
     };
-    let mut response = handled.instrument(span.clone()).await;
+    let mut response = dialect.translate(handled.instrument(span.clone()).await);
     let status = response.status().as_u16();
     span.in_scope(|| tracing::debug!(status, elapsed_ms = started.elapsed().as_millis() as u64, "replied"));
     app.metrics.http(&route, status);

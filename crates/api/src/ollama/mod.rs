@@ -1,0 +1,5 @@
+//! Ollama's dialect.
+
+mod error;
+
+pub use error::error_body;
