@@ -51,7 +51,7 @@ def share_of_limit(row):
     else:
         return None, None
     shares = [r[key] / r["limits"][limit] for r in row["sides"].get(INGLE, []) if r and r.get("limits") and key in r]
-    names = {"int8_gops": "int8", "f32_gops": "f32", "read_gb_per_s": "memory"}
+    names = {"int8_gops": "int8", "bf16_gops": "bf16", "f32_gops": "f32", "read_gb_per_s": "memory"}
     return median(shares), names[limit]
 
 

@@ -15,7 +15,7 @@ use ingle_kernels::limits;
 use ingle_model::synthetic::Synthetic;
 use serde_json::json;
 
-use self::session::Session;
+use self::session::{Session, compute_limits};
 use crate::commands::bytes;
 use crate::process;
 use crate::settings::compat::Facts;
@@ -155,9 +155,8 @@ fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()
     session.prefill(1)?;
     report.insert("first_token_s".into(), json!(process::age().map(|age| age.as_secs_f64())));
     report.insert("anon_bytes".into(), json!(process::anon_bytes()));
-    let int8_gops = limits::int8_gops(session.pool());
-    let f32_gops = limits::f32_gops(session.pool());
-    report.insert("limits".into(), json!({ "int8_gops": int8_gops, "f32_gops": f32_gops }));
+    let compute_limits = compute_limits(session.pool());
+    report.insert("limits".into(), compute_limits.clone().into());
     if plan.n_prompt > 0 {
         session.prefill(plan.n_prompt)?;
         let mut runs = Vec::new();
@@ -166,14 +165,13 @@ fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()
         }
         let speed = median(&mut runs);
         let gops = speed * session.weights().ops_per_prompt_token / 1e9;
-        let quantized = session.weights().quantized;
         report.insert(
             "prefill".into(),
             json!({
                 "n_tokens": plan.n_prompt, "tokens_per_s": speed, "min": runs[0], "max": runs[runs.len() - 1],
                 "linear_gops": gops,
-                "share_of_int8_limit": quantized.then_some(gops / int8_gops),
-                "share_of_f32_limit": (!quantized).then_some(gops / f32_gops),
+                "limit": session.weights().products.name(),
+                "share_of_limit": session.share(gops, &compute_limits),
             }),
         );
     }
@@ -218,17 +216,14 @@ fn print(report: &serde_json::Map<String, serde_json::Value>, as_json: bool) -> 
         report["kv_type"].as_str().unwrap_or_default(),
     )?;
     if let Some(p) = report.get("prefill") {
-        let (share, limit) = match p["share_of_int8_limit"].as_f64() {
-            Some(share) => (share, "int8"),
-            None => (f(&p["share_of_f32_limit"]), "f32"),
-        };
         writeln!(
             out,
-            "prefill {:5} tokens          {:9.1} tokens/s  {:7.0} Gop/s  {:3.0} % of the {limit} limit",
+            "prefill {:5} tokens          {:9.1} tokens/s  {:7.0} Gop/s  {:3.0} % of the {} limit",
             p["n_tokens"],
             f(&p["tokens_per_s"]),
             f(&p["linear_gops"]),
-            100.0 * share
+            100.0 * f(&p["share_of_limit"]),
+            p["limit"].as_str().unwrap_or_default(),
         )?;
     }
     if let Some(d) = report.get("decode") {

@@ -9,7 +9,7 @@
 //! {"measure": "decode", "n_tokens": 128, "n_seqs": 1, "depth": 0, "max_seconds": 20}
 //!     {"n_tokens": 128, "seconds": 2.5, "tokens_per_s": 51.2, "file_gb_per_s": 40.9}
 //! {"measure": "limits"}
-//!     {"int8_gops": 1800.0, "f32_gops": 460.0, "read_gb_per_s": 50.1}
+//!     {"int8_gops": 1800.0, "bf16_gops": 920.0, "f32_gops": 460.0, "read_gb_per_s": 50.1}
 //! ```
 //!
 //! A request that cannot be measured is answered by `{"error": "..."}`; the next one is read. Nothing is repeated and
@@ -22,7 +22,7 @@ use anyhow::{Result, bail};
 use ingle_kernels::limits;
 use serde_json::{Value, json};
 
-use super::session::Session;
+use super::session::{Session, compute_limits};
 
 /// Answers requests until the input ends.
 pub(super) fn answer(session: &mut Session, input: impl BufRead, mut output: impl Write) -> Result<()> {
@@ -57,10 +57,9 @@ fn measure(session: &mut Session, line: &str) -> Result<Value> {
     let pool = session.pool();
     let (run, rate, per_s) = match request["measure"].as_str() {
         Some("limits") => {
-            return Ok(json!({
-                "int8_gops": limits::int8_gops(pool), "f32_gops": limits::f32_gops(pool),
-                "read_gb_per_s": limits::read_gbs(pool),
-            }));
+            let mut found = compute_limits(pool);
+            found.insert("read_gb_per_s".into(), json!(limits::read_gbs(pool)));
+            return Ok(found.into());
         }
         Some("prefill") => {
             let run = session.prefill(number("n_tokens", None, 1)?)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use ingle_gguf::GgufFile;
-use ingle_kernels::Pool;
+use ingle_gguf::{GgufFile, TensorType};
+use ingle_kernels::{Pool, limits};
 use ingle_model::{CpuExecutor, LoadOptions};
 use ingle_step::{BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, TokenId, Want};
 use serde_json::{Map, Value, json};
@@ -35,12 +35,51 @@ pub(super) struct Weights {
     pub(super) bytes_per_token: u64,
     /// Operations (a multiply and an add are two) of the matrices outside the output matrix.
     pub(super) ops_per_prompt_token: f64,
-    /// Whether the layers' matrices are in blocks, which are multiplied as int8.
-    pub(super) quantized: bool,
+    /// How the layers' matrices are multiplied.
+    pub(super) products: Products,
+}
+
+/// What products are made of, and so which limit they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Products {
+    /// Blocks, as int8.
+    Int8,
+    /// BF16, where the processor multiplies that.
+    Bf16,
+    /// Anything else.
+    F32,
+}
+
+impl Products {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// The key of its limit, in billions of operations a second.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8_gops",
+            Self::Bf16 => "bf16_gops",
+            Self::F32 => "f32_gops",
+        }
+    }
+}
+
+/// How many billions of operations a second this machine does at most, of each kind.
+pub(super) fn compute_limits(pool: &Pool) -> Map<String, Value> {
+    let mut found = Map::new();
+    found.insert(Products::Int8.key().into(), json!(limits::int8_gops(pool)));
+    found.insert(Products::F32.key().into(), json!(limits::f32_gops(pool)));
+    found.extend(limits::bf16_gops(pool).map(|gops| (Products::Bf16.key().into(), json!(gops))));
+    found
 }
 
 impl Weights {
-    fn of(file: &GgufFile) -> Self {
+    fn of(file: &GgufFile, pool: &Pool) -> Self {
         let tied = file.tensor("output.weight").is_none();
         let matrices = || file.tensors().iter().filter(|t| t.dims.len() > 1);
         let is_head = |name: &str| name == "output.weight" || (tied && name == "token_embd.weight");
@@ -53,7 +92,13 @@ impl Weights {
                 .map(|t| t.n_bytes() as u64)
                 .sum(),
             ops_per_prompt_token: inner().map(|t| 2.0 * t.n_elements() as f64).sum(),
-            quantized: inner().any(|t| t.ty.block_len() > 1),
+            products: if inner().any(|t| t.ty.block_len() > 1) {
+                Products::Int8
+            } else if inner().all(|t| t.ty == TensorType::BF16) && limits::bf16_gops(pool).is_some() {
+                Products::Bf16
+            } else {
+                Products::F32
+            },
         }
     }
 }
@@ -99,7 +144,7 @@ impl Session {
         };
         Ok(Self {
             name: name.into(),
-            weights: Weights::of(&file),
+            weights: Weights::of(&file, &pool),
             file,
             pool,
             executor,
@@ -115,6 +160,11 @@ impl Session {
         &self.pool
     }
 
+    /// The share that `gops` billions of operations a second are of what these weights' products allow.
+    pub(super) fn share(&self, gops: f64, limits: &Map<String, Value>) -> Option<f64> {
+        Some(gops / limits.get(self.weights.products.key())?.as_f64()?)
+    }
+
     pub(super) fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -128,8 +178,7 @@ impl Session {
         report.insert("threads".into(), json!(self.pool.n_threads()));
         report.insert("isa".into(), json!(self.pool.isa().name()));
         report.insert("kv_type".into(), json!(self.kv_type.name()));
-        let prefill_limit = if self.weights.quantized { "int8_gops" } else { "f32_gops" };
-        report.insert("prefill_limit".into(), json!(prefill_limit));
+        report.insert("prefill_limit".into(), json!(self.weights.products.key()));
         report.insert("load_s".into(), json!(self.load_s));
         report.insert("weight_bytes_in_memory".into(), json!(self.executor.info().weight_bytes));
         report
