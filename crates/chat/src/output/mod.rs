@@ -3,8 +3,50 @@
 //! Families of models spell these differently, and the model's own chat template shows how: [`OutputFormat::detect`]
 //! reads it there, so that nobody has to say. An [`OutputParser`] takes an answer piece by piece, as it is generated,
 //! and what it gives, joined, does not depend on where the pieces were cut.
+//!
+//! **How it is built.** Families differ in marks and in a handful of shapes, so there are a few engines that read
+//! tables (`family`): JSON objects (`json_calls`), a name in front of a JSON object (`named_calls`), tags
+//! (`xml_calls`), a programming language's calls (`loose_calls`), and Harmony's messages. Around them, one machine
+//! (`parser`) parts what is said from what is thought and finds where calls begin.
+//!
+//! **What comes out when.** What is certain goes out at once: text up to a possible beginning of a mark, a call when
+//! its name is complete, its arguments as the model writes them where it writes JSON. What waits is bounded, except
+//! where the model itself puts the answer last: arguments in front of their name or id, and values of which only the
+//! end says whether they are JSON.
+//!
+//! **What is no call is text.** Until a call's name and the beginning of its arguments are there, nothing is reported;
+//! if they don't come, the text goes out as it was, marks included, as what was said or thought. A call that was
+//! reported stays one: where tags or a language's syntax break off afterwards, what is open is closed, so that the
+//! arguments are JSON, and the rest is said; broken JSON passes as the model wrote it. A cut answer leaves arguments
+//! as far as they came.
+//!
+//! **Unknown names.** A call of a tool that the request doesn't have is a call: the caller answers it with an error
+//! that the model can read. Where a call has no mark of its own (JSON at the beginning of an answer, `<function=`,
+//! `>>>`) or stands inside of thoughts, only a known name makes it one.
+//!
+//! **Layout.** White space between marks, between thoughts and answer, and behind the last call is dropped. Thoughts
+//! that begin on a new line end on one, too.
+
+mod answer;
+mod detect;
+mod family;
+mod harmony;
+mod input;
+mod io;
+mod json_calls;
+mod loose_calls;
+mod named_calls;
+mod parser;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod tools;
+mod xml_calls;
 
 use serde_json::Value;
+
+use family::{Family, Thoughts};
+use parser::Machine;
 
 use crate::{Rule, ToolChoice};
 
@@ -64,59 +106,83 @@ pub struct OutputContext<'a> {
     pub reasoning_in_text: bool,
 }
 
-/// How a family of models spells thoughts and calls.
+/// How a family of models spells thoughts and calls. The default knows neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OutputFormat {}
+pub struct OutputFormat {
+    family: Family,
+    thoughts: Option<Thoughts>,
+    /// Spellings that differ inside of a family.
+    style: rule::Style,
+}
 
 impl OutputFormat {
     /// Finds the format that a chat template shows.
-    pub fn detect(_template: &str) -> Self {
-        Self::default()
+    pub fn detect(template: &str) -> Self {
+        let (family, thoughts) = detect::detect(template);
+        Self { family, thoughts, style: rule::Style::detect(template) }
     }
 
     /// Whether calls are recognized.
     pub fn has_tools(&self) -> bool {
-        false
+        self.family != Family::Plain
     }
 
     /// Whether thoughts are.
     pub fn has_reasoning(&self) -> bool {
-        false
+        self.thoughts.is_some()
+    }
+
+    /// What begins thoughts and what ends them, if the format has any. Writing the end ends them: that is how a
+    /// budget of thoughts is kept.
+    pub fn reasoning_marks(&self) -> Option<(&'static str, &'static str)> {
+        self.thoughts.map(|thoughts| (thoughts.open, thoughts.close))
+    }
+
+    /// Whether answers, thoughts included, are messages with heads of their own, so that rules have all of them.
+    pub fn has_heads(&self) -> bool {
+        answer::has_heads(self.family)
+    }
+
+    /// The rule of an answer that says what `said` allows, with the head that the format has before it.
+    pub fn answer_rule(&self, said: Rule) -> Rule {
+        answer::rule(self.family, said)
     }
 
     /// What an answer must look like that may, or must, call these tools; `None` if nothing has to be enforced: any
-    /// answer will do, or the format knows no calls. Thoughts come before, and are not part of it.
+    /// answer will do, or no tool that is called exists. Thoughts come before, and are not part of it.
     ///
-    /// Enforced are `required` and named choices, and the schema of tools that are marked `strict`.
-    pub fn tool_rule(&self, _tools: &[Value], _choice: &ToolChoice, _at_most_one: bool) -> Option<Rule> {
-        None
+    /// Enforced are `required` and named choices, and the schema of tools that are marked `strict`. A named choice is
+    /// exactly one call. Formats that know no calls write `{"name": .., "parameters": {..}}`, one a line, which their
+    /// parsers read where an answer begins.
+    pub fn tool_rule(&self, tools: &[Value], choice: &ToolChoice, at_most_one: bool) -> Option<Rule> {
+        rule::tool_rule(self.family, self.style, tools, choice, at_most_one)
     }
 
     /// A parser of one answer.
-    pub fn parser(&self, _context: &OutputContext) -> OutputParser {
-        OutputParser {}
+    pub fn parser(&self, context: &OutputContext) -> OutputParser {
+        OutputParser { machine: Machine::new(self.family, self.thoughts, context) }
     }
 }
 
 /// Reads one answer.
 #[derive(Clone, Debug)]
-pub struct OutputParser {}
+pub struct OutputParser {
+    machine: Machine,
+}
 
 impl OutputParser {
     /// Takes a piece and appends what is certain now.
     pub fn push(&mut self, piece: Piece, out: &mut Vec<Output>) {
-        if let Piece::Text(text) = piece
-            && !text.is_empty()
-        {
-            out.push(Output::Content(text.to_owned()));
-        }
+        self.machine.push(piece, out);
     }
 
     /// Appends what was held back: the answer has ended.
-    pub fn finish(&mut self, _out: &mut Vec<Output>) {}
+    pub fn finish(&mut self, out: &mut Vec<Output>) {
+        self.machine.finish(out);
+    }
 
     /// Where the answer is.
     pub fn phase(&self) -> Phase {
-        Phase::Content
+        self.machine.phase()
     }
 }

@@ -42,6 +42,7 @@ mod text;
 mod time;
 mod value;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -143,6 +144,8 @@ impl Default for TemplateOptions {
 pub struct ChatTemplate {
     source: String,
     body: Vec<ast::Stmt>,
+    /// Every name that it reads.
+    names: BTreeSet<Arc<str>>,
     options: TemplateOptions,
     /// What the template expects of messages, found by trying.
     wants: input::Wants,
@@ -162,13 +165,9 @@ impl ChatTemplate {
             });
         }
         let special = segments::SpecialTokens::new(&options.special_tokens);
-        let mut template = Self {
-            source: source.to_owned(),
-            body: parser::parse(source)?,
-            options,
-            wants: input::Wants::default(),
-            special,
-        };
+        let (body, names) = parser::parse(source)?;
+        let mut template =
+            Self { source: source.to_owned(), body, names, options, wants: input::Wants::default(), special };
         template.wants = input::Wants::probe(&template);
         Ok(template)
     }
@@ -176,6 +175,11 @@ impl ChatTemplate {
     /// The template's text.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether the template reads a variable of this name: setting it may then change something.
+    pub fn reads(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Renders a conversation to typed segments. `now` is the local time that the template may ask for.

@@ -1,5 +1,6 @@
 //! Tokens to a syntax tree, with Jinja's own precedences (filters bind tighter than a sign, `~` looser than `*`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::TemplateError;
@@ -13,14 +14,14 @@ const NESTING_MAX: u32 = 48;
 
 type Parse<T> = Result<T, TemplateError>;
 
-/// Parses a template.
-pub(super) fn parse(source: &str) -> Parse<Vec<Stmt>> {
+/// Parses a template; with it, every name that it reads.
+pub(super) fn parse(source: &str) -> Parse<(Vec<Stmt>, BTreeSet<Arc<str>>)> {
     let tokens = tokenize(source)?;
     let mut parser = Parser { tokens, at: 0, nesting: 0, unknown: Vec::new(), names: Vec::new(), loops: 0 };
     let body = parser.block(&[])?;
     match parser.unknown.into_iter().next() {
         Some((line, message)) => Err(TemplateError::Syntax { line, message }),
-        None => Ok(body),
+        None => Ok((body, parser.names.into_iter().collect())),
     }
 }
 
