@@ -306,6 +306,12 @@ impl Tokenizer {
         matches!(self.vocab.kind(id), Some(Kind::Control | Kind::Unknown))
     }
 
+    /// Whether plain text may become this token. What a template alone may write is no text, though some of it (marks
+    /// of thoughts, of calls) is no control token either.
+    pub fn is_text(&self, id: TokenId) -> bool {
+        is_text(&self.vocab, id) || self.vocab.kind(id) == Some(Kind::Byte)
+    }
+
     /// Whether a token ends a generation.
     pub fn is_end(&self, id: TokenId) -> bool {
         self.ends.contains(&id)

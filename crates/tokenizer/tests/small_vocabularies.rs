@@ -388,3 +388,18 @@ fn time_is_linear() {
         }
     }
 }
+
+#[test]
+fn which_tokens_are_text() {
+    let t = tokenizer(&bpe("qwen2", HELLO, CHAT));
+    for (spelling, expected) in
+        [("<|im_start|>", false), ("<|im_end|>", false), ("<think>", false), ("  ", true)]
+    {
+        let id = t.special_tokens().find(|(_, text)| *text == spelling).expect("it is there").0;
+        assert_eq!(t.is_text(id), expected, "{spelling:?}");
+    }
+    assert!(t.encode_content("hello é").iter().all(|&id| t.is_text(id)));
+    // A byte is text, and no token at all is not.
+    let t = tokenizer(&spm());
+    assert!(t.is_text(TokenId(3)) && !t.is_text(TokenId(1)) && !t.is_text(TokenId(99_999)));
+}
