@@ -50,6 +50,8 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// New tokens over all choices.
     pub completion_tokens: u64,
+    /// Those of them that were thoughts.
+    pub reasoning_tokens: u64,
     /// Time from arrival to the first step that had this request.
     pub queued: Duration,
     /// Time from then to the first token.
@@ -228,6 +230,8 @@ pub struct ProviderStatus {
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Sequences that may run at a time; 0 if nobody knows.
+    pub sequences_max: usize,
     /// Blocks of the KV cache that sequences hold.
     pub kv_blocks_used: usize,
     /// Blocks that only the prefix cache holds.

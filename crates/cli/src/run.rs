@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use ingle_chat::{ChatInput, FinishReason, Message, Role};
+use ingle_chat::{ChatInput, FinishReason, Message, ReasoningWish, Role};
 use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Source, TemplateChoice};
 
 use rustyline::config::Behavior;
@@ -242,10 +242,15 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
 
 /// One message, one answer.
 fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
-    let input = ChatInput { messages: opening(settings, Some(prompt)), ..ChatInput::default() };
-    let generation = configure(engine.converse(input), settings);
+    let generation = configure(engine.converse(conversation(opening(settings, Some(prompt)))), settings);
     answer(engine, generation, settings, &Interrupt::default(), "", &mut std::io::stdout().lock())?;
     Ok(())
+}
+
+/// Messages as a conversation whose thoughts are shown as they come, with the model's own marks.
+fn conversation(messages: Vec<Message>) -> ChatInput {
+    let reasoning = ReasoningWish { in_text: true, ..ReasoningWish::default() };
+    ChatInput { messages, reasoning, ..ChatInput::default() }
 }
 
 /// The messages that a conversation opens with.
@@ -371,8 +376,7 @@ fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
             _ => {
                 let _ = editor.add_history_entry(&line);
                 messages.push(Message::text(Role::User, line));
-                let input = ChatInput { messages: messages.clone(), ..ChatInput::default() };
-                let generation = configure(engine.converse(input), &settings);
+                let generation = configure(engine.converse(conversation(messages.clone())), &settings);
                 match answer(engine, generation, &settings, &interrupt, "", &mut std::io::stdout().lock()) {
                     Ok(text) => messages.push(Message::text(Role::Assistant, text)),
                     // Nobody reads the answers any more.

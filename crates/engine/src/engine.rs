@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use ingle_chat::{ModelInfo, Provider, ProviderError, ProviderStatus, Request, StartFuture};
+use ingle_chat::{ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture};
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
@@ -144,6 +144,7 @@ impl Engine {
             status: ProviderStatus {
                 kv_blocks_total: info.n_blocks,
                 memory_bytes: info.weight_bytes + info.kv_bytes,
+                sequences_max: config.max_running_seqs,
                 ..ProviderStatus::default()
             },
             meter: Meter::new(Instant::now()),
@@ -213,6 +214,24 @@ impl Provider for Engine {
             let stream = self.admit(&request)?;
             Ok(Box::pin(stream) as ingle_chat::DeltaStream)
         })
+    }
+
+    fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
+        self.frontend.prompt(request)
+    }
+
+    fn tokenize(
+        &self,
+        model: Option<&str>,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, ProviderError> {
+        self.frontend.tokenize(model, text, add_special, parse_special)
+    }
+
+    fn token_bytes(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
+        self.frontend.token_bytes(model, tokens)
     }
 
     fn models(&self) -> Vec<ModelInfo> {

@@ -2,13 +2,17 @@
 //! be served is refused here, by name, before it costs the engine thread anything. Runs on the caller's thread.
 
 mod checks;
+mod conversation;
+mod format;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ingle_chat::template::{ChatTemplate, CivilTime, TemplateError};
-use ingle_chat::{ChatInput, Echo, ModelInfo, Prompt, ProviderError, Request, Sampling, Segments, Task};
+use ingle_chat::output::{OutputFormat, OutputParser};
+use ingle_chat::template::{ChatTemplate, CivilTime};
+use ingle_chat::{Echo, ModelInfo, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task};
+use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
@@ -25,6 +29,10 @@ pub struct Frontend {
     pub tokenizer: Arc<Tokenizer>,
     /// How conversations are spelled; `None` if the model has no template.
     pub template: Option<ChatTemplate>,
+    /// How the model spells thoughts and calls of tools, as the template shows it.
+    pub format: OutputFormat,
+    /// Makes masks of formats.
+    pub compiler: Compiler,
     /// What the model is.
     pub model: ModelInfo,
     /// The model's recommended settings.
@@ -36,7 +44,7 @@ pub struct Frontend {
 }
 
 /// A request with nothing left to decide.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct Prepared {
     /// The prompt. Never empty.
     pub prompt: Vec<TokenId>,
@@ -64,15 +72,55 @@ pub struct Prepared {
     pub prompt_logprobs: Option<usize>,
     /// Whether control tokens appear in the text.
     pub include_special: bool,
+    /// What tells thoughts and calls from text; `None` if all is text.
+    pub parser: Option<OutputParser>,
+    /// How the model's thoughts begin and end; `None` if it has none, or they are text as all is.
+    pub thoughts: Option<Thoughts>,
+    /// At most one call of a tool.
+    pub one_tool_call: bool,
+    /// What the answer has to obey, after its thoughts.
+    pub grammar: Option<Arc<Grammar>>,
     /// Who shares cached beginnings with whom.
     pub tenant: String,
+}
+
+/// How thoughts begin and end.
+#[derive(Clone, Debug)]
+pub struct Thoughts {
+    /// The token that begins them, if the model may begin the answer so.
+    pub begin: Option<TokenId>,
+    /// What ends them.
+    pub end: Arc<[TokenId]>,
+    /// How many tokens they may have.
+    pub budget: Option<usize>,
+    /// Whether the grammar of calls and formats has them, too. Otherwise they are free.
+    pub in_grammar: bool,
+}
+
+/// A task, read.
+struct Reading {
+    /// The prompt. Not empty.
+    tokens: Vec<TokenId>,
+    /// Its text, if it is to be echoed.
+    echo: Option<String>,
+    parser: Option<OutputParser>,
+    thoughts: Option<Thoughts>,
+}
+
+impl Prepared {
+    /// Whether a token ends the answer by the model's own will; `end_tokens` are the model's.
+    pub(crate) fn ends(&self, end_tokens: &[TokenId], token: TokenId) -> bool {
+        !self.ignore_eos && end_tokens.contains(&token)
+    }
 }
 
 impl Frontend {
     /// A frontend without recommendations, with the system's clock (in UTC) and the system's entropy.
     pub fn new(tokenizer: Arc<Tokenizer>, template: Option<ChatTemplate>, model: ModelInfo) -> Self {
         Self {
+            compiler: Compiler::new(&tokenizer, Limits::default()),
             tokenizer,
+            format: template.as_ref().map(|t| OutputFormat::detect(t.source())).unwrap_or_default(),
             template,
             model,
             defaults: Sampling::default(),
@@ -98,17 +146,12 @@ impl Frontend {
     /// # Errors
     /// If it cannot be served: the caller's fault, named.
     pub fn prepare(&self, request: &Request, n_ctx: usize) -> Result<Prepared, ProviderError> {
-        if let Some(model) = request.model.as_ref().filter(|m| **m != self.model.id) {
-            return Err(ProviderError::UnknownModel {
-                model: model.clone(),
-                available: vec![self.model.id.clone()],
-            });
-        }
+        self.check_model(request.model.as_deref())?;
         let n_vocab = self.model.n_vocab;
         checks::check_request(request, n_vocab)?;
         let params = self.resolve(&request.sampling);
         checks::check_params(&params, n_vocab)?;
-        let (prompt, echo) = self.tokens(&request.task, n_vocab)?;
+        let Reading { tokens: prompt, echo, parser, thoughts } = self.read(request, n_vocab)?;
         let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
         if request.min_tokens as usize > max_tokens {
             let message =
@@ -135,72 +178,99 @@ impl Frontend {
             logprobs: request.logprobs.map(|n| n as usize),
             prompt_logprobs: request.prompt_logprobs.map(|n| n as usize),
             include_special: request.include_special,
+            parser,
+            thoughts,
+            one_tool_call: matches!(&request.task, Task::Chat(input) if input.one_tool_call),
+            grammar: self.grammar(request)?,
             tenant: request.principal.tenant.clone(),
         })
     }
 
-    /// The prompt's tokens, and its text if it is to be echoed.
-    fn tokens(&self, task: &Task, n_vocab: usize) -> Result<(Vec<TokenId>, Option<String>), ProviderError> {
-        match task {
-            Task::Chat(input) => Ok((self.chat_tokens(input)?, None)),
-            Task::Completion { prompt, echo } => {
-                let (tokens, text) = match prompt {
-                    Prompt::Text(text) => {
-                        (self.tokenizer.encode(&Segments::content(text), true), text.clone())
-                    }
-                    Prompt::Marked(text) => {
-                        (self.tokenizer.encode(&Segments::template(text), true), text.clone())
-                    }
-                    Prompt::Tokens(tokens) => {
-                        if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
-                            let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");
-                            return Err(invalid("prompt", message));
-                        }
-                        let text = match echo {
-                            Echo::Yes => self.tokenizer.decode(tokens, false),
-                            Echo::No => String::new(),
-                        };
-                        (tokens.clone(), text)
-                    }
-                };
-                if tokens.is_empty() {
-                    return Err(invalid("prompt", "the prompt is empty: give it at least one token".into()));
-                }
-                Ok((tokens, matches!(echo, Echo::Yes).then_some(text)))
-            }
+    /// Refuses a request that is for another model.
+    ///
+    /// # Errors
+    /// If `model` names one.
+    pub fn check_model(&self, model: Option<&str>) -> Result<(), ProviderError> {
+        match model.filter(|m| *m != self.model.id) {
+            None => Ok(()),
+            Some(model) => Err(ProviderError::UnknownModel {
+                model: model.to_owned(),
+                available: vec![self.model.id.clone()],
+            }),
         }
     }
 
-    fn chat_tokens(&self, input: &ChatInput) -> Result<Vec<TokenId>, ProviderError> {
-        let Some(template) = &self.template else {
-            let message = format!(
-                "model `{}` has no chat template: load it with one (for example a built-in one), or send a \
-                 completion instead",
-                self.model.id
-            );
-            return Err(invalid("messages", message));
-        };
-        let segments = template.render(input, (self.now)()).map_err(|error| match error {
-            TemplateError::Syntax { .. } => ProviderError::Internal(error.to_string()),
-            TemplateError::Reserved { .. } => invalid("template_vars", error.to_string()),
-            TemplateError::Raised { .. } | TemplateError::Render { .. } | TemplateError::Limit { .. } => {
-                invalid("messages", error.to_string())
-            }
-        })?;
-        let mut tokens = self.tokenizer.encode(&segments, false);
-        // Most templates spell the BOS token themselves, some leave it to the tokenizer: one it shall be.
-        if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        if tokens.is_empty() {
+    /// The prompt as the model would see it.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare), as far as they are about the prompt.
+    pub fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
+        self.check_model(request.model.as_deref())?;
+        let tokens = self.read(request, self.model.n_vocab)?.tokens;
+        Ok(Prompted { text: self.tokenizer.decode(&tokens, true), tokens })
+    }
+
+    /// Text to tokens; see [`Provider::tokenize`](ingle_chat::Provider::tokenize).
+    ///
+    /// # Errors
+    /// If it is for another model.
+    pub fn tokenize(
+        &self,
+        model: Option<&str>,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, ProviderError> {
+        self.check_model(model)?;
+        let segments = if parse_special { Segments::template(text) } else { Segments::content(text) };
+        Ok(self.tokenizer.encode(&segments, add_special))
+    }
+
+    /// Each token's bytes, control tokens by their spelling.
+    ///
+    /// # Errors
+    /// If they are for another model, or one is not in the vocabulary.
+    pub fn token_bytes(
+        &self,
+        model: Option<&str>,
+        tokens: &[TokenId],
+    ) -> Result<Vec<Vec<u8>>, ProviderError> {
+        self.check_model(model)?;
+        let n_vocab = self.tokenizer.n_vocab();
+        if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
             return Err(invalid(
-                "messages",
-                "the chat template made an empty prompt of these messages".into(),
+                "tokens",
+                format!("there is no token {token}: the vocabulary has {n_vocab}"),
             ));
         }
-        Ok(tokens)
+        Ok(tokens.iter().map(|&token| self.tokenizer.token_bytes(token).to_vec()).collect())
+    }
+
+    /// Reads what the request says.
+    fn read(&self, request: &Request, n_vocab: usize) -> Result<Reading, ProviderError> {
+        let (prompt, echo) = match &request.task {
+            Task::Chat(input) => return self.read_chat(input, request.include_special),
+            Task::Completion { prompt, echo } => (prompt, echo),
+        };
+        let (tokens, text) = match prompt {
+            Prompt::Text(text) => (self.tokenizer.encode(&Segments::content(text), true), text.clone()),
+            Prompt::Marked(text) => (self.tokenizer.encode(&Segments::template(text), true), text.clone()),
+            Prompt::Tokens(tokens) => {
+                if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
+                    let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");
+                    return Err(invalid("prompt", message));
+                }
+                let text = match echo {
+                    Echo::Yes => self.tokenizer.decode(tokens, false),
+                    Echo::No => String::new(),
+                };
+                (tokens.clone(), text)
+            }
+        };
+        if tokens.is_empty() {
+            return Err(invalid("prompt", "the prompt is empty: give it at least one token".into()));
+        }
+        Ok(Reading { tokens, echo: matches!(echo, Echo::Yes).then_some(text), parser: None, thoughts: None })
     }
 
     /// The caller's wish, else the model's recommendation, else the program's default.

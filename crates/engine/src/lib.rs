@@ -9,14 +9,16 @@
 //! | [`scheduler`] | what runs next; pure |
 //! | [`block_allocator`], [`prefix_cache`] | block indices and who holds them; pure |
 //! | [`sampling`] | logits to a token; pure |
-//! | [`output`], [`stop`] | a token's way out: text, stop strings, log-probabilities; pure |
+//! | [`output`], `reader`, [`stop`] | a token's way out: text, thoughts and calls, stop strings, log-probabilities; pure |
 
 pub mod block_allocator;
+mod constraint;
 pub mod engine;
 pub mod frontend;
 mod meter;
 pub mod output;
 pub mod prefix_cache;
+mod reader;
 pub mod sampling;
 pub mod scheduler;
 pub mod stop;

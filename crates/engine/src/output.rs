@@ -1,15 +1,22 @@
 //! A token's way out: the sampler's pick becomes text, stop strings and end tokens end it, log-probabilities go
 //! along. Pure: one [`Answer`] per request, one `Choice` per sequence of it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ingle_chat::{Event, FinishReason, TokenLogprob};
+use ingle_chat::output::Phase;
+use ingle_chat::{Event, FinishReason, ProviderError, TokenLogprob};
+use ingle_grammar::GrammarError;
 use ingle_step::TokenId;
-use ingle_tokenizer::{Detokenizer, Tokenizer};
+use ingle_tokenizer::Tokenizer;
 
-use crate::frontend::Prepared;
+use crate::constraint::{self, Constraint};
+use crate::frontend::{Prepared, Thoughts};
+use crate::reader::Reader;
 use crate::sampling::{Sampler, log_softmax_of, top_logprobs};
-use crate::stop::StopMatcher;
+
+/// How many tokens are tried to end a thought without beginning the answer in the same token.
+const RESAMPLES_MAX: usize = 64;
 
 /// What becomes of one request.
 pub struct Answer {
@@ -25,8 +32,12 @@ pub struct Answer {
 /// One of its texts.
 struct Choice {
     sampler: Sampler,
-    detokenizer: Detokenizer,
-    stops: StopMatcher,
+    reader: Reader,
+    constraint: Option<Constraint>,
+    /// Tokens of thoughts so far.
+    n_thoughts: usize,
+    /// Tokens that are said whatever the model would say.
+    forced: VecDeque<TokenId>,
     n_tokens: usize,
     finished: bool,
 }
@@ -45,6 +56,11 @@ impl Answer {
     /// New tokens over all choices.
     pub fn completion_tokens(&self) -> usize {
         self.choices.iter().map(|c| c.n_tokens).sum()
+    }
+
+    /// Those of them that were thoughts.
+    pub fn reasoning_tokens(&self) -> usize {
+        self.choices.iter().map(|c| c.n_thoughts).sum()
     }
 
     /// Whether every choice is complete.
@@ -78,6 +94,9 @@ impl Answer {
     /// Takes the logits `(n_vocab,)` at the end of a choice's sequence, picks its next token and tells what that
     /// means for the reader. `position` is the token's place in the sequence; `scratch` is for reuse. Gives the
     /// token (`None` if none was wanted) and whether the choice is complete.
+    ///
+    /// # Errors
+    /// If the format that the answer obeys lets nothing follow.
     pub fn sample(
         &mut self,
         choice: u32,
@@ -85,7 +104,7 @@ impl Answer {
         position: usize,
         scratch: &mut Vec<f32>,
         events: &mut Vec<Event>,
-    ) -> (Option<TokenId>, bool) {
+    ) -> Result<(Option<TokenId>, bool), ProviderError> {
         if self.choices.len() == choice as usize {
             self.choices.push(Choice::new(&self.request, &self.tokenizer, choice));
             self.preamble(choice, events);
@@ -95,41 +114,39 @@ impl Answer {
         assert!(!choice.finished, "a finished choice is not sampled");
         if request.max_tokens == 0 {
             choice.finish(FinishReason::Length, events);
-            return (None, true);
+            return Ok((None, true));
         }
-        scratch.clear();
-        // Output matrices may have more rows than there are tokens: those have no text.
-        scratch.extend_from_slice(&logits[..logits.len().min(tokenizer.n_vocab())]);
-        let ends = |token: &TokenId| !request.ignore_eos && end_tokens.contains(token);
-        if choice.n_tokens < request.min_tokens {
-            let own_end = if request.ignore_eos { &[] } else { &**end_tokens };
-            for token in own_end.iter().chain(&request.stop_token_ids) {
-                if let Some(logit) = scratch.get_mut(token.0 as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
-        let token = choice.sampler.sample(scratch, position as u64);
+        let token = choice.pick(
+            request,
+            end_tokens,
+            &logits[..logits.len().min(tokenizer.n_vocab())],
+            position,
+            scratch,
+        );
+        let token = token.map_err(|e| constraint::failed(&e))?;
         choice.sampler.accept(token);
         choice.n_tokens += 1;
 
-        if ends(&token) {
+        if request.ends(end_tokens, token) {
+            choice.reader.end(token, events);
             choice.finish(FinishReason::Stop { matched: None }, events);
         } else if request.stop_token_ids.contains(&token) {
             let matched = Some(tokenizer.token_text(token));
             choice.finish(FinishReason::Stop { matched }, events);
         } else {
             let logprobs = request.logprobs.map(|n_top| logprob_of(tokenizer, logits, token, n_top));
-            let piece = choice.detokenizer.push(token);
-            let stopped_by = choice.say(&piece, logprobs, choice.n_tokens >= request.min_tokens, events);
+            let may_stop = choice.n_tokens >= request.min_tokens;
+            let stopped_by = choice.reader.push(token, logprobs, may_stop, events);
             if let Some(stop) = stopped_by {
                 choice.finished = true;
                 events.push(Event::Finished(FinishReason::Stop { matched: Some(stop) }));
+            } else if choice.is_complete() {
+                choice.finish(FinishReason::Stop { matched: None }, events);
             } else if choice.n_tokens == request.max_tokens {
                 choice.finish(FinishReason::Length, events);
             }
         }
-        (Some(token), choice.finished)
+        Ok((Some(token), choice.finished))
     }
 
     fn unconditional(&self, token: TokenId) -> TokenLogprob {
@@ -142,49 +159,118 @@ impl Choice {
     fn new(request: &Prepared, tokenizer: &Arc<Tokenizer>, choice: u32) -> Self {
         let mut sampler = Sampler::new(request.params.clone(), request.dry_breakers.clone(), choice);
         request.prompt.iter().for_each(|&token| sampler.accept(token));
-        // An answer to nothing but control tokens begins a text; any other goes on with one.
-        let begins = request.prompt.iter().all(|&token| tokenizer.is_control(token));
-        let detokenizer = if begins { Detokenizer::at_start } else { Detokenizer::new };
+        let constraint = request.grammar.as_deref().map(Constraint::new);
         Self {
             sampler,
-            detokenizer: detokenizer(tokenizer.clone(), request.include_special),
-            stops: StopMatcher::new(&request.stop),
+            reader: Reader::new(request, tokenizer),
+            constraint,
+            n_thoughts: 0,
+            forced: VecDeque::new(),
             n_tokens: 0,
             finished: false,
         }
     }
 
-    /// Sends text on, up to a stop string, which it names. Before `min_tokens` nothing stops an answer.
-    fn say(
+    /// Picks the next token from logits `(n_vocab,)`; `scratch` is for reuse.
+    fn pick(
         &mut self,
-        piece: &str,
-        logprob: Option<TokenLogprob>,
-        may_stop: bool,
-        events: &mut Vec<Event>,
-    ) -> Option<String> {
-        let (text, stopped_by) = if may_stop {
-            let released = self.stops.push(piece);
-            (released.text, released.stopped_by)
-        } else {
-            (piece.to_owned(), None)
+        request: &Prepared,
+        end_tokens: &[TokenId],
+        logits: &[f32],
+        position: usize,
+        scratch: &mut Vec<f32>,
+    ) -> Result<TokenId, GrammarError> {
+        let own_end = if request.ignore_eos { &[] } else { end_tokens };
+        let reset = |scratch: &mut Vec<f32>, may_end: bool| {
+            scratch.clear();
+            scratch.extend_from_slice(logits);
+            if !may_end {
+                own_end.iter().chain(&request.stop_token_ids).for_each(|&token| forbid(scratch, token));
+            }
         };
-        if !text.is_empty() || logprob.is_some() {
-            events.push(Event::Text { text, logprobs: logprob.into_iter().collect() });
+        let thinks = self.reader.phase() == Phase::Reasoning;
+        let thoughts = request.thoughts.as_ref();
+        if thinks {
+            let is_spent = |t: &&Thoughts| t.budget.is_some_and(|budget| self.n_thoughts >= budget);
+            if let Some(thoughts) = thoughts.filter(is_spent).filter(|_| self.forced.is_empty()) {
+                self.forced.extend(thoughts.end.iter());
+            }
+            self.n_thoughts += 1;
         }
-        stopped_by
+        let is_free = thinks && thoughts.is_none_or(|thoughts| !thoughts.in_grammar);
+        if let Some(token) = self.forced.pop_front() {
+            if !is_free && let Some(constraint) = &mut self.constraint {
+                constraint.accept(token)?;
+            }
+            return Ok(token);
+        }
+        let may_end = self.n_tokens >= request.min_tokens;
+        let Some(constraint) = &mut self.constraint else {
+            reset(scratch, may_end);
+            return Ok(self.sampler.sample(scratch, position as u64));
+        };
+        if is_free {
+            // Thoughts are free, but an answer must follow them, and begin at its own token.
+            let mut banned = Vec::new();
+            loop {
+                reset(scratch, false);
+                banned.iter().for_each(|&token| forbid(scratch, token));
+                let token = self.sampler.sample(scratch, position as u64);
+                if !self.reader.would_speak(token) || banned.len() == RESAMPLES_MAX {
+                    return Ok(token);
+                }
+                banned.push(token);
+            }
+        }
+        // Whoever has said nothing yet may think first.
+        let begin = thoughts.filter(|t| self.n_tokens == 0 && !t.in_grammar).and_then(|t| t.begin);
+        let begin = begin.filter(|&token| !self.reader.would_speak(token));
+        reset(scratch, may_end);
+        constraint.apply(scratch)?;
+        if !may_end && scratch.iter().all(|&logit| logit == f32::NEG_INFINITY) {
+            // The format ends here, though more tokens were wished.
+            reset(scratch, true);
+            constraint.apply(scratch)?;
+        }
+        if let Some(token) = begin
+            && let Some(logit) = logits.get(token.0 as usize)
+        {
+            scratch[token.0 as usize] = *logit;
+        }
+        let token = self.sampler.sample(scratch, position as u64);
+        if begin == Some(token) && !constraint.allows(token) {
+            return Ok(token);
+        }
+        if !constraint.allows(token) {
+            return Err(GrammarError::DeadEnd);
+        }
+        if !end_tokens.contains(&token) {
+            constraint.accept(token)?;
+        }
+        Ok(token)
     }
 
-    /// The last words: what was held back, half a character included, and the reason.
+    /// Whether the format lets nothing follow.
+    fn is_complete(&mut self) -> bool {
+        self.reader.is_over() || self.constraint.as_mut().is_some_and(Constraint::is_complete)
+    }
+
+    /// The last words and the reason.
     fn finish(&mut self, reason: FinishReason, events: &mut Vec<Event>) {
-        let tail = self.detokenizer.finish();
-        let stopped_by = self.say(&tail, None, true, events);
-        let held = self.stops.finish();
-        if stopped_by.is_none() && !held.is_empty() {
-            events.push(Event::Text { text: held, logprobs: Vec::new() });
-        }
         self.finished = true;
-        let reason = stopped_by.map_or(reason, |stop| FinishReason::Stop { matched: Some(stop) });
+        let reason = match (self.reader.finish(events), reason) {
+            (Some(stop), _) => FinishReason::Stop { matched: Some(stop) },
+            // Whoever has called waits for what the tool says, however the answer was ended.
+            (None, FinishReason::Stop { .. }) if self.reader.has_called() => FinishReason::ToolCalls,
+            (None, reason) => reason,
+        };
         events.push(Event::Finished(reason));
+    }
+}
+
+fn forbid(logits: &mut [f32], token: TokenId) {
+    if let Some(logit) = logits.get_mut(token.0 as usize) {
+        *logit = f32::NEG_INFINITY;
     }
 }
 

@@ -123,6 +123,7 @@ impl Worker {
     fn sample(&mut self, out: &StepOut, planned: &Planned) -> Vec<Sampled> {
         self.end_numeric_errors(out);
         let (now, mut sampled, mut events) = (Instant::now(), Vec::new(), Vec::new());
+        let mut failed = BTreeMap::new();
         for (seq_out, &(seq, start)) in out.seqs.iter().zip(&planned.seqs) {
             assert_eq!(seq_out.seq, seq, "results come in the order of the batch");
             let Some((request, active)) = owner(&mut self.active, seq) else { continue };
@@ -134,9 +135,16 @@ impl Worker {
                 }
                 let next = position + 1;
                 for choice in self.scheduler.choices_of(seq) {
-                    let (token, done) =
+                    let picked =
                         active.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
-                    sampled.push(Sampled { seq: request.choice(choice), token, done });
+                    let (token, done) = match picked {
+                        Ok(picked) => picked,
+                        Err(error) => {
+                            failed.insert(request, error);
+                            break;
+                        }
+                    };
+                    sampled.push((request, Sampled { seq: request.choice(choice), token, done }));
                     events.drain(..).for_each(|event| active.outlet.push(Delta { choice, event }));
                 }
                 active.tokens.get_or_insert((now, now)).1 = now;
@@ -146,7 +154,12 @@ impl Worker {
                 active.outlet.push(Delta { choice: 0, event: Event::Done(active.usage()) });
             }
         }
-        sampled
+        let good = sampled.into_iter().filter(|(request, _)| !failed.contains_key(request));
+        let good = good.map(|(_, sampled)| sampled).collect();
+        for (request, error) in failed {
+            self.fail(request, error);
+        }
+        good
     }
 
     /// Nothing to do: the time to look whether the books are right. Called within `step`, so that what is wrong
@@ -385,6 +398,7 @@ impl Active {
             prompt_tokens: self.answer.request().prompt.len() as u64,
             cached_tokens: n_cached as u64,
             completion_tokens: self.answer.completion_tokens() as u64,
+            reasoning_tokens: self.answer.reasoning_tokens() as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),

@@ -1,4 +1,4 @@
-//! A short name for a model's content.
+//! Names for a model's content.
 
 use ingle_gguf::GgufFile;
 use sha2::{Digest, Sha256};
@@ -6,10 +6,18 @@ use sha2::{Digest, Sha256};
 /// Bytes taken from the start, the middle and the end of each tensor.
 const SAMPLE_BYTES: usize = 4096;
 
-/// A digest of everything in the header and of samples from every tensor, as 12 hexadecimal digits. It tells
-/// models apart, at the cost of reading a few megabytes; it is no proof that every weight is intact (digests of
-/// whole files are the store's).
-pub fn fingerprint(file: &GgufFile) -> String {
+/// How many of a digest's hexadecimal digits tell models apart.
+const SHORT_DIGITS: usize = 12;
+
+/// A digest, short.
+pub fn fingerprint(digest: &str) -> String {
+    digest.chars().take(SHORT_DIGITS).collect()
+}
+
+/// The SHA-256 of everything in the header and of samples from every tensor, in hexadecimal. It tells models apart,
+/// at the cost of reading a few megabytes; it is no proof that every weight is intact, nor what hashing the file
+/// would give (digests of whole files are the store's).
+pub fn digest(file: &GgufFile) -> String {
     let mut hash = Sha256::new();
     for shard in file.shards() {
         hash.update((shard.len() as u64).to_le_bytes());
@@ -26,7 +34,7 @@ pub fn fingerprint(file: &GgufFile) -> String {
             hash.update(&data[start..start + n]);
         }
     }
-    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -40,11 +48,12 @@ mod tests {
         let file = |name: &str, x: f32| {
             let mut w = GgufWriter::new();
             w.set("general.name", Value::from(name)).tensor_f32("t", &[4], &[1.0, 2.0, 3.0, x]);
-            fingerprint(&GgufFile::from_bytes(w.to_bytes()).unwrap())
+            digest(&GgufFile::from_bytes(w.to_bytes()).unwrap())
         };
         assert_eq!(file("a", 4.0), file("a", 4.0));
         assert_ne!(file("a", 4.0), file("b", 4.0));
         assert_ne!(file("a", 4.0), file("a", 5.0));
-        assert_eq!(file("a", 4.0).len(), 12);
+        assert_eq!(file("a", 4.0).len(), 64);
+        assert_eq!(fingerprint(&"ab".repeat(32)), "abababababab");
     }
 }

@@ -9,8 +9,9 @@ use futures_core::Stream;
 use futures_executor::{BlockingStream, block_on, block_on_stream};
 use ingle_chat::{
     ChatInput, Delta, DeltaStream, Event, FinishReason, Principal, Prompt, Provider, ProviderError, Request,
-    Sampling, Task, Usage,
+    Sampling, Task, ToolCall, Usage,
 };
+use serde_json::Value;
 
 /// An answer to be: chain what it shall be like, then [`run`](Self::run) or [`stream`](Self::stream) it.
 #[must_use = "nothing happens until it is run or streamed"]
@@ -24,6 +25,10 @@ pub struct Generation {
 pub struct Answer {
     /// The text.
     pub text: String,
+    /// What the model thought before.
+    pub reasoning: String,
+    /// The tools that it calls.
+    pub tool_calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// What it took.
@@ -93,7 +98,15 @@ impl Generation {
         let inner = block_on(self.provider.start(self.request))?;
         let interrupter = Interrupter::default();
         let deltas = block_on_stream(Interruptible { inner, interrupter: interrupter.clone() });
-        Ok(AnswerStream { deltas, interrupter, finish_reason: None, usage: None, seed: 0 })
+        Ok(AnswerStream {
+            deltas,
+            interrupter,
+            reasoning: String::new(),
+            calls: Vec::new(),
+            finish_reason: None,
+            usage: None,
+            seed: 0,
+        })
     }
 }
 
@@ -101,6 +114,9 @@ impl Generation {
 pub struct AnswerStream {
     deltas: BlockingStream<Interruptible>,
     interrupter: Interrupter,
+    reasoning: String,
+    /// Calls with their arguments as far as they have come.
+    calls: Vec<(ToolCall, String)>,
     finish_reason: Option<FinishReason>,
     usage: Option<Usage>,
     seed: u64,
@@ -110,6 +126,20 @@ impl AnswerStream {
     /// Why it ended, once it has.
     pub fn finish_reason(&self) -> Option<&FinishReason> {
         self.finish_reason.as_ref()
+    }
+
+    /// What the model has thought so far.
+    pub fn reasoning(&self) -> &str {
+        &self.reasoning
+    }
+
+    /// The tools that are called so far. Arguments that are no JSON, since the answer was cut short, are one string.
+    pub fn tool_calls(&self) -> Vec<ToolCall> {
+        let arguments = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        self.calls
+            .iter()
+            .map(|(call, text)| ToolCall { arguments: arguments(text), ..call.clone() })
+            .collect()
     }
 
     /// What it took, once it has ended.
@@ -128,8 +158,12 @@ impl AnswerStream {
     }
 
     fn into_answer(self, text: String) -> Result<Answer, ProviderError> {
+        let tool_calls = self.tool_calls();
         match (self.finish_reason, self.usage) {
-            (Some(finish_reason), Some(usage)) => Ok(Answer { text, finish_reason, usage, seed: self.seed }),
+            (Some(finish_reason), Some(usage)) => {
+                let Self { reasoning, seed, .. } = self;
+                Ok(Answer { text, reasoning, tool_calls, finish_reason, usage, seed })
+            }
             _ => Err(ProviderError::Internal("the answer ended without saying why".into())),
         }
     }
@@ -144,11 +178,16 @@ impl Iterator for AnswerStream {
                 Err(error) => return Some(Err(error)),
                 Ok(delta) => match delta.event {
                     Event::Text { text, .. } if !text.is_empty() => return Some(Ok(text)),
-                    Event::Text { .. }
-                    | Event::Reasoning { .. }
-                    | Event::ToolCall { .. }
-                    | Event::ToolArguments { .. }
-                    | Event::PromptLogprobs(_) => {}
+                    Event::Text { .. } | Event::PromptLogprobs(_) => {}
+                    Event::Reasoning { text, .. } => self.reasoning.push_str(&text),
+                    Event::ToolCall { id, name, .. } => {
+                        self.calls.push((ToolCall { id, name, arguments: Value::Null }, String::new()));
+                    }
+                    Event::ToolArguments { index, json } => {
+                        if let Some((_, arguments)) = self.calls.get_mut(index as usize) {
+                            arguments.push_str(&json);
+                        }
+                    }
                     Event::Started { seed, .. } => self.seed = seed,
                     Event::Finished(reason) => self.finish_reason = Some(reason),
                     Event::Done(usage) => self.usage = Some(usage),

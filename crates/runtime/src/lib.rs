@@ -13,6 +13,7 @@
 //! [`Engine::load`] opens a GGUF file; [`Engine::generate`] continues text, [`Engine::chat`] answers a message; both
 //! give a [`Generation`] that is run to its end or streamed. Servers take [`Engine::provider`] instead.
 
+mod details;
 mod fingerprint;
 mod generation;
 mod load;

@@ -7,16 +7,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
 use ingle_chat::{
-    ChatInput, ModelDetails, ModelInfo, Provider, ProviderStatus, Request, Sampling, StartFuture, Task,
+    ChatInput, ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
+    Task,
 };
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
 use ingle_model::{CpuExecutor, Loading, ModelError};
-use ingle_step::{Executor, KvType};
+use ingle_step::{Executor, KvType, TokenId};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
-use crate::fingerprint::fingerprint;
+use crate::details::details;
+use crate::fingerprint::{digest, fingerprint};
 use crate::generation::{Generation, one_message, raw_prompt};
 use crate::recommended;
 
@@ -227,6 +229,7 @@ impl Engine {
                 weights: executor.info().n_vocab,
             });
         }
+        let digest = digest(&file);
         let info = ModelInfo {
             id: options.name.clone().unwrap_or_else(|| default_name(source)),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -236,8 +239,8 @@ impl Engine {
             n_embd: executor.info().n_embd,
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
-            fingerprint: format!("{}-{}", fingerprint(&file), executor.info().numeric_path),
-            details: ModelDetails::default(),
+            fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
+            details: details(&file, digest, template.as_ref()),
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
@@ -309,6 +312,24 @@ struct LoadingProvider {
 impl Provider for LoadingProvider {
     fn start(&self, request: Request) -> StartFuture<'_> {
         self.engine.start(request)
+    }
+
+    fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
+        self.engine.prompt(request)
+    }
+
+    fn tokenize(
+        &self,
+        model: Option<&str>,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, ProviderError> {
+        self.engine.tokenize(model, text, add_special, parse_special)
+    }
+
+    fn token_bytes(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
+        self.engine.token_bytes(model, tokens)
     }
 
     fn models(&self) -> Vec<ModelInfo> {

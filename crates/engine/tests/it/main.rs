@@ -3,6 +3,7 @@
 mod answers;
 mod client;
 mod faults;
+mod meaning;
 mod refusals;
 mod simulator;
 mod soak;
