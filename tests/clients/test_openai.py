@@ -1,7 +1,9 @@
 """The openai package against a running server. Nothing here depends on which model it serves."""
 
 import asyncio
+import json
 import math
+import urllib.request
 
 import openai
 import pytest
@@ -187,6 +189,141 @@ def test_harmless_fields(client, model):
          parallel_tool_calls=True, response_format={"type": "text"}, tool_choice="none")
 
 
+# Tools, thoughts, structure. A model need not know tools; then it refuses those that must be called.
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather at a place.",
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"type": "string", "maxLength": 8}},
+            "required": ["place"],
+            "additionalProperties": False,
+        },
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}, "ok": {"type": "boolean"}},
+    "required": ["n", "ok"],
+    "additionalProperties": False,
+}
+
+
+def needs_a_model(model):
+    if model == "scripted":
+        pytest.skip("a script obeys nothing")
+
+
+def call_a_tool(client, model, **more):
+    needs_a_model(model)
+    try:
+        return chat(client, model, "How is the weather?", tools=[TOOL], tool_choice="required", max_tokens=200, **more)
+    except openai.BadRequestError as e:
+        assert e.param in ("tools", "tool_choice"), e
+        pytest.skip("the model calls no tools")
+
+
+def test_a_tool_is_called(client, model):
+    [choice] = call_a_tool(client, model).choices
+    assert choice.finish_reason in ("tool_calls", "length")
+    if choice.finish_reason == "tool_calls":
+        for call in choice.message.tool_calls:
+            assert call.type == "function" and call.id and call.function.name == "get_weather"
+            assert isinstance(json.loads(call.function.arguments)["place"], str)
+        history = [*messages("How is the weather?"), choice.message]
+        history += [{"role": "tool", "tool_call_id": c.id, "content": "dry"} for c in choice.message.tool_calls]
+        reply = client.chat.completions.create(model=model, max_tokens=2, messages=history, tools=[TOOL])
+        assert reply.choices[0].finish_reason in ("stop", "length", "tool_calls")
+
+
+def test_streamed_calls_are_calls(client, model):
+    whole = call_a_tool(client, model).choices[0].message.tool_calls or []
+    calls = {}
+    for chunk in call_a_tool(client, model, stream=True):
+        for piece in chunk.choices[0].delta.tool_calls or []:
+            call = calls.setdefault(piece.index, {"id": piece.id, "name": piece.function.name, "arguments": ""})
+            call["arguments"] += piece.function.arguments or ""
+    assert [(c["name"], c["arguments"]) for c in calls.values()] == [
+        (c.function.name, c.function.arguments) for c in whole
+    ]
+    ids = [c["id"] for c in calls.values()]
+    assert all(ids) and len(set(ids)) == len(ids)
+
+
+def test_unused_tools_change_nothing(client, model):
+    plain = chat(client, model).choices[0].message.content
+    assert chat(client, model, tools=[TOOL], tool_choice="none").choices[0].message.content == plain
+
+
+def obeys(client, model, check, **more):
+    needs_a_model(model)
+    [choice] = chat(client, model, max_tokens=100, **more).choices
+    if choice.finish_reason == "stop":
+        check(choice.message.content)
+
+
+def is_of_schema(text):
+    value = json.loads(text)
+    assert set(value) == {"n", "ok"} and value["n"] in range(10) and isinstance(value["ok"], bool)
+
+
+def test_structured_output(client, model):
+    named = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA, "strict": True}}
+    obeys(client, model, is_of_schema, response_format=named)
+    obeys(client, model, is_of_schema, extra_body={"guided_json": SCHEMA})
+    obeys(client, model, is_of_schema, extra_body={"structured_outputs": {"json": json.dumps(SCHEMA)}})
+    obeys(client, model, lambda t: json.loads(t), response_format={"type": "json_object"})
+
+    def is_choice(text):
+        assert text in ("left", "right")
+
+    obeys(client, model, is_choice, extra_body={"guided_choice": ["left", "right"]})
+    obeys(client, model, is_choice, extra_body={"regex": "left|right"})
+    obeys(client, model, is_choice, extra_body={"grammar": 'root ::= "left" | "right"'})
+    obeys(client, model, is_choice, extra_body={"guided_grammar": 'start: "left" | "right"'})
+
+
+# Beside the dialect.
+
+
+def post(route, body):
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {API_KEY}"} if API_KEY else {})}
+    request = urllib.request.Request(BASE_URL.removesuffix("/v1") + route, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return reply.read().decode()
+
+
+def test_tokens_and_back():
+    tokens = json.loads(post("/tokenize", {"content": PROMPT, "parse_special": False}))["tokens"]
+    assert tokens and all(isinstance(t, int) for t in tokens)
+    assert json.loads(post("/detokenize", {"tokens": tokens}))["content"].strip() == PROMPT
+
+
+def test_counted_tokens_are_those_of_prompts(client, model):
+    needs_a_model(model)
+    counted = json.loads(post("/tokenize", {"model": model, "prompt": PROMPT}))
+    assert counted["count"] == len(counted["tokens"]) == complete(client, model, max_tokens=1).usage.prompt_tokens
+    conversation = {"model": model, "messages": messages()}
+    counted = json.loads(post("/tokenize", conversation))
+    assert counted["count"] == chat(client, model, max_tokens=1).usage.prompt_tokens
+    assert PROMPT in json.loads(post("/apply-template", conversation))["prompt"]
+
+
+def test_sglang_generates(client, model):
+    body = {"text": PROMPT, "sampling_params": {"max_new_tokens": 6, "temperature": 0}}
+    reply = json.loads(post("/generate", body))
+    assert reply["text"] == complete(client, model, max_tokens=6).choices[0].text
+    assert reply["meta_info"]["finish_reason"]["type"] in ("stop", "length")
+    events = [line for line in post("/generate", {**body, "stream": True}).splitlines() if line]
+    assert events[-1] == "data: [DONE]"
+    last = json.loads(events[-2].removeprefix("data: "))
+    assert last["text"] == reply["text"]
+    assert last["meta_info"]["completion_tokens"] == reply["meta_info"]["completion_tokens"]
+
+
 # Completions.
 
 
@@ -260,9 +397,9 @@ def test_context_length(client, model, n_ctx, stream):
     "field, value",
     [
         ("frobnicate", 1),
-        ("guided_json", {"type": "object"}),
-        ("response_format", {"type": "json_object"}),
-        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]),
+        ("guided_json", "{"),
+        ("response_format", "json"),
+        ("functions", [{"name": "f"}]),
         ("temperature", -1),
         ("n", 0),
         ("stop", ""),

@@ -62,6 +62,11 @@ impl Fields {
         RequestError::field(self.path(name), message)
     }
 
+    /// Whether a field is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|v| !v.is_null())
+    }
+
     pub fn take(&mut self, name: &str) -> Option<Value> {
         // The order of what remains is kept so that the first unknown field is the one that is named.
         self.map.shift_remove(name).filter(|v| !v.is_null())

@@ -1,6 +1,8 @@
 //! Bodies of requests.
 
 use ingle_api::RequestError;
+use ingle_api::anthropic::messages;
+use ingle_api::ollama::Route;
 use ingle_api::openai::{Caller, chat, completion, sampling};
 use ingle_chat::{Principal, Request, Task};
 use serde_json::{Map, Value, json};
@@ -36,7 +38,21 @@ const FIELDS: &[&str] = &[
     "user",
     "tools",
     "tool_choice",
+    "parallel_tool_calls",
     "response_format",
+    "structured_outputs",
+    "structural_tag",
+    "guided_json",
+    "guided_choice",
+    "regex",
+    "grammar",
+    "reasoning",
+    "reasoning_effort",
+    "thinking",
+    "think",
+    "thinking_token_budget",
+    "include_reasoning",
+    "separate_reasoning",
     "chat_template_kwargs",
     "continue_final_message",
     "add_generation_prompt",
@@ -63,6 +79,13 @@ const FIELDS: &[&str] = &[
     "min_keep",
     "modalities",
     "metadata",
+    "options",
+    "format",
+    "think",
+    "keep_alive",
+    "raw",
+    "system",
+    "context",
     "no_such_field",
     "",
 ];
@@ -91,8 +114,8 @@ const STRINGS: &[&str] = &[
     "0",
 ];
 
-/// A body (any bytes that start with `{`, else one made of known fields): both routes refuse it with the field's name, or
-/// give a request within the documented bounds that does not depend on the order of fields.
+/// A body (any bytes that start with `{`, else one made of known fields): each route refuses it with the field's name, or
+/// gives a request within the documented bounds that does not depend on the order of fields.
 pub fn chat_request(data: &[u8]) {
     let mut source = Source::new(data);
     let body = if data.first() == Some(&b'{') {
@@ -101,8 +124,22 @@ pub fn chat_request(data: &[u8]) {
         serde_json::to_vec(&invented(&mut source)).expect("values can be written")
     };
     let turned = serde_json::from_slice(&body).ok().and_then(|value| turned(&value));
-    check(&body, turned.as_ref(), |body| chat::parse(body, caller()).map(|call| vec![call.request]));
-    check(&body, turned.as_ref(), |body| completion::parse(body, caller()).map(|call| call.requests));
+    let turned = turned.as_ref();
+    check(&body, turned, |body| {
+        let request = chat::parse(body, caller())?.request;
+        assert!(!is_empty_chat(&request));
+        Ok(vec![request])
+    });
+    check(&body, turned, |body| completion::parse(body, caller()).map(|call| call.requests));
+    for route in [Route::Generate, Route::Chat] {
+        check(&body, turned, |body| {
+            let call = route.parse(body, caller())?;
+            assert!(call.load_only || !is_empty_chat(&call.request));
+            Ok(vec![call.request])
+        });
+    }
+    check(&body, turned, |body| messages::parse(body, caller()).map(|call| vec![call.request]));
+    check(&body, turned, |body| messages::parse_count(body, caller()).map(|request| vec![request]));
 }
 
 fn caller() -> Caller {
@@ -147,9 +184,10 @@ fn bounds(request: &Request) {
     assert!(request.sampling.temperature.is_none_or(|t| (0.0..=100.0).contains(&t)));
     assert!(request.sampling.top_p.is_none_or(|p| p > 0.0 && p <= 1.0));
     assert!(request.sampling.logit_bias.iter().all(|(_, bias)| !bias.is_nan()));
-    if let Task::Chat(input) = &request.task {
-        assert!(!input.messages.is_empty());
-    }
+}
+
+fn is_empty_chat(request: &Request) -> bool {
+    matches!(&request.task, Task::Chat(input) if input.messages.is_empty())
 }
 
 fn invented(source: &mut Source) -> Value {
@@ -169,8 +207,17 @@ fn invented(source: &mut Source) -> Value {
 }
 
 fn message(source: &mut Source) -> Value {
-    const KEYS: &[&str] =
-        &["content", "name", "tool_calls", "tool_call_id", "reasoning_content", "refusal", "audio", "x"];
+    const KEYS: &[&str] = &[
+        "content",
+        "name",
+        "tool_calls",
+        "tool_call_id",
+        "tool_name",
+        "thinking",
+        "reasoning_content",
+        "refusal",
+        "x",
+    ];
     let mut map = Map::new();
     map.insert("role".into(), json!(source.pick(STRINGS)));
     for _ in 0..source.below(4) {

@@ -8,6 +8,7 @@
 mod chat_request;
 mod gguf;
 mod model_header;
+mod model_output;
 mod scheduler;
 pub mod seeds;
 mod source;
@@ -18,6 +19,7 @@ pub mod vocabularies;
 pub use chat_request::chat_request;
 pub use gguf::gguf;
 pub use model_header::model_header;
+pub use model_output::model_output;
 pub use scheduler::scheduler;
 pub use templates::{template_source, template_vars};
 pub use tokenizers::{detokenizer, tokenize, tokenizer_metadata};
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("detokenizer", detokenizer),
     ("gguf", gguf),
     ("model_header", model_header),
+    ("model_output", model_output),
     ("scheduler", scheduler),
     ("template_source", template_source),
     ("template_vars", template_vars),

@@ -34,7 +34,14 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     // The other formats are choices: random ones reach everything.
     for seed in 0..8 {
-        for target in ["chat_request", "model_header", "scheduler", "template_vars", "tokenizer_metadata"] {
+        for target in [
+            "chat_request",
+            "model_header",
+            "model_output",
+            "scheduler",
+            "template_vars",
+            "tokenizer_metadata",
+        ] {
             let mut rng = Rng::new(seed);
             let n = 32 + rng.below(160);
             let data = (0..n).map(|_| rng.next_u64() as u8).collect();
@@ -55,6 +62,14 @@ const BODIES: &[(&str, &str)] = &[
         r#"{"prompt":["a","b"],"max_tokens":5,"echo":true,"logprobs":1,"top_k":-1,"min_p":1e-3,"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"mirostat":2}"#,
     ),
     ("tokens", r#"{"prompt":[[1,2],[3]],"stop_token_ids":[1.0,2],"best_of":1,"ignore_eos":true,"user":"u"}"#),
+    (
+        "ollama-chat",
+        r#"{"model":"m:latest","messages":[{"role":"user","content":"é","images":[]},{"role":"assistant","content":"","thinking":"t","tool_calls":[{"function":{"index":0,"name":"f","arguments":{"a":[1]}}}]},{"role":"tool","tool_name":"f","content":"r"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"format":"json","think":"low","keep_alive":"-1h5.5s","options":{"num_predict":-1,"num_ctx":8,"stop":["a"],"num_gpu":1,"use_mmap":true}}"#,
+    ),
+    (
+        "ollama-generate",
+        r#"{"prompt":"a","system":"s","raw":false,"suffix":"","context":[],"format":{"type":"object"},"stream":false,"keep_alive":0,"options":{"seed":-1,"tfs_z":1}}"#,
+    ),
     ("odd", r#"{"a":{"b":[[],{},-0.0,1e400,"\u0000\ud83d\ude00",18446744073709551615]}}"#),
 ];
 

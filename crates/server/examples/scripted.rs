@@ -1,17 +1,26 @@
-//! Serves a scripted provider: for trying clients without a model. Usage: `scripted ADDRESS [API_KEY]`.
+//! Serves a scripted provider, and stores responses as long as it runs: for trying clients without
+//! a model. Usage: `scripted ADDRESS [API_KEY]`.
 
 #[path = "../tests/server/scripted.rs"]
 mod scripted;
 
 use std::sync::Arc;
 
+use ingle_ledger::{Responses, Retention};
 use ingle_server::{ServerConfig, serve};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let addr = args.next().ok_or("usage: scripted ADDRESS [API_KEY]")?.parse()?;
-    let config = ServerConfig { listen: vec![addr], api_keys: args.collect(), ..ServerConfig::default() };
+    let folder = tempfile::tempdir()?;
+    let responses = Responses::open(&folder.path().join("responses.sqlite"), Retention::default()).await?;
+    let config = ServerConfig {
+        listen: vec![addr],
+        api_keys: args.collect(),
+        responses: Some(Arc::new(responses)),
+        ..ServerConfig::default()
+    };
     let bound = |addrs: &[_]| println!("listening on {addrs:?}");
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderError, Request};
+use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderError, Request, Task};
 use tokio::time::Sleep;
 
 use crate::App;
@@ -191,7 +191,7 @@ impl Answer {
     fn note(&mut self, prompt: usize, delta: &Delta) {
         let metrics = &self.app.metrics;
         match &delta.event {
-            Event::Text { text, logprobs } if !text.is_empty() || !logprobs.is_empty() => {
+            event if is_output(event) => {
                 let Some(last) = self.last_text.get_mut(prompt * self.n + delta.choice as usize) else {
                     return;
                 };
@@ -230,15 +230,32 @@ impl Answer {
     }
 }
 
+/// Whether something was generated, be it said, thought or called.
+fn is_output(event: &Event) -> bool {
+    match event {
+        Event::Text { text, logprobs } | Event::Reasoning { text, logprobs } => {
+            !text.is_empty() || !logprobs.is_empty()
+        }
+        Event::ToolCall { .. } | Event::ToolArguments { .. } => true,
+        _ => false,
+    }
+}
+
 /// Gives a request to the provider. A large one goes on a thread of its own, one at a time: to turn megabytes of text
-/// into tokens takes seconds, in which the server's few threads could do nothing else.
+/// into tokens takes seconds, in which the server's few threads could do nothing else. So does one whose format has to
+/// be compiled, though not one at a time.
 fn start_one(app: &Arc<App>, provider: &Arc<dyn Provider>, request: &Request, is_large: bool) -> Starting {
     let (app, provider, request) = (app.clone(), provider.clone(), request.clone());
     Box::pin(async move {
-        if !is_large {
+        let has_format =
+            request.format.is_some() || matches!(&request.task, Task::Chat(input) if !input.tools.is_empty());
+        if !is_large && !has_format {
             return Ok(provider.start(request).await?);
         }
-        let turn = app.large_start.clone().acquire_owned().await.expect("never closed");
+        let turn = match is_large {
+            true => Some(app.large_start.clone().acquire_owned().await.expect("never closed")),
+            false => None,
+        };
         let runtime = tokio::runtime::Handle::current();
         let started = tokio::task::spawn_blocking(move || {
             let _turn = turn;

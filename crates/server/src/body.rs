@@ -18,7 +18,7 @@ const BYTES_PER_S_MIN: u64 = 16 * 1024;
 const SLACK: Duration = Duration::from_secs(20);
 
 /// Bodies up to this size are parsed where they were read, and their requests are started there.
-const INLINE_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// A body, and its share of the memory that all bodies may take.
 pub(crate) struct BoundedBody {
@@ -34,14 +34,28 @@ impl BoundedBody {
 }
 
 /// Reads a JSON body.
-pub(crate) async fn read_json(
-    app: &App,
-    headers: &HeaderMap,
-    mut body: Body,
-) -> Result<BoundedBody, Failure> {
+pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<BoundedBody, Failure> {
     if !is_json(headers) {
         return Err(Failure::UnsupportedMediaType);
     }
+    read(app, headers, body).await
+}
+
+/// Reads a JSON body whatever it is called: Ollama asks for no type, so many of its clients, curl first of all, send
+/// none or another. Pages of sites are not among them: browsers say where those are from.
+pub(crate) async fn read_any_json(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BoundedBody, Failure> {
+    let of_a_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    if !is_plain(headers) || of_a_page && !is_json(headers) {
+        return Err(Failure::UnsupportedMediaType);
+    }
+    read(app, headers, body).await
+}
+
+async fn read(app: &App, headers: &HeaderMap, mut body: Body) -> Result<BoundedBody, Failure> {
     let max = app.config.body_bytes_max;
     let too_large = || Failure::BodyTooLarge { bytes_max: max };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
@@ -90,10 +104,12 @@ pub(crate) async fn parse<T: Send + 'static>(
 /// A page of another site can send other types without asking first; so only JSON is read.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
-    let plain = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"identity");
-    if !headers.get(header::CONTENT_ENCODING).is_none_or(plain) {
-        return false;
-    }
     let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    essence.eq_ignore_ascii_case("application/json") && is_plain(headers)
+}
+
+/// Whether a body is as it looks, and not compressed.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let identity = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"identity");
+    headers.get(header::CONTENT_ENCODING).is_none_or(identity)
 }

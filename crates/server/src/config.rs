@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use ingle_ledger::Responses;
 
 /// Another name for a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct ServerConfig {
     pub io_timeout: Duration,
     /// How long answers may go on after shutdown began.
     pub shutdown_grace: Duration,
+    /// Where responses are stored; `None`: nowhere.
+    pub responses: Option<Arc<Responses>>,
 }
 
 impl Default for ServerConfig {
@@ -61,6 +66,7 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
+            responses: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use ingle_api::RequestError;
 use ingle_api::openai::ErrorObject;
 use ingle_api::{anthropic, ollama};
 use ingle_chat::ProviderError;
+use ingle_ledger::LedgerError;
 use serde_json::Value;
 
 /// Why a request has no regular reply.
@@ -14,15 +15,21 @@ use serde_json::Value;
 pub(crate) enum Failure {
     Request(RequestError),
     Provider(ProviderError),
+    Ledger(LedgerError),
+    StoresNothing,
     Unauthorized,
     ForeignCaller,
     UnsupportedMediaType,
-    BodyTooLarge { bytes_max: usize },
+    BodyTooLarge {
+        bytes_max: usize,
+    },
     BodyTimeout,
     BodyBroken,
     TooManyBodies,
     NotFound,
     MethodNotAllowed,
+    /// A route of peers that is not here yet; what to do instead.
+    NotYet(&'static str),
     Loading,
     LoadFailed,
     ShuttingDown,
@@ -41,10 +48,17 @@ impl From<ProviderError> for Failure {
     }
 }
 
+impl From<LedgerError> for Failure {
+    fn from(e: LedgerError) -> Self {
+        Self::Ledger(e)
+    }
+}
+
 impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Request(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            // Not 501, which clients take for an accident and try again.
+            Self::Request(_) | Self::BodyBroken | Self::NotYet(_) => StatusCode::BAD_REQUEST,
             Self::Provider(e) => match e {
                 ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => {
                     StatusCode::BAD_REQUEST
@@ -54,6 +68,9 @@ impl Failure {
                 ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            Self::Ledger(LedgerError::NoSuchResponse { .. }) | Self::StoresNothing => StatusCode::NOT_FOUND,
+            Self::Ledger(LedgerError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForeignCaller => StatusCode::FORBIDDEN,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -73,6 +90,23 @@ impl Failure {
         match self {
             Self::Request(e) => e.into(),
             Self::Provider(e) => e.into(),
+            Self::Ledger(LedgerError::NoSuchResponse { id }) => invalid(
+                "response_not_found",
+                &format!("there is no response `{id}`: it was never stored, was deleted, or is too old"),
+            ),
+            Self::Ledger(LedgerError::Busy { .. }) => {
+                ErrorObject::new("unavailable_error", 503, "the stored responses are busy; try again in 1 s")
+            }
+            // Where its files are is the operator's to know.
+            Self::Ledger(_) => ErrorObject::new(
+                "server_error",
+                "internal_error",
+                "the stored responses cannot be read or written; the server's log says why",
+            ),
+            Self::StoresNothing => invalid(
+                "responses_not_stored",
+                "this server stores no responses: its operator gave it no data folder",
+            ),
             Self::Unauthorized => invalid(
                 "invalid_api_key",
                 "no valid API key: send one as `Authorization: Bearer …` or as `x-api-key`",
@@ -101,12 +135,15 @@ impl Failure {
             ),
             Self::NotFound => invalid(
                 "unknown_route",
-                "no such route; there are those that the documentation lists, under /v1",
+                "no such route; there are those that the documentation lists, under /v1 and /api",
             ),
             Self::MethodNotAllowed => invalid(
                 "method_not_allowed",
                 "this route does not take this method; the header `Allow` says which",
             ),
+            Self::NotYet(advice) => {
+                invalid("not_supported_yet", &format!("this route is not supported yet: {advice}"))
+            }
             Self::Loading => ErrorObject::loading(),
             Self::LoadFailed => ErrorObject::new(
                 "unavailable_error",
@@ -126,6 +163,7 @@ impl Failure {
     pub fn log(&self) {
         match self {
             Self::Provider(ProviderError::Internal(text)) => tracing::error!("internal error: {text}"),
+            Self::Ledger(e) if self.status().is_server_error() => tracing::error!("stored responses: {e}"),
             Self::Panicked => tracing::error!("a handler panicked"),
             other => tracing::debug!(status = other.status().as_u16(), "refused: {}", other.code()),
         }
@@ -145,6 +183,7 @@ impl Failure {
             Self::Provider(ProviderError::Overloaded { retry_after, .. }) => {
                 Some(retry_after.as_millis() as u64)
             }
+            Self::Ledger(LedgerError::Busy { .. }) => Some(1000),
             Self::TooManyBodies | Self::Loading | Self::Provider(ProviderError::Unavailable(_)) => Some(1000),
             _ => None,
         }

@@ -14,6 +14,7 @@ mod error;
 mod metrics;
 mod names;
 mod phase;
+mod query;
 mod routes;
 mod slot;
 mod sse;
@@ -27,6 +28,7 @@ use ingle_chat::Provider;
 use tokio::sync::Semaphore;
 
 pub use config::{Alias, ServeError, ServerConfig, check_exposure};
+pub use names::resolve as resolve_model;
 pub use slot::{ProviderSlot, SlotState};
 
 use connection::Listener;

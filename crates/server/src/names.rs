@@ -7,6 +7,11 @@ use crate::config::ServerConfig;
 /// Names that mean the default model, unless a model is really called so: what clients send that must send something.
 const DEFAULT_NAMES: [&str; 2] = ["default", "local-model"];
 
+/// A name without the tag that means none: Ollama's clients add it.
+fn untagged(name: &str) -> &str {
+    name.strip_suffix(":latest").unwrap_or(name)
+}
+
 /// All names with their models: models first, then aliases.
 pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(String, ModelInfo)> {
     let models = provider.models();
@@ -23,7 +28,10 @@ pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(Str
 }
 
 /// The model for a name, with the name that the reply shows.
-pub(crate) fn resolve(
+///
+/// # Errors
+/// If no model goes by it.
+pub fn resolve(
     config: &ServerConfig,
     provider: &dyn Provider,
     wanted: Option<&str>,
@@ -33,9 +41,11 @@ pub(crate) fn resolve(
         return Err(ProviderError::Unavailable("no model is loaded".into()));
     }
     let Some(wanted) = wanted else { return Ok(all.swap_remove(0)) };
-    match all.iter().position(|(name, _)| name == wanted) {
+    let exactly = all.iter().position(|(name, _)| name == wanted);
+    let but_for_the_tag = || all.iter().position(|(name, _)| untagged(name) == untagged(wanted));
+    match exactly.or_else(but_for_the_tag) {
         Some(i) => Ok(all.swap_remove(i)),
-        None if DEFAULT_NAMES.contains(&wanted) => Ok(all.swap_remove(0)),
+        None if DEFAULT_NAMES.contains(&untagged(wanted)) => Ok(all.swap_remove(0)),
         None => Err(ProviderError::UnknownModel {
             model: ingle_api::shown(wanted),
             available: all.into_iter().map(|(name, _)| name).collect(),

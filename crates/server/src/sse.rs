@@ -33,8 +33,16 @@ impl EventStream {
     }
 
     pub fn into_response(self) -> Response {
+        self.into_response_with(|events| events)
+    }
+
+    /// The reply with another stream around this one.
+    pub fn into_response_with<S>(self, around: impl FnOnce(Self) -> S) -> Response
+    where
+        S: Stream<Item = <Self as Stream>::Item> + Send + 'static,
+    {
         let content_type = self.encoder.content_type();
-        let mut response = Response::new(Body::from_stream(self));
+        let mut response = Response::new(Body::from_stream(around(self)));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -25,7 +25,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         .args(["build", "--release", "--package", "ingle-cli"])
         .current_dir(root))?;
 
-    let server = Server::start(&root.join("target/release/ingle"))?;
+    let server = Server::start(&root.join("target/release/ingle"), &root.join("target/clients-data"))?;
     sh(Command::new(&python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .args(args)
@@ -50,9 +50,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(binary: &Path) -> Result<Self> {
+    fn start(binary: &Path, data: &Path) -> Result<Self> {
         let mut child = Command::new(binary)
-            .args(["serve", "--port", "0", "--api-key", KEY])
+            .args(["serve", "--port", "0", "--api-key", KEY, "--data-dir"])
+            .arg(data)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;

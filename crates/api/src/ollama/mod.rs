@@ -1,5 +1,90 @@
-//! Ollama's dialect.
+//! Ollama's dialect: generate, chat, the pages about models, errors.
+//!
+//! What both generating routes share is in one place each: the fields around prompt and messages (`common`), the
+//! options (`options`), and the lines of an answer (`reply`). Sampling options have the names and ranges of
+//! [`crate::openai::sampling`].
 
+mod common;
 mod error;
+mod messages;
+pub mod models;
+pub mod options;
+pub mod refused;
+mod reply;
+mod time;
+
+use ingle_chat::Request;
+
+use crate::RequestError;
+use crate::openai::Caller;
 
 pub use error::error_body;
+pub use reply::{Collector, Encoder, Envelope};
+
+/// The version of Ollama whose API this is. Clients switch features by it.
+pub const VERSION: &str = "0.33.0";
+
+/// What `GET /` says: clients compare it to the letter.
+pub const BANNER: &str = "Ollama is running";
+
+/// The routes that generate, which differ in what they take and in where a reply has the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/api/generate`: one prompt.
+    Generate,
+    /// `/api/chat`: a conversation.
+    Chat,
+}
+
+/// A body of either route, read.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What is wanted.
+    pub request: Request,
+    /// Lines instead of one body.
+    pub stream: bool,
+    /// The context that the caller counts on.
+    pub num_ctx: Option<usize>,
+    /// There is no prompt: the caller only wants the model in memory.
+    pub load_only: bool,
+}
+
+impl Route {
+    /// Reads a body.
+    pub fn parse(self, body: &[u8], caller: Caller) -> Result<Call, RequestError> {
+        match self {
+            Self::Generate => common::parse_generate(body, caller),
+            Self::Chat => common::parse_chat(body, caller),
+        }
+    }
+}
+
+impl Call {
+    /// Checks what depends on the model: its context is as long as the caller counts on.
+    pub fn check_context(&self, n_ctx: usize) -> Result<(), RequestError> {
+        match self.num_ctx {
+            Some(wanted) if wanted > n_ctx => Err(RequestError::field(
+                "options.num_ctx",
+                format!(
+                    "`options.num_ctx` is {wanted}, but the model runs with a context of {n_ctx} tokens: ask for at \
+                     most that; the operator sets it when the server starts"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A model's name as this dialect writes it: one without a tag has the tag `latest`.
+pub fn tagged(name: &str) -> String {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}
+
+/// Wire types as text.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("wire types have string keys and no failing serializers")
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,14 @@ use ingle_chat::{Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenL
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::constraint::take_format;
 use super::logprobs::{TextOffset, prompt_logprobs};
 use super::refused::{self, HARMLESS, HARMLESS_COMPLETION, REFUSED, REFUSED_COMPLETION};
-use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens, token_id};
+use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens, token_ids};
+use super::usage::Cost;
 use super::{
-    Caller, CompletionLogprobs, DONE, Envelope, ErrorBody, ErrorObject, Streaming, Usage, event, finish_name,
-    into_string, json, stop_reason, take_streaming,
+    Caller, CompletionLogprobs, DONE, Envelope, ErrorBody, ErrorObject, Streaming, Timings, Usage, event,
+    finish_name, into_string, json, stop_reason, take_streaming,
 };
 use crate::fields::{Fields, wrong_type};
 use crate::{RequestError, StreamEncoder, parse_object};
@@ -42,6 +44,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<CompletionCall, RequestError
     let max_tokens = take_max_tokens(&mut fields, &["max_tokens", "max_completion_tokens"], 0)?;
     request.max_tokens = Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
     take_common(&mut fields, &mut request)?;
+    request.format = take_format(&mut fields)?;
     request.logprobs = fields.integer(&["logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
     let streaming = take_streaming(&mut fields)?;
     let prompt_logprobs = request.prompt_logprobs.is_some();
@@ -111,8 +114,7 @@ fn take_prompts(fields: &mut Fields) -> Result<Vec<Prompt>, RequestError> {
 }
 
 fn tokens(ids: &[Value], path: &str) -> Result<Prompt, RequestError> {
-    let id = |(i, v): (usize, &Value)| token_id(v, &format!("{path}[{i}]"));
-    ids.iter().enumerate().map(id).collect::<Result<_, _>>().map(Prompt::Tokens)
+    token_ids(ids, path).map(Prompt::Tokens)
 }
 
 /// A whole reply.
@@ -125,6 +127,7 @@ struct Completion<'a> {
     choices: Vec<Choice<'a>>,
     usage: Usage,
     system_fingerprint: &'a str,
+    timings: Timings,
 }
 
 /// One answer, whole or a piece.
@@ -151,6 +154,8 @@ struct Chunk<'a> {
     choices: &'a [Choice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 /// Log-probabilities of one choice as its text grows, the echoed prompt's first.
@@ -189,7 +194,7 @@ struct Layout {
     prompts: Vec<Vec<TokenLogprob>>,
     /// Per choice.
     trackers: Vec<Tracker>,
-    usage: Usage,
+    cost: Cost,
 }
 
 impl Layout {
@@ -203,7 +208,7 @@ impl Layout {
             logprobs: first.logprobs.is_some(),
             prompts: vec![Vec::new(); call.requests.len()],
             trackers: (0..n_choices).map(|_| Tracker::default()).collect(),
-            usage: Usage::default(),
+            cost: Cost::default(),
         }
     }
 
@@ -235,7 +240,7 @@ impl Layout {
                     slot.clone_from(tokens);
                 }
             }
-            Event::Done(usage) => self.usage.add(usage),
+            Event::Done(usage) => self.cost.add(usage),
             _ => {}
         }
     }
@@ -303,27 +308,36 @@ impl CompletionCollector {
             created: envelope.created,
             model: &envelope.model,
             choices: choices.collect::<Option<_>>()?,
-            usage: self.layout.usage,
+            usage: self.layout.cost.usage(),
             system_fingerprint: &envelope.fingerprint,
+            timings: self.layout.cost.timings(),
         }))
     }
 }
 
 /// Writes the pieces of all answers as events: chunks with text, per choice one with the finish reason and no text,
-/// then, if wanted, one without choices and with the usage, then `[DONE]`.
+/// then, if wanted, one without choices and with the usage; the last of them has the timings. Then `[DONE]`.
 #[derive(Debug)]
 pub struct CompletionEncoder {
     layout: Layout,
+    /// The end of a choice: it may turn out to be the last chunk.
+    ending: Option<(u32, FinishReason)>,
     include_usage: bool,
+}
+
+/// An empty piece of a choice.
+fn piece<'a>(index: u32) -> Choice<'a> {
+    Choice { index, text: "", logprobs: None, finish_reason: None, stop_reason: None, prompt_logprobs: None }
 }
 
 impl CompletionEncoder {
     /// For the answers to `call`.
     pub fn new(envelope: Envelope, call: &CompletionCall) -> Self {
-        Self { layout: Layout::new(envelope, call), include_usage: call.streaming.include_usage }
+        let include_usage = call.streaming.include_usage;
+        Self { layout: Layout::new(envelope, call), ending: None, include_usage }
     }
 
-    fn chunk(&self, choices: &[Choice], usage: Option<Usage>, out: &mut String) {
+    fn chunk(&self, choices: &[Choice], usage: Option<Usage>, timings: Option<Timings>, out: &mut String) {
         let envelope = &self.layout.envelope;
         let chunk = Chunk {
             id: &envelope.id,
@@ -333,8 +347,20 @@ impl CompletionEncoder {
             system_fingerprint: &envelope.fingerprint,
             choices,
             usage: self.include_usage.then_some(usage),
+            timings,
         };
         event(&chunk, out);
+    }
+
+    /// Sends the end that was held back.
+    fn end(&mut self, timings: Option<Timings>, out: &mut String) {
+        let Some((index, reason)) = self.ending.take() else { return };
+        let last = Choice {
+            finish_reason: Some(finish_name(&reason)),
+            stop_reason: stop_reason(&reason),
+            ..piece(index)
+        };
+        self.chunk(&[last], None, timings, out);
     }
 }
 
@@ -342,41 +368,37 @@ impl StreamEncoder for CompletionEncoder {
     fn push(&mut self, prompt: usize, delta: &Delta, out: &mut String) {
         self.layout.note(prompt, &delta.event);
         let index = self.layout.index(prompt, delta.choice);
-        let mut choice = Choice {
-            index,
-            text: "",
-            logprobs: None,
-            finish_reason: None,
-            stop_reason: None,
-            prompt_logprobs: None,
-        };
         match &delta.event {
             Event::Text { text, logprobs } if !text.is_empty() || !logprobs.is_empty() => {
                 let mut list = CompletionLogprobs::default();
                 if self.layout.logprobs {
                     self.layout.extend(&mut list, prompt, delta.choice, text, logprobs);
                 }
-                choice.text = text;
-                choice.logprobs = (!list.tokens.is_empty()).then_some(&list);
-                self.chunk(&[choice], None, out);
+                self.end(None, out);
+                let logprobs = (!list.tokens.is_empty()).then_some(&list);
+                self.chunk(&[Choice { text, logprobs, ..piece(index) }], None, None, out);
             }
             Event::Finished(reason) => {
-                choice.finish_reason = Some(finish_name(reason));
-                choice.stop_reason = stop_reason(reason);
-                self.chunk(&[choice], None, out);
+                self.end(None, out);
+                self.ending = Some((index, reason.clone()));
             }
             _ => {}
         }
     }
 
     fn finish(&mut self, out: &mut String) {
+        let timings = Some(self.layout.cost.timings());
         if self.include_usage {
-            self.chunk(&[], Some(self.layout.usage), out);
+            self.end(None, out);
+            self.chunk(&[], Some(self.layout.cost.usage()), timings, out);
+        } else {
+            self.end(timings, out);
         }
         out.push_str(DONE);
     }
 
     fn fail(&mut self, error: &ErrorObject, out: &mut String) {
+        self.end(None, out);
         event(&ErrorBody { error: error.clone() }, out);
     }
 }

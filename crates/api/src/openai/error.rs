@@ -84,6 +84,9 @@ fn wire_name(neutral: &str) -> &str {
     match neutral {
         "template_vars" => "chat_template_kwargs",
         "order" => "samplers",
+        "format" => "response_format",
+        "one_tool_call" => "parallel_tool_calls",
+        "reasoning.budget_tokens" => "reasoning.max_tokens",
         same => same,
     }
 }

@@ -14,7 +14,7 @@ fn finite(logprob: f32) -> f32 {
 }
 
 /// The f64 that is written with the same digits as the f32: a number is spelled alike wherever a reply has it.
-fn spelled(logprob: f32) -> f64 {
+pub(crate) fn spelled(logprob: f32) -> f64 {
     finite(logprob).to_string().parse().expect("a finite number's digits are a number")
 }
 
@@ -39,15 +39,16 @@ pub struct ChatToken {
     top_logprobs: Vec<ChatTop>,
 }
 
+/// A token with its log-probability.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct ChatTop {
+pub(crate) struct ChatTop {
     token: String,
     logprob: f32,
     bytes: Vec<u8>,
 }
 
 impl ChatTop {
-    fn new(bytes: &[u8], logprob: f32) -> Self {
+    pub fn new(bytes: &[u8], logprob: f32) -> Self {
         Self { token: text(bytes), logprob: finite(logprob), bytes: bytes.to_vec() }
     }
 }

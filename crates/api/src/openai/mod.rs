@@ -1,12 +1,15 @@
-//! OpenAI's dialect: chat completions, completions, models, errors.
+//! OpenAI's dialect: chat completions, completions, responses, models, errors.
 
 pub mod chat;
 pub mod completion;
+pub mod constraint;
 mod error;
 mod logprobs;
 pub mod models;
 pub mod refused;
+pub mod responses;
 pub mod sampling;
+mod usage;
 
 use ingle_chat::{FinishReason, Principal};
 use serde::Serialize;
@@ -16,10 +19,12 @@ use crate::fields::{Fields, wrong_type};
 
 pub use error::{ErrorBody, ErrorObject};
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprob};
+pub(crate) use logprobs::{ChatTop, spelled};
 pub use sampling::check_vocabulary;
+pub use usage::{CompletionTokensDetails, PromptTokensDetails, Timings, Usage};
 
 /// Ends a regular event stream.
-const DONE: &str = "data: [DONE]\n\n";
+pub(crate) const DONE: &str = "data: [DONE]\n\n";
 
 /// For whom a body is read.
 #[derive(Clone, Debug)]
@@ -50,36 +55,6 @@ pub struct Streaming {
     pub stream: bool,
     /// A last chunk with the usage.
     pub include_usage: bool,
-}
-
-/// `usage` of a reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u64,
-    /// New tokens over all choices.
-    pub completion_tokens: u64,
-    /// Their sum.
-    pub total_tokens: u64,
-    /// More about the prompt's.
-    pub prompt_tokens_details: PromptTokensDetails,
-}
-
-/// `usage.prompt_tokens_details` of a reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PromptTokensDetails {
-    /// Prompt tokens that were not computed again.
-    pub cached_tokens: u64,
-}
-
-impl Usage {
-    /// Adds what one prompt cost.
-    pub(crate) fn add(&mut self, usage: &ingle_chat::Usage) {
-        self.prompt_tokens += usage.prompt_tokens;
-        self.completion_tokens += usage.completion_tokens;
-        self.total_tokens = self.prompt_tokens + self.completion_tokens;
-        self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
-    }
 }
 
 /// Takes `stream` and `stream_options`.
@@ -121,19 +96,19 @@ fn stop_reason(reason: &FinishReason) -> Option<&str> {
 }
 
 /// Appends one event.
-fn event(value: &impl Serialize, out: &mut String) {
+pub(crate) fn event(value: &impl Serialize, out: &mut String) {
     out.push_str("data: ");
     out.push_str(&json(value));
     out.push_str("\n\n");
 }
 
 /// Wire types as text.
-fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("wire types have string keys and no failing serializers")
 }
 
 /// A string out of a list that must hold only strings.
-fn into_string(value: serde_json::Value, path: &str) -> Result<String, RequestError> {
+pub(crate) fn into_string(value: serde_json::Value, path: &str) -> Result<String, RequestError> {
     match value {
         serde_json::Value::String(s) => Ok(s),
         other => Err(wrong_type(path, "a string", &other)),

@@ -28,27 +28,14 @@ pub struct Harmless {
     pub accepts: fn(&Value) -> bool,
 }
 
-const LATER_STRUCTURE: &str = "structured output is not available yet; ask for the format in the prompt";
-const LATER_TOOLS: &str = "tool calls are not available yet; describe the tools in a message";
-const LATER_REASONING: &str = "reasoning is not parsed yet: it is part of the text; if the model's template has a \
-                               switch for it, set that in `chat_template_kwargs`";
-
-const fn refused(name: &'static str, advice: &'static str) -> Refused {
+pub(crate) const fn refused(name: &'static str, advice: &'static str) -> Refused {
     Refused { name, advice }
 }
 
 /// Refused on both routes.
 pub const REFUSED: &[Refused] = &[
-    refused("guided_json", LATER_STRUCTURE),
-    refused("guided_regex", LATER_STRUCTURE),
-    refused("guided_choice", LATER_STRUCTURE),
-    refused("guided_grammar", LATER_STRUCTURE),
-    refused("structured_outputs", LATER_STRUCTURE),
-    refused("json_schema", LATER_STRUCTURE),
-    refused("grammar", LATER_STRUCTURE),
-    refused("regex", LATER_STRUCTURE),
-    refused("ebnf", LATER_STRUCTURE),
-    refused("structural_tag", LATER_STRUCTURE),
+    refused("guided_decoding_backend", "there is one for all; remove it"),
+    refused("guided_whitespace_pattern", "white space follows the schema; remove it"),
     refused(
         "chat_template",
         "a template cannot come with a request; the operator sets it when the server starts",
@@ -78,21 +65,11 @@ pub const REFUSED: &[Refused] = &[
 
 /// Refused in chat.
 pub const REFUSED_CHAT: &[Refused] = &[
-    refused("functions", LATER_TOOLS),
-    refused("function_call", LATER_TOOLS),
+    refused("functions", "put each into `tools`, as {\"type\": \"function\", \"function\": …}"),
+    refused("function_call", "use `tool_choice`"),
     refused("audio", "audio is not available; remove it"),
     refused("web_search_options", "this server searches nothing; remove it"),
     refused("verbosity", "ask for short or long answers in a message"),
-    refused("reasoning", LATER_REASONING),
-    refused("reasoning_effort", LATER_REASONING),
-    refused("reasoning_format", LATER_REASONING),
-    refused("include_reasoning", LATER_REASONING),
-    refused("separate_reasoning", LATER_REASONING),
-    refused("thinking_token_budget", LATER_REASONING),
-    refused("thinking_budget_tokens", LATER_REASONING),
-    refused("think", LATER_REASONING),
-    refused("thinking", LATER_REASONING),
-    refused("enable_thinking", "put it in `chat_template_kwargs`"),
     refused("documents", "put the documents into a message"),
     refused("suffix", "it belongs to completions"),
     refused("echo", "it belongs to completions"),
@@ -105,6 +82,9 @@ pub const REFUSED_COMPLETION: &[Refused] = &[
     refused("messages", "use `prompt`, or the route /v1/chat/completions"),
     refused("top_logprobs", "in completions `logprobs` is the number of alternatives"),
     refused("tools", "it belongs to chat completions"),
+    refused("tool_choice", "it belongs to chat completions"),
+    refused("parallel_tool_calls", "it belongs to chat completions"),
+    refused("reasoning_effort", "it belongs to chat completions"),
     refused("chat_template_kwargs", "it belongs to chat completions"),
 ];
 
@@ -114,13 +94,10 @@ fn string(v: &Value) -> bool {
 fn object(v: &Value) -> bool {
     v.is_object()
 }
-fn boolean(v: &Value) -> bool {
-    v.is_boolean()
-}
-fn is_false(v: &Value) -> bool {
+pub(crate) fn is_false(v: &Value) -> bool {
     v == &Value::Bool(false)
 }
-fn is_true(v: &Value) -> bool {
+pub(crate) fn is_true(v: &Value) -> bool {
     v == &Value::Bool(true)
 }
 fn zero(v: &Value) -> bool {
@@ -132,20 +109,15 @@ fn minus_one(v: &Value) -> bool {
 fn tier(v: &Value) -> bool {
     matches!(v.as_str(), Some("auto" | "default"))
 }
-fn text_format(v: &Value) -> bool {
-    v.get("type").and_then(Value::as_str) == Some("text") && v.as_object().is_some_and(|o| o.len() == 1)
-}
-fn no_tool_choice(v: &Value) -> bool {
-    matches!(v.as_str(), Some("none" | "auto"))
-}
 fn text_only(v: &Value) -> bool {
     v.as_array().is_some_and(|l| l.len() == 1 && l[0] == "text")
 }
-fn empty_list(v: &Value) -> bool {
-    v.as_array().is_some_and(Vec::is_empty)
-}
 
-const fn harmless(name: &'static str, accepted: &'static str, accepts: fn(&Value) -> bool) -> Harmless {
+pub(crate) const fn harmless(
+    name: &'static str,
+    accepted: &'static str,
+    accepts: fn(&Value) -> bool,
+) -> Harmless {
     Harmless { name, accepted, accepts }
 }
 
@@ -158,7 +130,6 @@ pub const HARMLESS: &[Harmless] = &[
     harmless("service_tier", "\"auto\" or \"default\"", tier),
     harmless("prompt_cache_key", "a string", string),
     harmless("prompt_cache_retention", "a string", string),
-    harmless("response_format", "{\"type\":\"text\"} (structured output is not available yet)", text_format),
     harmless("use_beam_search", "false", is_false),
     harmless("include_stop_str_in_output", "false", is_false),
     harmless("spaces_between_special_tokens", "true", is_true),
@@ -174,16 +145,8 @@ pub const HARMLESS: &[Harmless] = &[
 ];
 
 /// The same in chat only.
-pub const HARMLESS_CHAT: &[Harmless] = &[
-    harmless("tools", "an empty list (tool calls are not available yet)", empty_list),
-    harmless(
-        "tool_choice",
-        "\"none\", or \"auto\" without tools (tool calls are not available yet)",
-        no_tool_choice,
-    ),
-    harmless("parallel_tool_calls", "true or false", boolean),
-    harmless("modalities", "[\"text\"]", text_only),
-];
+pub const HARMLESS_CHAT: &[Harmless] =
+    &[harmless("stream_reasoning", "true", is_true), harmless("modalities", "[\"text\"]", text_only)];
 
 /// The same in completions only.
 pub const HARMLESS_COMPLETION: &[Harmless] = &[harmless("add_special_tokens", "true", is_true)];

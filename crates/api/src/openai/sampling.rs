@@ -67,7 +67,19 @@ pub fn numeric_fields() -> impl Iterator<Item = (&'static str, f64, f64)> {
 
 /// Takes the shared fields into `request`.
 pub(crate) fn take_common(fields: &mut Fields, request: &mut Request) -> Result<(), RequestError> {
-    request.model = fields.string("model")?.filter(|m| !m.is_empty());
+    request.model = take_model(fields)?;
+    take_generation(fields, request)?;
+    request.prompt_logprobs = fields.integer(&["prompt_logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
+    Ok(())
+}
+
+/// Takes `model`; an empty name is none.
+pub(crate) fn take_model(fields: &mut Fields) -> Result<Option<String>, RequestError> {
+    Ok(fields.string("model")?.filter(|m| !m.is_empty()))
+}
+
+/// Takes how tokens are picked, and what ends an answer.
+pub(crate) fn take_generation(fields: &mut Fields, request: &mut Request) -> Result<(), RequestError> {
     take_sampling(fields, &mut request.sampling)?;
     if let Some(n) = fields.integer(&["n"], 1, i128::from(N_MAX))? {
         request.n = n as u32;
@@ -79,21 +91,19 @@ pub(crate) fn take_common(fields: &mut Fields, request: &mut Request) -> Result<
             .error("best_of", "`best_of` is not supported unless it equals `n`; remove it")
             .with_code("unsupported_value"));
     }
-    request.stop = take_stop(fields)?;
+    request.stop = take_stop(fields, "stop")?;
+    let path = fields.path("stop_token_ids");
     request.stop_token_ids = match fields.list("stop_token_ids")? {
         None => Vec::new(),
         Some(list) if list.len() > STOP_TOKENS_MAX => {
             return Err(fields.error(
                 "stop_token_ids",
-                format!("`stop_token_ids` has {} entries; at most {STOP_TOKENS_MAX} are taken", list.len()),
+                format!("`{path}` has {} entries; at most {STOP_TOKENS_MAX} are taken", list.len()),
             ));
         }
-        Some(list) => {
-            let entry = |(i, v): (usize, &Value)| token_id(v, &format!("stop_token_ids[{i}]"));
-            list.iter().enumerate().map(entry).collect::<Result<_, _>>()?
-        }
+        Some(list) => token_ids(&list, &path)?,
     };
-    if let Some(min) = fields.integer(&["min_tokens"], 0, I32_MAX)? {
+    if let Some(min) = fields.integer(&["min_tokens", "min_new_tokens"], 0, I32_MAX)? {
         request.min_tokens = min as u32;
         if request.max_tokens.is_some_and(|max| request.min_tokens > max) {
             return Err(fields.error(
@@ -104,7 +114,6 @@ pub(crate) fn take_common(fields: &mut Fields, request: &mut Request) -> Result<
     }
     request.ignore_eos = fields.bool("ignore_eos")?.unwrap_or(false);
     request.include_special = !fields.bool("skip_special_tokens")?.unwrap_or(true);
-    request.prompt_logprobs = fields.integer(&["prompt_logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
     Ok(())
 }
 
@@ -117,7 +126,8 @@ pub(crate) fn take_max_tokens(
     Ok(fields.integer(names, min, I32_MAX)?.map(|v| v as u32))
 }
 
-fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), RequestError> {
+/// Takes the fields that say how tokens are picked.
+pub(crate) fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), RequestError> {
     for Real(names, min, max, slot) in REALS {
         *slot(sampling) = fields.number(names, *min, *max)?;
     }
@@ -131,10 +141,11 @@ fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Result<(), Req
     sampling.mirostat = fields.integer(&["mirostat", "mirostat_mode"], 0, 2)?.map(|v| v as u8);
     sampling.min_keep = fields.integer(&["min_keep"], 0, I32_MAX)?.map(|v| v as usize);
     // -1 means "draw one", as llama.cpp's users write it; other negative numbers are seeds like any other.
-    sampling.seed = match fields.integer(&["seed"], i128::from(i64::MIN), i128::from(u64::MAX))? {
-        None | Some(-1) => None,
-        Some(v) => Some(v as u64),
-    };
+    sampling.seed =
+        match fields.integer(&["seed", "sampling_seed"], i128::from(i64::MIN), i128::from(u64::MAX))? {
+            None | Some(-1) => None,
+            Some(v) => Some(v as u64),
+        };
     sampling.order = take_order(fields)?;
     sampling.dry_sequence_breakers = take_breakers(fields)?;
     sampling.logit_bias = take_logit_bias(fields)?;
@@ -185,29 +196,31 @@ fn take_breakers(fields: &mut Fields) -> Result<Option<Vec<String>>, RequestErro
     list.into_iter().enumerate().map(entry).collect::<Result<_, _>>().map(Some)
 }
 
-fn take_stop(fields: &mut Fields) -> Result<Vec<String>, RequestError> {
-    let list = match fields.take("stop") {
+/// Takes stop strings under the name that a dialect has for them: one, or a list.
+pub(crate) fn take_stop(fields: &mut Fields, name: &str) -> Result<Vec<String>, RequestError> {
+    let path = fields.path(name);
+    let list = match fields.take(name) {
         None => return Ok(Vec::new()),
         Some(single @ Value::String(_)) => vec![single],
         Some(Value::Array(list)) => list,
-        Some(other) => return Err(wrong_type("stop", "a string or a list of strings", &other)),
+        Some(other) => return Err(wrong_type(&path, "a string or a list of strings", &other)),
     };
     if list.len() > STOPS_MAX {
         return Err(RequestError::field(
-            "stop",
-            format!("`stop` has {} entries; at most {STOPS_MAX} are taken", list.len()),
+            &path,
+            format!("`{path}` has {} entries; at most {STOPS_MAX} are taken", list.len()),
         ));
     }
     let entry = |value: Value| match value {
         Value::String(s) if s.is_empty() => {
-            Err(RequestError::field("stop", "a stop string must not be empty; remove it"))
+            Err(RequestError::field(&path, "a stop string must not be empty; remove it"))
         }
         Value::String(s) if s.len() > STOP_BYTES_MAX => Err(RequestError::field(
-            "stop",
+            &path,
             format!("a stop string has {} bytes; at most {STOP_BYTES_MAX} are taken", s.len()),
         )),
         Value::String(s) => Ok(s),
-        other => Err(wrong_type("stop", "a string or a list of strings", &other)),
+        other => Err(wrong_type(&path, "a string or a list of strings", &other)),
     };
     list.into_iter().map(entry).collect()
 }
@@ -222,6 +235,12 @@ pub(crate) fn token_id(value: &Value, path: &str) -> Result<TokenId, RequestErro
         .and_then(|v| u32::try_from(v).ok())
         .map(TokenId)
         .ok_or_else(|| RequestError::field(path, format!("`{path}` must be a token id, not {number}")))
+}
+
+/// Token ids, each as [`token_id`] takes it.
+pub(crate) fn token_ids(list: &[Value], path: &str) -> Result<Vec<TokenId>, RequestError> {
+    let entry = |(i, v): (usize, &Value)| token_id(v, &format!("{path}[{i}]"));
+    list.iter().enumerate().map(entry).collect()
 }
 
 /// `{"50256": -100}`, as OpenAI writes it, or `[[50256, -100], [50257, false]]`, as llama.cpp does.
@@ -370,10 +389,10 @@ mod tests {
         check(&["samplers"], json!(["top_k", "typical_p", "temperature"]), |r| {
             r.sampling.order = Some(vec![SamplerKind::TopK, SamplerKind::TypicalP, SamplerKind::Temperature]);
         });
-        check(&["seed"], json!(5.0), |r| r.sampling.seed = Some(5));
+        check(&["seed", "sampling_seed"], json!(5.0), |r| r.sampling.seed = Some(5));
         check(&["seed"], json!(u64::MAX), |r| r.sampling.seed = Some(u64::MAX));
         check(&["max_tokens", "max_completion_tokens"], json!(5), |r| r.max_tokens = Some(5));
-        check(&["min_tokens"], json!(5), |r| r.min_tokens = 5);
+        check(&["min_tokens", "min_new_tokens"], json!(5), |r| r.min_tokens = 5);
         check(&["n", "best_of"][..1], json!(5), |r| r.n = 5);
         check(&["stop"], json!("x"), |r| r.stop = vec!["x".into()]);
         check(&["stop"], json!(["x", "yz"]), |r| r.stop = vec!["x".into(), "yz".into()]);

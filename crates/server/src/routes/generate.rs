@@ -36,11 +36,11 @@ pub(super) async fn chat(
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
-        let encoder = Box::new(ChatEncoder::new(envelope, &call.request, call.streaming));
+        let encoder = Box::new(ChatEncoder::new(envelope, &call));
         let call = Call { requests: vec![call.request], is_large };
         return stream(&app, provider, &context, call, encoder).await;
     }
-    let mut collector = ChatCollector::new(envelope, &call.request);
+    let mut collector = ChatCollector::new(envelope, &call);
     let call = Call { requests: vec![call.request], is_large };
     let mut answer = Answer::start(&app, provider, context.started, call).await?;
     while let Some(piece) = answer.next().await {
@@ -77,7 +77,7 @@ pub(super) async fn completions(
     collected(collector.finish())
 }
 
-fn caller(prefix: &str, context: &Context) -> Caller {
+pub(super) fn caller(prefix: &str, context: &Context) -> Caller {
     let id = format!("{prefix}-{}", unique());
     tracing::Span::current().record("answer", &id);
     Caller { id, principal: context.principal.clone() }
@@ -96,7 +96,7 @@ pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
 }
 
 /// Says which model answers the requests, which are alike but for their prompts.
-fn address(
+pub(super) fn address(
     app: &App,
     provider: &dyn Provider,
     id: String,
@@ -111,7 +111,7 @@ fn address(
     Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })
 }
 
-async fn stream(
+pub(super) async fn stream(
     app: &Arc<App>,
     provider: Arc<dyn Provider>,
     context: &Context,
@@ -122,7 +122,7 @@ async fn stream(
     Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response())
 }
 
-fn collected(body: Option<String>) -> Reply {
+pub(super) fn collected(body: Option<String>) -> Reply {
     match body {
         Some(body) => Ok(json(StatusCode::OK, body)),
         None => Err(ProviderError::Internal("a choice never finished".into()).into()),

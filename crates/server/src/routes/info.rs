@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ingle_api::ollama::BANNER;
 use ingle_api::openai::models::{Model, ModelList};
 use ingle_chat::{ProviderError, ProviderStatus};
 use serde_json::{Value, json};
@@ -20,10 +21,18 @@ use crate::slot::SlotState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) async fn root() -> String {
-    format!(
-        "Ingle {VERSION} is running.\nOpenAI-compatible API under /v1, health at /health, metrics at /metrics.\n"
-    )
+/// People see what this is. Programs get the words by which Ollama's clients know that they can talk to it.
+pub(super) async fn root(headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let page = if accept.contains("text/html") {
+        format!(
+            "Ingle {VERSION} is running.\nOpenAI's API is under /v1, Ollama's under /api; health at /health, metrics at \
+             /metrics.\n"
+        )
+    } else {
+        BANNER.to_owned()
+    };
+    ([(header::VARY, "accept")], page).into_response()
 }
 
 pub(super) async fn version() -> Response {

@@ -1,13 +1,18 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
+mod anthropic;
 mod generate;
 mod info;
+mod ollama;
+mod responses;
+mod utility;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -25,6 +30,8 @@ use crate::error::{Dialect, Failure};
 /// Routes that need no key, because whoever restarts a sick server has none. All others do, unknown ones included.
 const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/health/live", "/health/ready"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where OpenAI's clients look for how long a reply took.
+const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What the gate found out about a request.
@@ -36,11 +43,32 @@ struct Context {
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new()
+    let mut router = Router::new();
+    for (path, advice) in utility::NOT_YET.iter().copied() {
+        router = router.route(path, post(move || utility::not_yet(advice)));
+    }
+    let mut router = router
         .route("/", get(info::root))
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .route("/tokenize", post(utility::tokenize))
+        .route("/v1/tokenize", post(utility::tokenize))
+        .route("/detokenize", post(utility::detokenize))
+        .route("/v1/detokenize", post(utility::detokenize))
+        .route("/apply-template", post(utility::apply_template))
+        .route("/generate", post(utility::generate))
+        .route("/props", get(utility::props))
+        .route("/slots", get(utility::slots))
+        .route("/get_model_info", get(utility::model_info))
+        .route("/model_info", get(utility::model_info))
+        .route("/health_generate", get(utility::health_generate))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
+        .route("/v1/responses/{id}/input_items", get(responses::list_input_items))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/health", get(info::health))
@@ -49,6 +77,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health/ready", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/version", get(info::version))
+        .merge(ollama::routes())
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Panicked.into_response()))
@@ -67,7 +96,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -101,7 +130,16 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let status = response.status().as_u16();
     span.in_scope(|| tracing::debug!(status, elapsed_ms = started.elapsed().as_millis() as u64, "replied"));
     app.metrics.http(&route, status);
+    if dialect == Dialect::Anthropic {
+        // Where that one's clients look for it.
+        response.headers_mut().insert("request-id", id.clone());
+    }
     response.headers_mut().insert(REQUEST_ID, id);
+    // A stream's head leaves before anything is known about its time.
+    if dialect == Dialect::OpenAi && response.body().size_hint().exact().is_some() {
+        let ms = started.elapsed().as_millis() as u64;
+        response.headers_mut().insert(PROCESSING_MS, HeaderValue::from(ms));
+    }
     response
 }
 

@@ -49,6 +49,56 @@ async fn several_choices_and_stop() {
 }
 
 #[tokio::test]
+async fn thoughts_and_calls() {
+    let tool = json!({ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } });
+    let more = |stream: bool| json!({ "tools": [tool], "stream": stream });
+    fixture("chat_call.json", "!call", more(false)).await;
+    fixture("chat_call.sse", "!call", more(true)).await;
+    fixture("chat_think.json", "!think", json!({})).await;
+    let more = json!({ "stream": true, "stream_options": { "include_usage": true }, "max_tokens": 2 });
+    fixture("chat_think.sse", "!think", more).await;
+}
+
+/// Joined, what is streamed is what comes as a whole: of thoughts, text and their tokens.
+#[tokio::test]
+async fn tokens_of_thoughts() {
+    let server = start().await;
+    let ask = async |more: Value| server.post_json(ROUTE, body("!think", more)).await;
+    let whole = ask(json!({ "logprobs": true })).await.json();
+    let reply = ask(json!({ "logprobs": true, "stream": true })).await;
+    let (mut thoughts, mut tokens, mut tokens_of_thoughts) = (String::new(), Vec::new(), 0);
+    for event in reply.events().iter().filter(|e| *e != "[DONE]") {
+        let event: Value = serde_json::from_str(event).expect("each event is JSON");
+        let choice = &event["choices"][0];
+        let more = choice["logprobs"]["content"].as_array().cloned().unwrap_or_default();
+        if let Some(thought) = choice["delta"]["reasoning_content"].as_str() {
+            assert_eq!(choice["delta"]["reasoning"], thought);
+            thoughts += thought;
+            tokens_of_thoughts += more.len();
+        }
+        tokens.extend(more);
+    }
+    assert_eq!((thoughts.as_str(), tokens_of_thoughts), ("Hm, so.", 7));
+    assert_eq!(whole["choices"][0]["message"]["reasoning_content"], thoughts);
+    assert_eq!(whole["choices"][0]["logprobs"]["content"], Value::from(tokens));
+    // Left out, with their tokens.
+    let hidden = ask(json!({ "logprobs": true, "include_reasoning": false })).await.json();
+    let choice = &hidden["choices"][0];
+    assert_eq!(choice["message"].get("reasoning_content"), None);
+    assert_eq!(choice["logprobs"]["content"].as_array().map(Vec::len), Some("You said: !think".len()));
+}
+
+#[tokio::test]
+async fn processing_time() {
+    let server = start().await;
+    for (stream, has_time) in [(false, true), (true, false)] {
+        let reply = server.post_json(ROUTE, body("hi", json!({ "stream": stream }))).await;
+        let ms = reply.header("openai-processing-ms");
+        assert_eq!(ms.is_some_and(|ms| ms.parse::<u64>().is_ok()), has_time);
+    }
+}
+
+#[tokio::test]
 async fn whole_characters_in_every_event() {
     let server = start().await;
     let text = "aé€\u{1F600}\u{10FFFF}\u{0}";

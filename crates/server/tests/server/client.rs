@@ -68,6 +68,10 @@ impl Running {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
     }
 
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(&format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+    }
+
     pub async fn post(&self, path: &str, body: &str) -> Reply {
         self.post_with(path, "", body.as_bytes()).await
     }

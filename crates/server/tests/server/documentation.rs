@@ -1,18 +1,48 @@
 //! The documentation names what the code knows.
 
+use ingle_api::anthropic::refused as anthropic;
+use ingle_api::native::generate::{HARMLESS_GENERATE, HARMLESS_SAMPLING, REFUSED_GENERATE};
+use ingle_api::openai::constraint::constraint_fields;
 use ingle_api::openai::refused::{
     HARMLESS, HARMLESS_CHAT, HARMLESS_COMPLETION, REFUSED, REFUSED_CHAT, REFUSED_COMPLETION,
 };
+use ingle_api::openai::responses::refused::{HARMLESS_RESPONSES, REFUSED_RESPONSES};
 use ingle_api::openai::sampling::numeric_fields;
 
 #[test]
 fn every_field_is_documented() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
     let page = std::fs::read_to_string(path).expect("docs/api.md");
-    let refused = [REFUSED, REFUSED_CHAT, REFUSED_COMPLETION].concat();
-    let harmless = [HARMLESS, HARMLESS_CHAT, HARMLESS_COMPLETION].concat();
+    let refused =
+        [REFUSED, REFUSED_CHAT, REFUSED_COMPLETION, REFUSED_GENERATE, anthropic::REFUSED, REFUSED_RESPONSES]
+            .concat();
+    let harmless = [
+        HARMLESS,
+        HARMLESS_CHAT,
+        HARMLESS_COMPLETION,
+        HARMLESS_GENERATE,
+        HARMLESS_SAMPLING,
+        anthropic::HARMLESS,
+        HARMLESS_RESPONSES,
+    ]
+    .concat();
     let names = refused.iter().map(|f| f.name).chain(harmless.iter().map(|f| f.name));
-    for name in names.chain(numeric_fields().map(|f| f.0)) {
+    for name in names.chain(numeric_fields().map(|f| f.0)).chain(constraint_fields()) {
         assert!(page.contains(&format!("`{name}`")), "`{name}` is not in docs/api.md");
+    }
+}
+
+#[test]
+fn every_field_of_ollama_is_documented() {
+    use ingle_api::ollama::refused::{
+        EMPTY, EMPTY_GENERATE, HARMLESS, HARMLESS_OPTIONS, REFUSED, REFUSED_CHAT, REFUSED_GENERATE,
+        REFUSED_OPTIONS,
+    };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ollama.md");
+    let page = std::fs::read_to_string(path).expect("docs/ollama.md");
+    let refused = [REFUSED, REFUSED_CHAT, REFUSED_GENERATE, EMPTY, EMPTY_GENERATE, REFUSED_OPTIONS].concat();
+    let harmless = [HARMLESS, HARMLESS_OPTIONS].concat();
+    for name in refused.iter().map(|f| f.name).chain(harmless.iter().map(|f| f.name)) {
+        assert!(page.contains(&format!("`{name}`")), "`{name}` is not in docs/ollama.md");
     }
 }

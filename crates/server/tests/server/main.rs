@@ -1,10 +1,14 @@
 //! The server over a scripted provider: every route, streams as exact bytes, errors, limits, shutdown.
 
+mod anthropic;
 mod chat;
 mod client;
 mod completions;
 mod documentation;
 mod errors;
 mod fixtures;
+mod ollama;
 mod operations;
+mod responses;
 mod scripted;
+mod utility;

@@ -32,7 +32,10 @@ async fn read_until(stream: &mut tokio::net::TcpStream, part: &str) -> String {
 #[tokio::test]
 async fn pages() {
     let server = start().await;
-    assert!(server.get("/").await.body.starts_with("Ingle 0."));
+    let root = server.get("/").await;
+    assert_eq!((root.body.as_str(), root.header("vary")), ("Ollama is running", Some("accept")));
+    let browser = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/html,*/*\r\n\r\n";
+    assert!(server.send(browser).await.body.starts_with("Ingle 0."));
     assert_eq!(server.get("/version").await.json()["name"], "ingle");
     let health = server.get("/health").await;
     assert_eq!(health.status, 200);
@@ -133,6 +136,17 @@ async fn every_route_but_health_wants_the_key() {
         ("POST", "/v1/chat/completions", true),
         ("POST", "/chat/completions", true),
         ("POST", "/v1/completions", true),
+        ("POST", "/tokenize", true),
+        ("POST", "/v1/tokenize", true),
+        ("POST", "/detokenize", true),
+        ("POST", "/v1/detokenize", true),
+        ("POST", "/apply-template", true),
+        ("POST", "/generate", true),
+        ("POST", "/v1/embeddings", true),
+        ("GET", "/props", true),
+        ("GET", "/slots", true),
+        ("GET", "/get_model_info", true),
+        ("GET", "/health_generate", true),
         ("DELETE", "/v1/models", true),
         ("GET", "/health/../v1/models", true),
         ("GET", "/health", false),

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_chat::{
-    Content, Delta, DeltaStream, Echo, Event, FinishReason, ModelInfo, Part, Prompt, Provider, ProviderError,
-    ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
+    ChatInput, Content, Delta, DeltaStream, Echo, Event, FinishReason, Message, ModelDetails, ModelInfo,
+    Part, Prompt, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task,
+    TokenLogprob, Usage,
 };
 use ingle_step::TokenId;
 use tokio::time::Sleep;
@@ -79,16 +80,20 @@ impl Stream for Play {
     }
 }
 
+fn content_text(content: &Content) -> String {
+    match content {
+        Content::None => String::new(),
+        Content::Text(text) => text.clone(),
+        Content::Parts(parts) => parts.iter().map(|Part::Text(text)| text.as_str()).collect(),
+    }
+}
+
 /// The prompt of a request as bytes: of a conversation, its last message.
 pub fn prompt_bytes(request: &Request) -> Vec<u8> {
     match &request.task {
-        Task::Chat(input) => match input.messages.last().map(|m| &m.content) {
-            Some(Content::Text(text)) => text.clone().into_bytes(),
-            Some(Content::Parts(parts)) => {
-                parts.iter().map(|Part::Text(text)| text.as_str()).collect::<String>().into_bytes()
-            }
-            _ => Vec::new(),
-        },
+        Task::Chat(input) => {
+            input.messages.last().map(|m| content_text(&m.content)).unwrap_or_default().into_bytes()
+        }
         Task::Completion { prompt: Prompt::Text(text) | Prompt::Marked(text), .. } => {
             text.clone().into_bytes()
         }
@@ -153,6 +158,25 @@ fn choice_scenes(request: &Request, prompt: &[u8], choice: u32, scenes: &mut Vec
     answer.len() as u64
 }
 
+/// Two calls of the first tool: one with an id of the model's, one without; thoughts and text before them.
+fn call_scenes(request: &Request) -> Vec<Scene> {
+    let Task::Chat(ChatInput { tools, .. }) = &request.task else { panic!("only conversations call") };
+    let name = tools[0]["function"]["name"].as_str().expect("a name");
+    let call = |index, id: Option<&str>| Event::ToolCall { index, id: id.map(Into::into), name: name.into() };
+    let arguments = |index, json: &str| Event::ToolArguments { index, json: json.into() };
+    let events = [
+        Event::Reasoning { text: "Hm.".into(), logprobs: Vec::new() },
+        call(0, Some("abcdef123")),
+        arguments(0, "{\"a\":"),
+        arguments(0, "1}"),
+        call(1, None),
+        arguments(1, "{}"),
+        Event::Finished(FinishReason::ToolCalls),
+        Event::Done(Usage { prompt_tokens: 5, completion_tokens: 9, ..Usage::default() }),
+    ];
+    events.into_iter().map(|event| Scene::Delta(Delta { choice: 0, event })).collect()
+}
+
 fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
     let prompt = prompt_bytes(request);
     let max_tokens = request.max_tokens;
@@ -198,6 +222,51 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(Scene::Hang);
             return Ok(scenes);
         }
+        b"!think" => {
+            // Thoughts before an answer, token by token where that is asked for.
+            for thought in ["Hm, ", "so."] {
+                let tokens =
+                    request.logprobs.map(|top| thought.bytes().map(|b| token(b, top, false)).collect());
+                let logprobs = tokens.unwrap_or_default();
+                scenes.push_back(delta(Event::Reasoning { text: thought.into(), logprobs }));
+            }
+        }
+        b"!call" => {
+            scenes.extend(call_scenes(request));
+            return Ok(scenes);
+        }
+        b"!think and call" => {
+            let thought = |text: &str| delta(Event::Reasoning { text: text.into(), logprobs: Vec::new() });
+            let call = |index, id: Option<&str>, name: &str| {
+                delta(Event::ToolCall { index, id: id.map(Into::into), name: name.into() })
+            };
+            let arguments = |index, json: &str| delta(Event::ToolArguments { index, json: json.into() });
+            scenes.extend([thought("Which "), thought("time?"), text("I'll look.")]);
+            scenes.extend([call(0, Some("given"), "now"), arguments(0, "{\"tz\":"), arguments(0, "1}")]);
+            scenes.extend([call(1, None, "then"), arguments(1, "{}")]);
+            scenes.push_back(delta(Event::Finished(FinishReason::ToolCalls)));
+            scenes.push_back(delta(Event::Done(Usage {
+                prompt_tokens: 16,
+                completion_tokens: 9,
+                reasoning_tokens: 2,
+                ..Usage::default()
+            })));
+            return Ok(scenes);
+        }
+        b"!messages" => {
+            let Task::Chat(input) = &request.task else { return Ok(scenes) };
+            let said = |m: &Message| {
+                let mut line = format!("{}: {}", m.role.name(), content_text(&m.content));
+                line.extend(m.reasoning.iter().map(|r| format!(" (thought: {r})")));
+                line.extend(m.tool_calls.iter().map(|c| format!(" [{}{}]", c.name, c.arguments)));
+                line
+            };
+            let lines: Vec<String> = input.messages.iter().map(said).collect();
+            scenes.push_back(text(&lines.join("\n")));
+            scenes.push_back(delta(Event::Finished(FinishReason::Stop { matched: None })));
+            scenes.push_back(delta(Event::Done(Usage::default())));
+            return Ok(scenes);
+        }
         b"!busy" => std::thread::sleep(Duration::from_millis(700)),
         b"!slow" => scenes.push_back(Scene::Pause(Duration::from_millis(700))),
         _ => {}
@@ -228,6 +297,38 @@ impl Provider for Scripted {
         })
     }
 
+    fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
+        scenes(request)?;
+        let bytes = prompt_bytes(request);
+        let text = format!("<s>{}", String::from_utf8_lossy(&bytes));
+        Ok(Prompted { text, tokens: bytes.into_iter().map(|b| TokenId(b.into())).collect() })
+    }
+
+    /// Bytes; a beginning is token 1, and `<s>` spells it.
+    fn tokenize(
+        &self,
+        _model: Option<&str>,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, ProviderError> {
+        let begin = if add_special { "\u{1}" } else { "" };
+        let text = if parse_special { text.replace("<s>", "\u{1}") } else { text.to_owned() };
+        Ok([begin, &text].concat().bytes().map(|b| TokenId(b.into())).collect())
+    }
+
+    fn token_bytes(&self, _model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
+        let bytes = |token: &TokenId| match u8::try_from(token.0) {
+            Ok(1) => Ok(b"<s>".to_vec()),
+            Ok(byte) => Ok(vec![byte]),
+            Err(_) => Err(ProviderError::InvalidRequest {
+                message: format!("there is no token {token}"),
+                param: Some("tokens".into()),
+            }),
+        };
+        tokens.iter().map(bytes).collect()
+    }
+
     fn models(&self) -> Vec<ModelInfo> {
         vec![ModelInfo {
             id: "scripted".into(),
@@ -239,7 +340,15 @@ impl Provider for Scripted {
             n_params: 1000,
             size_bytes: 4000,
             fingerprint: "fp-scripted".into(),
-            ..ModelInfo::default()
+            details: ModelDetails {
+                architecture: "llama".into(),
+                quantization: "Q8_0".into(),
+                digest: "5c".repeat(32),
+                template: Some("{{ messages }}".into()),
+                has_tools: true,
+                has_reasoning: true,
+                ..ModelDetails::default()
+            },
         }]
     }
 
@@ -250,6 +359,7 @@ impl Provider for Scripted {
             loading: loading.then_some(0.5),
             running: self.live.load(Ordering::SeqCst),
             waiting: 3,
+            sequences_max: 2,
             kv_blocks_used: 25,
             kv_blocks_total: 100,
             memory_bytes: 5_000_000,

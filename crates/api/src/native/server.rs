@@ -1,0 +1,87 @@
+//! What a server says about itself: llama-server's `/props` and `/slots`, SGLang's `/get_model_info`.
+
+use ingle_chat::{ModelInfo, ProviderStatus};
+use serde_json::{Value, json};
+
+/// How many answers may be computed at a time, as far as it is known.
+fn total_slots(status: &ProviderStatus) -> usize {
+    status.sequences_max.max(status.running).max(1)
+}
+
+/// The reply of `/props`. `name` is what requests call the model: paths of files are nobody's business.
+pub fn props(name: &str, info: &ModelInfo, status: &ProviderStatus, version: &str) -> String {
+    json!({
+        "default_generation_settings": {
+            "n_ctx": info.n_ctx,
+            // What no model's recommended settings change.
+            "params": {
+                "n_predict": -1, "max_tokens": -1, "n_probs": 0, "ignore_eos": false, "stream": false, "stop": [],
+                "logit_bias": [], "grammar": "",
+            },
+        },
+        "total_slots": total_slots(status),
+        "model_alias": name,
+        "model_path": name,
+        "modalities": { "vision": false, "audio": false },
+        "chat_template": info.details.template.as_deref().unwrap_or_default(),
+        "chat_template_caps": {
+            "supports_tools": info.details.has_tools, "supports_tool_calls": info.details.has_tools,
+        },
+        "build_info": format!("ingle-{version}"),
+        "is_sleeping": false,
+    })
+    .to_string()
+}
+
+/// The reply of `/slots`: one entry per answer that may be computed at a time. They are places in a batch, not parts of
+/// the KV cache: each has the whole context.
+pub fn slots(info: &ModelInfo, status: &ProviderStatus) -> String {
+    let slot = |id: usize| {
+        let is_processing = id < status.running;
+        json!({ "id": id, "n_ctx": info.n_ctx, "speculative": false, "is_processing": is_processing })
+    };
+    Value::from((0..total_slots(status)).map(slot).collect::<Vec<_>>()).to_string()
+}
+
+/// Whether every place is taken.
+pub fn is_full(status: &ProviderStatus) -> bool {
+    status.running >= total_slots(status)
+}
+
+/// The reply of `/get_model_info`.
+pub fn model_info(name: &str, info: &ModelInfo) -> String {
+    json!({
+        "model_path": name,
+        "tokenizer_path": name,
+        "is_generation": true,
+        "preferred_sampling_params": null,
+        "weight_version": info.fingerprint,
+        "model_type": info.details.architecture,
+        "has_image_understanding": false,
+        "has_audio_understanding": false,
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let info = ModelInfo { n_ctx: 64, ..ModelInfo::default() };
+        // Running, at most, expected places.
+        for (running, sequences_max, total) in [(0, 0, 1), (2, 0, 2), (0, 4, 4), (4, 4, 4), (1, 4, 4)] {
+            let status = ProviderStatus { running, sequences_max, ..ProviderStatus::default() };
+            let list: Value = serde_json::from_str(&slots(&info, &status)).expect("JSON");
+            let list = list.as_array().expect("a list");
+            assert_eq!(list.len(), total);
+            let busy = list.iter().filter(|s| s["is_processing"] == true).count();
+            assert_eq!(busy, running);
+            assert_eq!(is_full(&status), running == total);
+            let props: Value = serde_json::from_str(&props("m", &info, &status, "1.2.3")).expect("JSON");
+            assert_eq!(props["total_slots"], total);
+            assert_eq!(props["default_generation_settings"]["n_ctx"], 64);
+        }
+    }
+}

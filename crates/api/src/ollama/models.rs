@@ -1,0 +1,204 @@
+//! `/api/tags`, `/api/ps`, `/api/show`, `/api/version`.
+
+use std::time::Duration;
+
+use ingle_chat::ModelInfo;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::refused::{Refused, check_empty};
+use super::time::rfc3339;
+use super::{VERSION, json as text, tagged};
+use crate::fields::Fields;
+use crate::{RequestError, parse_object};
+
+/// Models stay until the operator ends the server: as long as Ollama's own "for ever", which is what its clients
+/// know how to show.
+const FOR_EVER: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// What a request for one model's page can change of it there, and not here.
+const CHANGES: &[Refused] = &[
+    Refused { name: "system", advice: "the page shows the model as it is" },
+    Refused { name: "template", advice: "the page shows the model as it is" },
+];
+
+#[derive(Serialize)]
+struct Details<'a> {
+    /// What it was derived from: nobody says.
+    parent_model: &'static str,
+    format: &'static str,
+    family: &'a str,
+    families: [&'a str; 1],
+    parameter_size: String,
+    quantization_level: &'a str,
+    context_length: usize,
+    embedding_length: usize,
+}
+
+#[derive(Serialize)]
+struct Tag<'a> {
+    name: String,
+    model: String,
+    modified_at: String,
+    size: u64,
+    digest: &'a str,
+    details: Details<'a>,
+    capabilities: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    name: String,
+    model: String,
+    size: u64,
+    digest: &'a str,
+    details: Details<'a>,
+    expires_at: String,
+    size_vram: u64,
+    context_length: usize,
+}
+
+#[derive(Serialize)]
+struct Show<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    license: &'a str,
+    modelfile: String,
+    parameters: String,
+    template: &'a str,
+    details: Details<'a>,
+    model_info: Map<String, Value>,
+    capabilities: Vec<&'static str>,
+    modified_at: String,
+}
+
+/// `/api/version`.
+pub fn version() -> String {
+    json!({ "version": VERSION }).to_string()
+}
+
+/// `/api/tags`: all models, under each of their names.
+pub fn tags(models: &[(String, ModelInfo)]) -> String {
+    let tag = |(name, info): &'_ (String, ModelInfo)| {
+        let tag = Tag {
+            name: tagged(name),
+            model: tagged(name),
+            modified_at: rfc3339(Duration::from_secs(info.created)),
+            size: info.size_bytes,
+            digest: &info.details.digest,
+            details: details(info),
+            capabilities: capabilities(info),
+        };
+        serde_json::to_value(tag).expect("a plain struct")
+    };
+    json!({ "models": models.iter().map(tag).collect::<Vec<_>>() }).to_string()
+}
+
+/// `/api/ps`: the models in memory.
+pub fn running(models: &[ModelInfo]) -> String {
+    let running = |info: &ModelInfo| {
+        let running = Running {
+            name: tagged(&info.id),
+            model: tagged(&info.id),
+            size: info.size_bytes,
+            digest: &info.details.digest,
+            details: details(info),
+            expires_at: rfc3339(Duration::from_secs(info.created) + FOR_EVER),
+            size_vram: 0,
+            context_length: info.n_ctx,
+        };
+        serde_json::to_value(running).expect("a plain struct")
+    };
+    json!({ "models": models.iter().map(running).collect::<Vec<_>>() }).to_string()
+}
+
+/// A request for one model's page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShowCall {
+    /// Which model.
+    pub model: String,
+    /// Lists too.
+    pub verbose: bool,
+}
+
+impl ShowCall {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
+        let mut fields = Fields::new(parse_object(body)?);
+        check_empty(&mut fields, &[CHANGES])?;
+        if fields.object("options")?.is_some_and(|options| !options.is_empty()) {
+            return Err(fields
+                .error("options", "`options` is not supported: the page shows the model as it is")
+                .with_code("unsupported_field"));
+        }
+        let verbose = fields.bool("verbose")?.unwrap_or(false);
+        // Old clients say `name`, some say both, one of them empty.
+        let (model, name) = (fields.string("model")?, fields.string("name")?);
+        let model = [model, name].into_iter().flatten().find(|name| !name.is_empty());
+        let model = model.ok_or_else(|| fields.error("model", "`model` is missing: name the model"))?;
+        fields.finish()?;
+        Ok(Self { model, verbose })
+    }
+}
+
+/// `/api/show`: one model's page.
+pub fn show(name: &str, info: &ModelInfo, verbose: bool) -> String {
+    let details = &info.details;
+    let template = details.template.as_deref().unwrap_or_default();
+    text(&Show {
+        license: details.metadata.get("general.license").and_then(Value::as_str).unwrap_or_default(),
+        modelfile: format!("FROM {}\nTEMPLATE \"\"\"{template}\"\"\"\n", tagged(name)),
+        parameters: format!("{:<30} {}", "num_ctx", info.n_ctx),
+        template,
+        details: self::details(info),
+        model_info: model_info(info, verbose),
+        capabilities: capabilities(info),
+        modified_at: rfc3339(Duration::from_secs(info.created)),
+    })
+}
+
+fn details(info: &ModelInfo) -> Details<'_> {
+    let family = info.details.architecture.as_str();
+    Details {
+        parent_model: "",
+        format: "gguf",
+        family,
+        families: [family],
+        parameter_size: human_count(info.n_params),
+        quantization_level: &info.details.quantization,
+        context_length: info.n_ctx,
+        embedding_length: info.n_embd,
+    }
+}
+
+fn capabilities(info: &ModelInfo) -> Vec<&'static str> {
+    let all =
+        [("completion", true), ("tools", info.details.has_tools), ("thinking", info.details.has_reasoning)];
+    all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+/// The file's pairs, with two that clients look for whatever the file says: how many parameters there are, and how
+/// long a prompt may be, which is the context that runs rather than the one that was trained.
+fn model_info(info: &ModelInfo, verbose: bool) -> Map<String, Value> {
+    let mut pairs = info.details.metadata.clone();
+    // It is the page's `template`, or another was chosen.
+    pairs.shift_remove("tokenizer.chat_template");
+    if !verbose {
+        pairs.values_mut().filter(|v| v.is_array()).for_each(|v| *v = Value::Null);
+    }
+    pairs.insert("general.parameter_count".into(), info.n_params.into());
+    pairs.insert(format!("{}.context_length", info.details.architecture), info.n_ctx.into());
+    pairs
+}
+
+/// A number of parameters for people, such as `1.2B`.
+pub(super) fn human_count(n: u64) -> String {
+    let (unit, name, decimals) = match n {
+        1_000_000_000.. => (1e9, "B", 1),
+        1_000_000.. => (1e6, "M", 2),
+        1_000.. => (1e3, "K", 0),
+        _ => return n.to_string(),
+    };
+    let number = n as f64 / unit;
+    let decimals = if number.fract() == 0.0 { 0 } else { decimals };
+    format!("{number:.decimals$}{name}")
+}

@@ -1,0 +1,15 @@
+//! What must outlive the process, in SQLite: one file for each concern.
+//!
+//! There is one concern so far, [`Responses`]: answers that clients want to come back to. Payloads are opaque text
+//! here, with columns of our own beside them; what is in them is the business of those who put them in.
+//!
+//! A file is written in transactions and in WAL mode, and a transaction is on the disk before its caller hears of it:
+//! whenever the process dies, what was acknowledged is there and the file is whole. All work is done on threads of
+//! the database's own; nothing here blocks the caller's.
+
+mod database;
+mod error;
+mod responses;
+
+pub use error::LedgerError;
+pub use responses::{Chain, Responses, Retention, StoredResponse, Turn};

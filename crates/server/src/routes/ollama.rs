@@ -1,0 +1,133 @@
+//! Ollama's routes. Those that would manage models are refused: models come with the server, there is no store yet.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{delete, get, head, post};
+use axum::{Extension, Router};
+use ingle_api::RequestError;
+use ingle_api::ollama::models::{self, ShowCall};
+use ingle_api::ollama::{Collector, Encoder, Envelope, Route};
+use ingle_api::openai::check_vocabulary;
+
+use super::generate::{caller, collected, provider, stream};
+use super::{Context, Reply};
+use crate::App;
+use crate::answer::{Answer, Call};
+use crate::body::{parse, read_any_json};
+use crate::error::json;
+use crate::names::{listed, resolve};
+
+/// All routes under `/api`.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/generate", post(generate))
+        .route("/api/chat", post(chat))
+        .route("/api/tags", get(tags))
+        .route("/api/ps", get(running))
+        .route("/api/show", post(show))
+        .route("/api/version", get(version))
+        .route("/api/embed", post(no_embeddings))
+        .route("/api/embeddings", post(no_embeddings))
+        .route("/api/pull", post(no_store))
+        .route("/api/push", post(no_store))
+        .route("/api/create", post(no_store))
+        .route("/api/copy", post(no_store))
+        .route("/api/delete", delete(no_store))
+        .route("/api/blobs/{digest}", head(no_store).post(no_store))
+}
+
+async fn generate(
+    state: State<Arc<App>>,
+    context: Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    answer(Route::Generate, state, context, headers, body).await
+}
+
+async fn chat(state: State<Arc<App>>, context: Extension<Context>, headers: HeaderMap, body: Body) -> Reply {
+    answer(Route::Chat, state, context, headers, body).await
+}
+
+async fn answer(
+    route: Route,
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("ollama", &context);
+    let id = caller.id.clone();
+    let mut call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
+    let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
+    check_vocabulary(&call.request, info.n_vocab)?;
+    call.check_context(info.n_ctx)?;
+    // The reply names the model as the caller did.
+    let model = call.request.model.replace(info.id).unwrap_or(name);
+    let envelope = Envelope { id, model, clock: since_epoch };
+    if call.load_only {
+        return Ok(json(StatusCode::OK, envelope.loaded(route)));
+    }
+    let requests = Call { requests: vec![call.request], is_large };
+    if call.stream {
+        let encoder = Box::new(Encoder::new(route, envelope));
+        return stream(&app, provider, &context, requests, encoder).await;
+    }
+    let mut collector = Collector::new(route, envelope);
+    let mut answer = Answer::start(&app, provider, context.started, requests).await?;
+    while let Some(piece) = answer.next().await {
+        collector.push(&piece?.1);
+    }
+    collected(collector.finish())
+}
+
+/// The clock of replies.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+async fn tags(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    Ok(json(StatusCode::OK, models::tags(&listed(&app.config, &*provider))))
+}
+
+async fn running(State(app): State<Arc<App>>) -> Reply {
+    Ok(json(StatusCode::OK, models::running(&provider(&app)?.models())))
+}
+
+async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    let call = parse(body, ShowCall::parse).await?;
+    let (name, info) = resolve(&app.config, &*provider, Some(&call.model))?;
+    Ok(json(StatusCode::OK, models::show(&name, &info, call.verbose)))
+}
+
+async fn version() -> Response {
+    json(StatusCode::OK, models::version())
+}
+
+async fn no_embeddings(route: MatchedPath) -> Reply {
+    let route = route.as_str();
+    Err(RequestError::body(format!(
+        "{route} is not available: this server makes no embeddings yet; use another server for them"
+    ))
+    .into())
+}
+
+async fn no_store(route: MatchedPath) -> Reply {
+    let route = route.as_str();
+    Err(RequestError::body(format!(
+        "{route} is not available: this server has no store of models yet; the operator starts it with the file of the \
+         model that it serves, and /api/tags lists what there is"
+    ))
+    .into())
+}

@@ -1,0 +1,210 @@
+//! Routes beside the dialects: tokens and templates, what the server says about itself, SGLang's `/generate`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use ingle_api::native::generate::{self, GenerateCollector, GenerateEncoder};
+use ingle_api::native::server as pages;
+use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
+use ingle_api::openai::{chat, check_vocabulary};
+use ingle_chat::{Echo, ModelInfo, Prompt, Provider, ProviderError, Request, Task};
+use serde_json::json;
+
+use super::generate::{address, caller, collected, provider, stream};
+use super::{Context, Reply};
+use crate::App;
+use crate::answer::{Answer, Call};
+use crate::body::{parse, read_json};
+use crate::error::{Failure, json as reply};
+use crate::names::resolve;
+
+/// How long a probe that generates may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Routes of peers that this server does not have yet, and what to do instead.
+pub(super) const NOT_YET: &[(&str, &str)] = &[
+    ("/infill", "infilling needs a later version; send the text before to /v1/completions"),
+    ("/embedding", EMBEDDINGS),
+    ("/embeddings", EMBEDDINGS),
+    ("/v1/embeddings", EMBEDDINGS),
+    ("/rerank", RERANK),
+    ("/reranking", RERANK),
+    ("/v1/rerank", RERANK),
+    ("/v1/reranking", RERANK),
+    ("/score", RERANK),
+    ("/v1/score", RERANK),
+];
+const EMBEDDINGS: &str = "embeddings need a later version; use a server of embeddings";
+const RERANK: &str = "ranking needs a later version; use a server that ranks";
+
+pub(super) async fn tokenize(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("tok", &context);
+    let mut call = parse(body, move |bytes| tokens::parse_tokenize(bytes, caller)).await?;
+    let info = model_for(&app, &*provider, call.model.as_deref())?;
+    if let TokenizeInput::Chat(request) = &mut call.input {
+        check_vocabulary(request, info.n_vocab)?;
+        request.model = Some(info.id.clone());
+    }
+    let text = aside(&app, is_large, move || {
+        let model = Some(info.id.as_str());
+        let tokens = match &call.input {
+            TokenizeInput::Text { text, add_special, parse_special } => {
+                provider.tokenize(model, text, *add_special, *parse_special)?
+            }
+            TokenizeInput::Chat(request) => provider.prompt(request)?.tokens,
+        };
+        let bytes = if call.needs_bytes() { provider.token_bytes(model, &tokens)? } else { Vec::new() };
+        Ok(call.reply(&tokens, &bytes, info.n_ctx))
+    });
+    Ok(reply(StatusCode::OK, text.await?))
+}
+
+pub(super) async fn detokenize(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let call = parse(body, tokens::parse_detokenize).await?;
+    let info = model_for(&app, &*provider, call.model.as_deref())?;
+    let text = aside(&app, is_large, move || {
+        Ok(DetokenizeCall::reply(&provider.token_bytes(Some(&info.id), &call.tokens)?))
+    });
+    Ok(reply(StatusCode::OK, text.await?))
+}
+
+pub(super) async fn apply_template(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("tmpl", &context);
+    let mut request = parse(body, move |bytes| chat::parse(bytes, caller)).await?.request;
+    let info = model_for(&app, &*provider, request.model.as_deref())?;
+    check_vocabulary(&request, info.n_vocab)?;
+    request.model = Some(info.id);
+    let text = aside(&app, is_large, move || Ok(tokens::template_reply(&provider.prompt(&request)?.text)));
+    Ok(reply(StatusCode::OK, text.await?))
+}
+
+pub(super) async fn generate(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("gen", &context);
+    let id = caller.id.clone();
+    let mut call = parse(body, move |bytes| generate::parse(bytes, caller)).await?;
+    address(&app, &*provider, id, &mut call.requests)?;
+    if call.stream {
+        let encoder = Box::new(GenerateEncoder::new(&call));
+        let call = Call { requests: call.requests, is_large };
+        return stream(&app, provider, &context, call, encoder).await;
+    }
+    let mut collector = GenerateCollector::new(&call);
+    let call = Call { requests: call.requests, is_large };
+    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    while let Some(piece) = answer.next().await {
+        let (prompt, delta) = piece?;
+        collector.push(prompt, &delta);
+    }
+    collected(collector.finish())
+}
+
+pub(super) async fn props(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    let (name, info) = resolve(&app.config, &*provider, None)?;
+    let page = pages::props(&name, &info, &provider.status(), env!("CARGO_PKG_VERSION"));
+    Ok(reply(StatusCode::OK, page))
+}
+
+pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
+    let provider = provider(&app)?;
+    let info = model_for(&app, &*provider, None)?;
+    let status = provider.status();
+    let fails_when_full = query.unwrap_or_default().split('&').any(|pair| pair == "fail_on_no_slot=1");
+    if fails_when_full && pages::is_full(&status) {
+        let text = "every place for an answer is taken; more wait in the queue";
+        return Err(ProviderError::Unavailable(text.into()).into());
+    }
+    Ok(reply(StatusCode::OK, pages::slots(&info, &status)))
+}
+
+pub(super) async fn model_info(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    let (name, info) = resolve(&app.config, &*provider, None)?;
+    Ok(reply(StatusCode::OK, pages::model_info(&name, &info)))
+}
+
+/// Whether a token really comes out.
+pub(super) async fn health_generate(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+) -> Reply {
+    let provider = provider(&app)?;
+    let task = Task::Completion { prompt: Prompt::Text("1".into()), echo: Echo::No };
+    let caller = caller("probe", &context);
+    let mut request = Request::new(caller.id.clone(), caller.principal, task);
+    request.max_tokens = Some(1);
+    address(&app, &*provider, caller.id, std::slice::from_mut(&mut request))?;
+    let probe = async {
+        let call = Call { requests: vec![request], is_large: false };
+        let mut answer = Answer::start(&app, provider, context.started, call).await?;
+        while let Some(piece) = answer.next().await {
+            piece?;
+        }
+        Ok::<(), Failure>(())
+    };
+    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+        Ok(done) => done?,
+        Err(_) => {
+            let text = format!("no token came within {} s", PROBE_TIMEOUT.as_secs());
+            return Err(ProviderError::Unavailable(text).into());
+        }
+    }
+    Ok(reply(StatusCode::OK, json!({ "status": "ok" }).to_string()))
+}
+
+pub(super) async fn not_yet(advice: &'static str) -> Response {
+    Failure::NotYet(advice).into_response()
+}
+
+fn model_for(app: &App, provider: &dyn Provider, wanted: Option<&str>) -> Result<ModelInfo, ProviderError> {
+    resolve(&app.config, provider, wanted).map(|(_, info)| info)
+}
+
+/// Does what takes a while where it keeps nobody waiting; of large inputs one at a time.
+async fn aside<T: Send + 'static>(
+    app: &App,
+    is_large: bool,
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = match is_large {
+        true => Some(app.large_start.clone().acquire_owned().await.expect("never closed")),
+        false => None,
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    Ok(done.await.map_err(|_| Failure::Panicked)??)
+}
