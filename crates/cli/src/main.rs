@@ -11,6 +11,7 @@ macro_rules! say {
     }};
 }
 
+mod batch;
 mod bench;
 mod clock;
 mod commands;
@@ -33,6 +34,7 @@ Usage: ingle <COMMAND> [OPTIONS]
 
 Commands:
   run       Answer a prompt, or converse in the terminal
+  batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with OpenAI's API
   show      Describe a model file
   bench     Measure prefill and decode, beside this machine's limits
@@ -59,8 +61,10 @@ fn main() -> ExitCode {
     }
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
+    let mut success = ExitCode::SUCCESS;
     let result = match command.to_str() {
         Some("run") => run::main(&args),
+        Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("show") => commands::show(&args),
         Some("bench") => bench::main(&args),
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
     // What is still in the buffer counts too: a full disk is an error, not a short file.
     let result = result.and_then(|()| Ok(std::io::stdout().flush()?));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => success,
         // A reader that closed the pipe has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

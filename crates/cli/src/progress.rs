@@ -14,9 +14,7 @@ impl LoadProgress {
         if std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         }
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
-            .expect("the template is constant and valid");
-        bar.set_style(style);
+        bar.set_style(style("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"));
         bar.set_message(format!("loading {what}"));
         Self(bar)
     }
@@ -32,4 +30,47 @@ impl Drop for LoadProgress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// A bar on standard error that counts the lines of a batch; silent where nobody looks.
+#[derive(Clone)]
+pub struct BatchProgress(ProgressBar);
+
+impl BatchProgress {
+    /// A bar that begins after the lines of earlier runs.
+    pub fn new(done: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_position(done);
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+        bar.set_style(style("{pos} lines, {msg}"));
+        bar.reset_eta();
+        Self(bar)
+    }
+
+    /// Whether anybody looks.
+    pub fn is_visible(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    /// Says how many lines there are, once that is known.
+    pub fn set_total(&self, lines: u64) {
+        self.0.set_style(style("{bar:30} {pos}/{len} lines, {msg}, {eta} left"));
+        self.0.set_length(lines);
+    }
+
+    /// Takes in how many lines are done, and how fast tokens come.
+    pub fn report(&self, done: u64, tokens_per_s: f64) {
+        self.0.set_message(format!("{tokens_per_s:.0} tokens/s"));
+        self.0.set_position(done);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &'static str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is constant and valid")
 }

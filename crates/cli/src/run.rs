@@ -138,7 +138,7 @@ pub fn check_model(settings: &Settings) -> Result<()> {
 }
 
 /// The most new tokens, if there is a limit.
-fn max_tokens(settings: &Settings) -> Result<Option<u32>> {
+pub fn max_tokens(settings: &Settings) -> Result<Option<u32>> {
     match settings.max_tokens {
         // llama.cpp: -1 is no limit, -2 until the context is full; both are one here.
         None | Some(-1 | -2) => Ok(None),
@@ -182,18 +182,18 @@ fn load(settings: &Settings) -> Result<Engine> {
 }
 
 /// Shows how far the model is on its way into memory, until it is there.
-fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
+pub fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
     let name = model_name(settings);
     let progress = LoadProgress::new(&name);
     let loaded = engine.wait_until_loaded(&mut |done, total| progress.report(done, total));
     loaded.with_context(|| format!("cannot load {name}"))
 }
 
-fn model_name(settings: &Settings) -> String {
+pub fn model_name(settings: &Settings) -> String {
     settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string())
 }
 
-/// How to load, as the settings say: shared with `serve`.
+/// How to load, as the settings say: shared with `serve` and `batch`.
 pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     if s.threads.0 == Some(0) {
         bail!("--threads: at least one thread must compute");

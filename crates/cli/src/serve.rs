@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ingle_ledger::{Responses, Retention};
 use ingle_runtime::{Engine, LoadError, Source};
 use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
 
@@ -49,7 +51,61 @@ pub fn main(args: &[OsString]) -> Result<()> {
     result
 }
 
-async fn serve(settings: Settings, config: ServerConfig) -> Result<()> {
+async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
+    let responses = open_responses(&settings).await;
+    config.responses.clone_from(&responses);
+    let served = serve_with(settings, config).await;
+    if let Some(responses) = responses {
+        responses.close().await;
+    }
+    served
+}
+
+/// The stored responses. A server that cannot keep them serves all the same, and says so.
+async fn open_responses(settings: &Settings) -> Option<Arc<Responses>> {
+    let folder = match &settings.data_dir {
+        Some(folder) if folder.as_os_str().is_empty() => return None,
+        Some(folder) => folder.clone(),
+        None => match default_data_dir() {
+            Some(folder) => folder,
+            None => {
+                say!("warning: no folder for data is known (--data-dir names one): responses are not stored");
+                return None;
+            }
+        },
+    };
+    if [settings.store_days, settings.store_count, settings.store_mb].contains(&Some(0)) {
+        return None;
+    }
+    let default = Retention::default();
+    let retention = Retention {
+        age_max: settings
+            .store_days
+            .map_or(default.age_max, |days| Duration::from_secs(u64::from(days) * 86_400)),
+        count_max: settings.store_count.unwrap_or(default.count_max),
+        bytes_max: settings.store_mb.map_or(default.bytes_max, |mb| u64::from(mb) << 20),
+    };
+    match Responses::open(&folder.join("responses.sqlite"), retention).await {
+        Ok(responses) => Some(Arc::new(responses)),
+        Err(error) => {
+            say!("warning: responses are not stored: {error}");
+            None
+        }
+    }
+}
+
+/// Where the system keeps users' data.
+fn default_data_dir() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = if cfg!(windows) {
+        var("LOCALAPPDATA")
+    } else {
+        var("XDG_DATA_HOME").or_else(|| Some(var("HOME")?.join(".local").join("share")))
+    };
+    base.map(|base| base.join("ingle"))
+}
+
+async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     let slot = ProviderSlot::loading();
     let server = match Server::bind(config, slot.clone()).await {
         Ok(server) => server,
@@ -108,7 +164,8 @@ fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
     load().with_context(|| format!("cannot load {name}"))
 }
 
-fn split_commas(list: &[String]) -> Vec<String> {
+/// Names as given one by one or parted by commas, as llama.cpp parts aliases.
+pub fn split_commas(list: &[String]) -> Vec<String> {
     list.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
 }
 

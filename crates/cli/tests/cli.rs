@@ -12,7 +12,8 @@ use serde_json::Value;
 
 fn ingle(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingle"));
-    command.args(args).env_remove("RUST_LOG").env("INGLE_CONFIG", "/dev/null").stdin(Stdio::null());
+    command.args(args).env_remove("RUST_LOG").env("INGLE_CONFIG", "/dev/null").env("INGLE_DATA_DIR", "");
+    command.stdin(Stdio::null());
     command
 }
 
@@ -293,7 +294,7 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "serve", "show", "bench", "tokenize", "render", "settings"] {
+    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings"] {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }
     assert!(stdout_of(&[], "").contains("Usage: ingle"));
@@ -503,6 +504,39 @@ fn llama_server_and_vllm_lines_serve() {
         assert!(server.exchange("GET /v1/models", "").contains("story"));
         assert!(server.exchange("GET /health", "").contains("\"status\":\"ok\""));
         assert!(server.exchange("GET /metrics", "").contains("vllm:num_requests_running"));
+    }
+}
+
+#[test]
+fn responses_are_stored_in_the_data_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let serve = |more: &[&str]| {
+        let args = ["serve", tiny(), "--port", "0", "-c", "256", "--chat-template", "chatml"];
+        Served::start(&[&args[..], more].concat())
+    };
+    let ask = |server: &Served| {
+        let body = r#"{"input": "abc", "max_output_tokens": 2, "temperature": 0}"#;
+        let reply = server.exchange("POST /v1/responses", body);
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        let body: Value = serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap();
+        (body["id"].as_str().unwrap().to_owned(), body["store"] == true)
+    };
+    let (id, is_stored) = ask(&serve(&["--data-dir", data]));
+    assert!(is_stored);
+    let again = serve(&["--data-dir", data]);
+    let reply = again.exchange(&format!("GET /v1/responses/{id}"), "");
+    assert!(reply.starts_with("HTTP/1.1 200") && reply.contains(&id), "a killed server's is there: {reply}");
+    // Without a folder, or with one that cannot be made, nothing is stored and all else works.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for more in [
+        &["--data-dir", ""][..],
+        &["--data-dir", file.to_str().unwrap()],
+        &["--data-dir", data, "--store-days", "0"],
+    ] {
+        assert!(!ask(&serve(more)).1, "{more:?}");
     }
 }
 

@@ -40,6 +40,7 @@ impl Server {
             ])
             .arg(model)
             .env("INGLE_CONFIG", "/dev/null")
+            .env("INGLE_DATA_DIR", "")
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");

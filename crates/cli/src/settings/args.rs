@@ -313,7 +313,7 @@ mod tests {
     /// No name is given twice, whatever the command: clap checks it in debug builds.
     #[test]
     fn every_command_line_is_well_formed() {
-        for command in [Commands::RUN, Commands::SERVE, Commands::BENCH] {
+        for command in [Commands::RUN, Commands::SERVE, Commands::BENCH, Commands::BATCH] {
             clap_command(Usage { name: "x", about: "", command, positional: &[] }, &[]).debug_assert();
         }
     }

@@ -111,20 +111,20 @@ macro_rules! options {
 
 options! {
     // Always on.
-    RUN_SERVE switch "cont-batching" dash ["cb"] => note "continuous batching is always on";
-    RUN_SERVE switch "no-cont-batching" dash ["nocb"] => refuse "continuous batching is always on; use --parallel 1 to run one sequence at a time";
-    RUN_SERVE switch "metrics" => note "/metrics of a server is always on";
-    RUN_SERVE maybe "enable-prefix-caching" also ["cache-prompt"] => check |value, _| match value {
+    ANSWER switch "cont-batching" dash ["cb"] => note "continuous batching is always on";
+    ANSWER switch "no-cont-batching" dash ["nocb"] => refuse "continuous batching is always on; use --parallel 1 to run one sequence at a time";
+    ANSWER switch "metrics" => note "/metrics of a server is always on";
+    ANSWER maybe "enable-prefix-caching" also ["cache-prompt"] => check |value, _| match value {
         "off" | "false" | "0" => Err("use --no-enable-prefix-caching".into()),
         _ => Ok(Some("prefixes are cached by default".into())),
     };
-    RUN_SERVE maybe "enable-chunked-prefill" => check |value, _| match value {
+    ANSWER maybe "enable-chunked-prefill" => check |value, _| match value {
         "off" | "false" | "0" => Err("prefill is always chunked; --max-num-batched-tokens sets the size".into()),
         _ => Ok(Some("prefill is always chunked".into())),
     };
-    RUN_SERVE switch "no-enable-chunked-prefill" => refuse "prefill is always chunked; --max-num-batched-tokens sets the size";
-    RUN_SERVE switch "jinja" => note "templates are always Jinja";
-    RUN_SERVE switch "no-jinja" => refuse "templates are always Jinja; give one with --chat-template";
+    ANSWER switch "no-enable-chunked-prefill" => refuse "prefill is always chunked; --max-num-batched-tokens sets the size";
+    ANSWER switch "jinja" => note "templates are always Jinja";
+    ANSWER switch "no-jinja" => refuse "templates are always Jinja; give one with --chat-template";
     LOAD maybe "flash-attn" dash ["fa"] => check flash_attention;
 
     // Files and memory.
@@ -178,7 +178,7 @@ options! {
     LOAD switch "no-kv-unified" dash ["no-kvu"] => refuse "all sequences share one KV cache; --ctx-size limits each of them";
     LOAD value "kv-unified-per-slot" => refuse "use --ctx-size for the longest sequence and --kv-tokens for the cache";
     LOAD switch "cache-idle-slots" also ["no-cache-idle-slots"] => note "the prefix cache is shared by all sequences";
-    RUN_SERVE value "keep" => note "nothing is ever dropped from the context in silence";
+    ANSWER value "keep" => note "nothing is ever dropped from the context in silence";
     RUN switch "context-shift" also ["no-context-shift"] => note "an answer ends where the context ends; nothing is dropped in silence";
     SERVE switch "no-context-shift" => note "an answer ends where the context ends; nothing is dropped in silence";
     SERVE switch "context-shift" => refuse "dropping the start of a conversation is not supported yet; an answer ends where the context ends";
@@ -226,12 +226,12 @@ options! {
     LOAD switch "cache-list" dash ["cl"] => refuse "nothing is downloaded, so there is no list; models are files of yours";
 
     // Sampling.
-    RUN_SERVE value "sampler-seq" also ["sampling-seq"] => refuse "use --samplers with names";
-    RUN_SERVE value "adaptive-target" also ["adaptive-decay"] => refuse "adaptive-p sampling is not supported yet";
-    RUN_SERVE value "tfs" => refuse "tail-free sampling is not supported; use --min-p or --top-p";
-    RUN_SERVE switch "backend-sampling" dash ["bs"] => note "sampling runs on the CPU, as everything does";
-    RUN_SERVE switch "no-penalize-nl" => refuse "penalties treat all tokens alike; use --logit-bias for one of them";
-    RUN_SERVE switch "penalize-nl" => note "penalties treat all tokens alike";
+    ANSWER value "sampler-seq" also ["sampling-seq"] => refuse "use --samplers with names";
+    ANSWER value "adaptive-target" also ["adaptive-decay"] => refuse "adaptive-p sampling is not supported yet";
+    ANSWER value "tfs" => refuse "tail-free sampling is not supported; use --min-p or --top-p";
+    ANSWER switch "backend-sampling" dash ["bs"] => note "sampling runs on the CPU, as everything does";
+    ANSWER switch "no-penalize-nl" => refuse "penalties treat all tokens alike; use --logit-bias for one of them";
+    ANSWER switch "penalize-nl" => note "penalties treat all tokens alike";
     SERVE value "n-predict" also ["predict"] dash ["n"] => check |value, _| match value {
         "-1" | "-2" => Ok(Some("requests say how long answers may be".into())),
         _ => Err("requests say how long answers may be (`max_tokens`); a limit for all is not supported yet".into()),
@@ -434,6 +434,7 @@ options! {
 
     // Not there yet: refused rather than ignored.
     RUN_SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "structured output is not supported yet";
+    BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set for all lines; use --json-schema, --regex or --choice";
     SERVE value "guided-decoding-backend" also ["structured-outputs-config"] => refuse "structured output is not supported yet";
     LOAD value "lora" also ["lora-scaled", "lora-base", "lora-modules", "control-vector", "control-vector-scaled", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-dtype", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "adapters are not supported yet";
     SERVE switch "enable-lora" also ["enable-lora-bias", "fully-sharded-loras", "enable-prompt-adapter", "lora-init-without-apply"] => refuse "adapters are not supported yet";
@@ -457,16 +458,16 @@ options! {
     };
     SERVE value "pooling" also ["convert"] => refuse "only text generation is supported yet";
     SERVE switch "spm-infill" => refuse "infilling is not supported yet";
-    RUN_SERVE value "reasoning-format" => check |value, _| match value {
+    ANSWER value "reasoning-format" => check |value, _| match value {
         "none" => Ok(Some("thoughts stay in the text as the model writes them".into())),
         other => Err(format!("`{other}` is not supported yet: thoughts stay in the text (`none`)")),
     };
-    RUN_SERVE value "reasoning-budget" => check |value, _| match value {
+    ANSWER value "reasoning-budget" => check |value, _| match value {
         "-1" => Ok(None),
         _ => Err("a budget for thoughts is not supported yet".into()),
     };
-    RUN_SERVE value "reasoning-budget-message" also ["reasoning-effort", "reasoning-parser", "reasoning-parser-plugin", "reasoning"] dash ["rea"] => refuse "thoughts are not told from text yet";
-    RUN_SERVE switch "reasoning-preserve" also ["no-reasoning-preserve", "enable-reasoning"] => refuse "thoughts are not told from text yet";
+    ANSWER value "reasoning-budget-message" also ["reasoning-effort", "reasoning-parser", "reasoning-parser-plugin", "reasoning"] dash ["rea"] => refuse "thoughts are not told from text yet";
+    ANSWER switch "reasoning-preserve" also ["no-reasoning-preserve", "enable-reasoning"] => refuse "thoughts are not told from text yet";
     SERVE value "tool-call-parser" also ["tool-parser-plugin"] => refuse "tool calls are not parsed yet";
     SERVE switch "enable-auto-tool-choice" also ["exclude-tools-when-tool-choice-none"] => refuse "tool calls are not parsed yet";
     SERVE switch "prefill-assistant" also ["no-prefill-assistant", "skip-chat-parsing", "no-skip-chat-parsing"] => refuse "whether an answer goes on with the last message is said by requests (`continue_final_message`)";

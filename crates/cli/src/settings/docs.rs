@@ -28,12 +28,16 @@ pub fn markdown() -> String {
         } else {
             format!(" {}", s.value_name.replace('|', "\\|"))
         };
-        let commands: Vec<&str> =
-            [(Commands::RUN, "run"), (Commands::SERVE, "serve"), (Commands::BENCH, "bench")]
-                .iter()
-                .filter(|(c, _)| s.commands.contains(*c))
-                .map(|(_, name)| *name)
-                .collect();
+        let commands: Vec<&str> = [
+            (Commands::RUN, "run"),
+            (Commands::BATCH, "batch"),
+            (Commands::SERVE, "serve"),
+            (Commands::BENCH, "bench"),
+        ]
+        .iter()
+        .filter(|(c, _)| s.commands.contains(*c))
+        .map(|(_, name)| *name)
+        .collect();
         writeln!(
             page,
             "| `--{}{value}` | {} | {} | `{}` | {} | {} | {} |",

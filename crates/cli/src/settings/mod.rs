@@ -24,9 +24,15 @@ impl Commands {
     pub const RUN: Self = Self(1);
     pub const SERVE: Self = Self(2);
     pub const BENCH: Self = Self(4);
-    pub const LOAD: Self = Self(1 | 2 | 4);
-    pub const RUN_BENCH: Self = Self(1 | 4);
+    pub const BATCH: Self = Self(8);
+    pub const LOAD: Self = Self(1 | 2 | 4 | 8);
+    /// Those that answer requests.
+    pub const ANSWER: Self = Self(1 | 2 | 8);
+    /// Those that end with a report.
+    pub const REPORT: Self = Self(1 | 4 | 8);
     pub const RUN_SERVE: Self = Self(1 | 2);
+    pub const RUN_BATCH: Self = Self(1 | 8);
+    pub const SERVE_BATCH: Self = Self(2 | 8);
 
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -41,19 +41,19 @@ macro_rules! settings {
 settings! {
     model: Option<PathBuf>, One, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
         "FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file.";
-    ctx_size: Auto, One, RUN_SERVE, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
+    ctx_size: Auto, One, ANSWER, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
         "TOKENS", default "what the model was trained for, at most 8192", "Longest sequence: prompt and answer together. 0 is all that the model was trained for.";
     threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
         "N", default "all cores", "Threads that compute, for all models together.";
     kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
         "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16 or q8_0.";
-    kv_tokens: Option<u32>, One, RUN_SERVE, "kv-tokens",
+    kv_tokens: Option<u32>, One, ANSWER, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
-    parallel: Auto, One, RUN_SERVE, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
+    parallel: Auto, One, ANSWER, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
         "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
-    no_prefix_cache: bool, Switch, RUN_SERVE, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
+    no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
@@ -62,21 +62,28 @@ settings! {
         "FILE", default "", "Take the prompt from a file; `-` is standard input.";
     escape: bool, Switch, RUN, "escape", short 'e',
         "", default "the prompt is taken as it is", "Read \\n, \\t, \\\\, \\' and \\\" in the prompt as what they stand for.";
-    max_tokens: Option<i32>, One, RUN, "n-predict", short 'n', also ["predict", "max-tokens", "num-predict"],
+    max_tokens: Option<i32>, One, RUN_BATCH, "n-predict", short 'n', also ["predict", "max-tokens", "num-predict"],
         "TOKENS", default "until the model ends or the context is full", "Most new tokens; -1 is no limit.";
     no_display_prompt: bool, Switch, RUN, "no-display-prompt",
         "", default "a completion starts with its prompt", "Print only what is new.";
-    raw: bool, Switch, RUN, "raw", also ["no-conversation", "completion"], dash ["no-cnv"],
+    raw: bool, Switch, RUN_BATCH, "raw", also ["no-conversation", "completion"], dash ["no-cnv"],
         "", default "a conversation if the model has a chat template", "Continue the prompt as plain text, without the chat template.";
-    system: Option<String>, One, RUN, "system-prompt", also ["system"], dash ["sys"],
+    system: Option<String>, One, RUN_BATCH, "system-prompt", also ["system"], dash ["sys"],
         "TEXT", default "none", "Instructions that open the conversation.";
     single_turn: bool, Switch, RUN, "single-turn", dash ["st"],
         "", default "a prompt alone is answered once", "Answer once, then stop.";
     verbose: bool, Switch, RUN, "verbose", short 'v', also ["show-timings"],
         "", default "off", "Print counts and speeds after each answer.";
 
-    chat_template: Option<String>, One, RUN_SERVE, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
+    chat_template: Option<String>, One, ANSWER, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
+
+    choice: Vec<String>, Many, BATCH, "choice",
+        "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";
+    json_schema: Option<String>, One, BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
+        "FILE|JSON", default "any text", "An answer is JSON that is valid under this schema.";
+    regex: Option<String>, One, BATCH, "regex",
+        "REGEX", default "any text", "An answer is text that this regular expression matches as a whole.";
 
     listen: Vec<SocketAddr>, Many, SERVE, "listen",
         "ADDR:PORT", default "host and port", "Address to serve on; may be given several times.";
@@ -94,7 +101,7 @@ settings! {
         "NAME", default "localhost and IP addresses", "Host name under which a server without keys may be addressed; may be given several times.";
     cors_origins: Vec<String>, Many, SERVE, "cors-origin", also ["cors-origins", "allowed-origins"],
         "ORIGIN", default "none", "Web origin whose pages may call the server, or `*`; may be given several times.";
-    served_names: Vec<String>, Many, SERVE, "served-model-name", short 'a', also ["alias"],
+    served_names: Vec<String>, Many, SERVE_BATCH, "served-model-name", short 'a', also ["alias"],
         "NAME", default "the file's name", "Name of the model in the API; further ones are aliases.";
     max_queue: Option<u32>, One, SERVE, "max-queue", also ["max-waiting"],
         "N", default "256", "Requests that may wait; further ones are refused with 429 and Retry-After.";
@@ -102,65 +109,73 @@ settings! {
         "TOKENS", default "1048576", "Prompt tokens that may wait.";
     max_body_mb: Option<u32>, One, SERVE, "max-body-mb",
         "MB", default "32", "Largest request body.";
+    data_dir: Option<PathBuf>, One, SERVE, "data-dir",
+        "DIR", default "ingle where the system keeps users' data", "Folder for stored responses; with an empty value nothing is stored.";
+    store_days: Option<u32>, One, SERVE, "store-days",
+        "DAYS", default "30", "How long a stored response is kept; 0 stores nothing.";
+    store_count: Option<u32>, One, SERVE, "store-count",
+        "N", default "10000", "Stored responses that each key may have; the oldest go first. 0 stores nothing.";
+    store_mb: Option<u32>, One, SERVE, "store-mb",
+        "MB", default "1024", "Size of the stored responses that each key may have; the oldest go first. 0 stores nothing.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 
-    temperature: Option<f32>, One, RUN_SERVE, "temp", also ["temperature"],
+    temperature: Option<f32>, One, ANSWER, "temp", also ["temperature"],
         "T", default "the model's, else 0.8", "Divides logits; 0 is greedy.";
-    top_k: Option<i32>, One, RUN_SERVE, "top-k",
+    top_k: Option<i32>, One, ANSWER, "top-k",
         "K", default "the model's, else 40", "Keep the k most likely tokens; 0 is off.";
-    top_p: Option<f32>, One, RUN_SERVE, "top-p",
+    top_p: Option<f32>, One, ANSWER, "top-p",
         "P", default "the model's, else 0.95", "Keep the smallest set with this much probability; 1 is off.";
-    min_p: Option<f32>, One, RUN_SERVE, "min-p",
+    min_p: Option<f32>, One, ANSWER, "min-p",
         "P", default "the model's, else 0.05", "Keep tokens at least this likely relative to the best; 0 is off.";
-    typical_p: Option<f32>, One, RUN_SERVE, "typical", also ["typical-p"],
+    typical_p: Option<f32>, One, ANSWER, "typical", also ["typical-p"],
         "P", default "1", "Keep locally typical tokens; 1 is off.";
-    top_n_sigma: Option<f32>, One, RUN_SERVE, "top-nsigma", also ["top-n-sigma"],
+    top_n_sigma: Option<f32>, One, ANSWER, "top-nsigma", also ["top-n-sigma"],
         "N", default "-1", "Keep logits within n standard deviations of the best; below 0 is off.";
-    xtc_probability: Option<f32>, One, RUN_SERVE, "xtc-probability",
+    xtc_probability: Option<f32>, One, ANSWER, "xtc-probability",
         "P", default "0", "Chance of excluding top choices; 0 is off.";
-    xtc_threshold: Option<f32>, One, RUN_SERVE, "xtc-threshold",
+    xtc_threshold: Option<f32>, One, ANSWER, "xtc-threshold",
         "P", default "0.1", "Tokens above this are top choices for XTC.";
-    repeat_penalty: Option<f32>, One, RUN_SERVE, "repeat-penalty", also ["repetition-penalty"],
+    repeat_penalty: Option<f32>, One, ANSWER, "repeat-penalty", also ["repetition-penalty"],
         "R", default "1", "Penalty on tokens that were said; 1 is off.";
-    repeat_last_n: Option<i32>, One, RUN_SERVE, "repeat-last-n",
+    repeat_last_n: Option<i32>, One, ANSWER, "repeat-last-n",
         "N", default "64", "How many tokens back penalties look; -1 is all.";
-    presence_penalty: Option<f32>, One, RUN_SERVE, "presence-penalty",
+    presence_penalty: Option<f32>, One, ANSWER, "presence-penalty",
         "X", default "0", "Subtracted once from tokens that were said.";
-    frequency_penalty: Option<f32>, One, RUN_SERVE, "frequency-penalty",
+    frequency_penalty: Option<f32>, One, ANSWER, "frequency-penalty",
         "X", default "0", "Subtracted each time a token was said.";
-    dry_multiplier: Option<f32>, One, RUN_SERVE, "dry-multiplier",
+    dry_multiplier: Option<f32>, One, ANSWER, "dry-multiplier",
         "X", default "0", "Strength of the DRY penalty on repeated runs; 0 is off.";
-    dry_base: Option<f32>, One, RUN_SERVE, "dry-base",
+    dry_base: Option<f32>, One, ANSWER, "dry-base",
         "X", default "1.75", "Base of the DRY penalty's growth.";
-    dry_allowed_length: Option<i32>, One, RUN_SERVE, "dry-allowed-length",
+    dry_allowed_length: Option<i32>, One, ANSWER, "dry-allowed-length",
         "N", default "2", "Runs up to this long are free of the DRY penalty.";
-    dry_penalty_last_n: Option<i32>, One, RUN_SERVE, "dry-penalty-last-n",
+    dry_penalty_last_n: Option<i32>, One, ANSWER, "dry-penalty-last-n",
         "N", default "-1", "How many tokens back DRY looks; -1 is all.";
-    dry_sequence_breakers: Vec<String>, Many, RUN_SERVE, "dry-sequence-breaker",
+    dry_sequence_breakers: Vec<String>, Many, ANSWER, "dry-sequence-breaker",
         "TEXT", default "newline, colon, quote, star", "Text that ends a run for DRY; may be given several times.";
-    dynatemp_range: Option<f32>, One, RUN_SERVE, "dynatemp-range",
+    dynatemp_range: Option<f32>, One, ANSWER, "dynatemp-range",
         "X", default "0", "Half-width of the dynamic temperature; 0 is off.";
-    dynatemp_exponent: Option<f32>, One, RUN_SERVE, "dynatemp-exp",
+    dynatemp_exponent: Option<f32>, One, ANSWER, "dynatemp-exp",
         "X", default "1", "Exponent of the dynamic temperature.";
-    mirostat: Option<u8>, One, RUN_SERVE, "mirostat",
+    mirostat: Option<u8>, One, ANSWER, "mirostat",
         "0|1|2", default "0", "Mirostat version in place of the truncating samplers; 0 is off.";
-    mirostat_eta: Option<f32>, One, RUN_SERVE, "mirostat-lr", also ["mirostat-eta"],
+    mirostat_eta: Option<f32>, One, ANSWER, "mirostat-lr", also ["mirostat-eta"],
         "X", default "0.1", "Mirostat's learning rate.";
-    mirostat_tau: Option<f32>, One, RUN_SERVE, "mirostat-ent", also ["mirostat-tau"],
+    mirostat_tau: Option<f32>, One, ANSWER, "mirostat-ent", also ["mirostat-tau"],
         "X", default "5", "Mirostat's target surprise.";
-    samplers: Option<String>, One, RUN_SERVE, "samplers",
+    samplers: Option<String>, One, ANSWER, "samplers",
         "LIST", default "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature", "The samplers in order, parted by semicolons.";
-    seed: Seed, One, RUN_SERVE, "seed", short 's',
+    seed: Seed, One, ANSWER, "seed", short 's',
         "N", default "drawn afresh", "Seed: the same one gives the same answer. -1 draws one.";
-    stop: Vec<String>, Many, RUN, "reverse-prompt", short 'r', also ["stop"],
+    stop: Vec<String>, Many, RUN_BATCH, "reverse-prompt", short 'r', also ["stop"],
         "TEXT", default "none", "Text that ends the answer; may be given several times.";
-    ignore_eos: bool, Switch, RUN, "ignore-eos",
+    ignore_eos: bool, Switch, RUN_BATCH, "ignore-eos",
         "", default "off", "Go on past the model's own end.";
-    logit_bias: Vec<String>, Many, RUN, "logit-bias", short 'l',
+    logit_bias: Vec<String>, Many, RUN_BATCH, "logit-bias", short 'l',
         "TOKEN±BIAS", default "none", "Change a token's logit, as in 15043+1; may be given several times.";
-    special: bool, Switch, RUN, "special", dash ["sp"],
+    special: bool, Switch, RUN_BATCH, "special", dash ["sp"],
         "", default "off", "Print control tokens.";
-    json: bool, Switch, RUN_BENCH, "json",
+    json: bool, Switch, REPORT, "json",
         "", default "off", "Print for machines.";
 }
