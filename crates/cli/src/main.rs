@@ -35,7 +35,7 @@ Usage: ingle <COMMAND> [OPTIONS]
 Commands:
   run       Answer a prompt, or converse in the terminal
   batch     Answer a file of prompts or requests, line by line
-  serve     Serve a model over HTTP with OpenAI's API
+  serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   show      Describe a model file
   bench     Measure prefill and decode, beside this machine's limits
   tokenize  Print the tokens of a text

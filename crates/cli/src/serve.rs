@@ -1,4 +1,4 @@
-//! `ingle serve`: a model behind OpenAI's API.
+//! `ingle serve`: a model behind the APIs of OpenAI, Anthropic and Ollama.
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -19,7 +19,7 @@ use crate::signals::stop_requested;
 
 const USAGE: Usage = Usage {
     name: "serve",
-    about: "Serve a model over HTTP with OpenAI's API.\n\n\
+    about: "Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
             It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
     command: Commands::SERVE,
     positional: &[("MODEL", "GGUF file to serve [default: the model that ships with Ingle]")],

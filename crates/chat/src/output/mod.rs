@@ -38,6 +38,7 @@ mod loose_calls;
 mod named_calls;
 mod parser;
 mod rule;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -156,6 +157,17 @@ impl OutputFormat {
     /// parsers read where an answer begins.
     pub fn tool_rule(&self, tools: &[Value], choice: &ToolChoice, at_most_one: bool) -> Option<Rule> {
         rule::tool_rule(self.family, self.style, tools, choice, at_most_one)
+    }
+
+    /// What the schema of a tool marked `strict` asks for and [`tool_rule`](Self::tool_rule) cannot enforce, where this
+    /// format writes texts without quotes: in words, to be refused.
+    pub fn unenforced(&self, tools: &[Value]) -> Option<String> {
+        let (tool, parameter, keyword) = strict::unenforced(self.family, tools)?;
+        let place = parameter.map_or_else(String::new, |name| format!(" of its parameter `{name}`"));
+        Some(format!(
+            "the tool `{tool}` is strict, but `{keyword}`{place} cannot be enforced in the way in which this model writes \
+             calls: leave one of them out"
+        ))
     }
 
     /// A parser of one answer.

@@ -30,6 +30,9 @@ impl Frontend {
                 wished => Ok(wished),
             };
         }
+        if let Some(message) = self.format.unenforced(&input.tools) {
+            return Err(invalid("tools", message));
+        }
         let rule = |choice| self.format.tool_rule(&input.tools, choice, input.one_tool_call);
         match (wished, &input.tool_choice) {
             // Either calls, or an answer in the format.
