@@ -58,3 +58,36 @@ pub enum Rule {
         max: Option<u32>,
     },
 }
+
+/// The characters that mean more than themselves in regular expressions.
+const META: &str = r"\.+*?()|[]{}^$#&-~";
+
+impl Rule {
+    /// One of these texts as they are: whatever they spell, no control token is meant. For texts of a request's.
+    pub fn literal<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let escaped = |text: &str| {
+            // Only what means something else: a backslash gives other characters a meaning, such as `\<`.
+            let escape = |c: char| META.contains(c).then_some('\\').into_iter().chain([c]);
+            text.chars().flat_map(escape).collect::<String>()
+        };
+        let all: Vec<String> = texts.into_iter().map(escaped).collect();
+        Self::Regex(match &all[..] {
+            [one] => one.clone(),
+            several => format!("({})", several.join("|")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_match_themselves() {
+        let check = |texts: &[&str], expected: &str| {
+            assert_eq!(Rule::literal(texts.iter().copied()), Rule::Regex(expected.into()));
+        };
+        check(&["a.b"], "a\\.b");
+        check(&["é", "<|x|>"], "(é|<\\|x\\|>)");
+    }
+}

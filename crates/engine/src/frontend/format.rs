@@ -64,25 +64,10 @@ fn as_rule(format: Format) -> Result<Rule, ProviderError> {
         Format::JsonObject => Rule::Json(json!({ "type": "object" })),
         Format::JsonSchema(schema) => Rule::Json(schema),
         Format::Regex(regex) => Rule::Regex(regex),
-        // As a regular expression, since rules' texts may spell control tokens.
-        Format::Choice(texts) => {
-            Rule::Regex(texts.iter().map(|text| format!("({})", escaped(text))).collect::<Vec<_>>().join("|"))
-        }
+        Format::Choice(texts) => Rule::literal(texts.iter().map(String::as_str)),
         Format::Rule(rule) => rule,
         Format::Gbnf(_) | Format::Lark(_) => {
             return Err(invalid("format", "with tools, or with this model's channels, a format is a JSON schema, a regular expression or a choice".into()));
         }
     })
-}
-
-/// Text as a regular expression that matches it.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c.is_ascii_punctuation() {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
 }

@@ -213,6 +213,16 @@ fn a_format_and_tools_are_either_or() {
 }
 
 #[test]
+fn a_choice_beside_tools_is_taken_literally() {
+    let texts = ["<a>", "b|c", "(d)"];
+    for said in texts {
+        let format = Format::Choice(texts.map(String::from).to_vec());
+        let answer = say(&format!("</think>{said}"), Request { format: Some(format), ..chat(with_tool) });
+        assert_eq!((answer.text(), answer.calls.len()), (said, 0));
+    }
+}
+
+#[test]
 fn what_cannot_be_enforced_is_refused() {
     let check = |request: Request, expected: &str| {
         let message = refused(request);
