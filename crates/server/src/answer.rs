@@ -147,6 +147,15 @@ impl Answer {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Gives every piece with its prompt to `push`, until all answers are complete.
+    pub async fn each(&mut self, mut push: impl FnMut(usize, &Delta)) -> Result<(), Failure> {
+        while let Some(piece) = self.next().await {
+            let (prompt, delta) = piece?;
+            push(prompt, &delta);
+        }
+        Ok(())
+    }
+
     /// Starts prompts that wait, as far as they may.
     fn poll_waiting(&mut self, cx: &mut Context) -> Result<(), Failure> {
         while let Some((prompt, request)) = self.waiting.front() {

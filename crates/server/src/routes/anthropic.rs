@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use ingle_api::anthropic::messages::{parse, parse_count};
 use ingle_api::anthropic::{MessageCollector, MessageEncoder, count_body, prompt_too_long};
 use ingle_api::openai::Caller;
-use ingle_chat::{Prompted, Provider, ProviderError, Request};
+use ingle_chat::{Provider, ProviderError, Request};
 
-use super::generate::{address, collected, provider};
+use super::generate::{address, aside, collected, provider};
 use super::{Context, Reply, unique};
 use crate::App;
 use crate::answer::{Answer, Call};
@@ -39,9 +39,7 @@ pub(super) async fn messages(
     }
     let mut collector = MessageCollector::new(envelope, &call);
     let mut answer = start(&app, provider, &context, call.request, is_large).await?;
-    while let Some(piece) = answer.next().await {
-        collector.push(&piece?.1);
-    }
+    answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
 
@@ -58,7 +56,7 @@ pub(super) async fn count_tokens(
     let id = caller.id.clone();
     let mut request = parse_body(body, move |bytes| parse_count(bytes, caller)).await?;
     address(&app, &*provider, id, std::slice::from_mut(&mut request))?;
-    let n_tokens = match prompt(&app, provider, request, is_large).await {
+    let n_tokens = match aside(&app, is_large, move || provider.prompt(&request)).await {
         Ok(prompt) => prompt.tokens.len(),
         // A prompt that is too long has a length.
         Err(Failure::Provider(ProviderError::ContextLength { prompt_tokens, .. })) => prompt_tokens,
@@ -97,23 +95,4 @@ async fn start(
         }
         other => other,
     }
-}
-
-/// A request's prompt. That of a large one is made on a thread of its own, one at a time: it takes seconds, in which
-/// the server's few threads could do nothing else.
-async fn prompt(
-    app: &Arc<App>,
-    provider: Arc<dyn Provider>,
-    request: Request,
-    is_large: bool,
-) -> Result<Prompted, Failure> {
-    if !is_large {
-        return Ok(provider.prompt(&request)?);
-    }
-    let turn = app.large_start.clone().acquire_owned().await.expect("never closed");
-    let prompted = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        provider.prompt(&request)
-    });
-    Ok(prompted.await.map_err(|_| Failure::Panicked)??)
 }

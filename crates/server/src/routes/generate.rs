@@ -43,9 +43,7 @@ pub(super) async fn chat(
     let mut collector = ChatCollector::new(envelope, &call);
     let call = Call { requests: vec![call.request], is_large };
     let mut answer = Answer::start(&app, provider, context.started, call).await?;
-    while let Some(piece) = answer.next().await {
-        collector.push(&piece?.1);
-    }
+    answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
 
@@ -70,10 +68,7 @@ pub(super) async fn completions(
     let mut collector = CompletionCollector::new(envelope, &call);
     let call = Call { requests: call.requests, is_large };
     let mut answer = Answer::start(&app, provider, context.started, call).await?;
-    while let Some(piece) = answer.next().await {
-        let (prompt, delta) = piece?;
-        collector.push(prompt, &delta);
-    }
+    answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }
 
@@ -127,4 +122,21 @@ pub(super) fn collected(body: Option<String>) -> Reply {
         Some(body) => Ok(json(StatusCode::OK, body)),
         None => Err(ProviderError::Internal("a choice never finished".into()).into()),
     }
+}
+
+/// Does what takes a while where it keeps nobody waiting; of large inputs one at a time.
+pub(super) async fn aside<T: Send + 'static>(
+    app: &App,
+    is_large: bool,
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = match is_large {
+        true => Some(app.large_start.clone().acquire_owned().await.expect("never closed")),
+        false => None,
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    Ok(done.await.map_err(|_| Failure::Panicked)??)
 }

@@ -83,9 +83,7 @@ async fn answer(
     }
     let mut collector = Collector::new(route, envelope);
     let mut answer = Answer::start(&app, provider, context.started, requests).await?;
-    while let Some(piece) = answer.next().await {
-        collector.push(&piece?.1);
-    }
+    answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
 

@@ -72,9 +72,7 @@ pub(super) async fn create(
     if stream {
         return Ok(streamed(&app, answer, ResponsesEncoder::new(reply), shelf));
     }
-    while let Some(piece) = answer.next().await {
-        reply.push(&piece?.1);
-    }
+    answer.each(|_, delta| reply.push(delta)).await?;
     let unfinished = || ProviderError::Internal("a response never finished".into());
     let mut body = reply.finish().ok_or_else(unfinished)?;
     if let Some(shelf) = shelf

@@ -15,7 +15,7 @@ use ingle_api::openai::{chat, check_vocabulary};
 use ingle_chat::{Echo, ModelInfo, Prompt, Provider, ProviderError, Request, Task};
 use serde_json::json;
 
-use super::generate::{address, caller, collected, provider, stream};
+use super::generate::{address, aside, caller, collected, provider, stream};
 use super::{Context, Reply};
 use crate::App;
 use crate::answer::{Answer, Call};
@@ -123,10 +123,7 @@ pub(super) async fn generate(
     let mut collector = GenerateCollector::new(&call);
     let call = Call { requests: call.requests, is_large };
     let mut answer = Answer::start(&app, provider, context.started, call).await?;
-    while let Some(piece) = answer.next().await {
-        let (prompt, delta) = piece?;
-        collector.push(prompt, &delta);
-    }
+    answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }
 
@@ -168,11 +165,7 @@ pub(super) async fn health_generate(
     address(&app, &*provider, caller.id, std::slice::from_mut(&mut request))?;
     let probe = async {
         let call = Call { requests: vec![request], is_large: false };
-        let mut answer = Answer::start(&app, provider, context.started, call).await?;
-        while let Some(piece) = answer.next().await {
-            piece?;
-        }
-        Ok::<(), Failure>(())
+        Answer::start(&app, provider, context.started, call).await?.each(|_, _| ()).await
     };
     match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
         Ok(done) => done?,
@@ -190,21 +183,4 @@ pub(super) async fn not_yet(advice: &'static str) -> Response {
 
 fn model_for(app: &App, provider: &dyn Provider, wanted: Option<&str>) -> Result<ModelInfo, ProviderError> {
     resolve(&app.config, provider, wanted).map(|(_, info)| info)
-}
-
-/// Does what takes a while where it keeps nobody waiting; of large inputs one at a time.
-async fn aside<T: Send + 'static>(
-    app: &App,
-    is_large: bool,
-    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
-) -> Result<T, Failure> {
-    let turn = match is_large {
-        true => Some(app.large_start.clone().acquire_owned().await.expect("never closed")),
-        false => None,
-    };
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        work()
-    });
-    Ok(done.await.map_err(|_| Failure::Panicked)??)
 }
