@@ -16,7 +16,8 @@ MEMORY_SPARE = 2 << 30
 
 
 class Clock:
-    """Shares the time that is left among the blocks that are left, by weight."""
+    """Shares the time that is left among the blocks that are left, by weight, and learns from their first rounds how
+    long a unit of weight takes here."""
 
     def __init__(self, total_s, total_weight, now=time.monotonic):
         self.now = now
@@ -24,6 +25,7 @@ class Clock:
         self.deadline = self.started + total_s
         self.weight_left = total_weight
         self.block_deadline = self.deadline
+        self.first_rounds_s = self.first_rounds_weight = 0.0
 
     def start_block(self, weight):
         left_s = max(0.0, self.deadline - self.now())
@@ -33,16 +35,26 @@ class Clock:
     def skip_block(self, weight):
         self.weight_left -= weight
 
+    def learn(self, weight, seconds):
+        """What the first round of a block took, loading and warming up included."""
+        self.first_rounds_weight += weight
+        self.first_rounds_s += seconds
+
+    def expected(self, weight):
+        """Seconds for one round of blocks of this weight."""
+        return weight * (self.first_rounds_s / self.first_rounds_weight if self.first_rounds_weight else 1.0)
+
     def another_round(self, done, last_s, rounds_min, rounds_max):
-        """Whether a round fits into the block's share. The first always does, and the least number of them as long
-        as any time is left."""
+        """Whether a round fits. The first does as long as any time is left, and the least number of them while one
+        round of each block that comes later still fits beside them; what is beyond, within the block's share."""
         if done >= rounds_max:
             return False
         if done == 0:
-            return True
-        if done < rounds_min:
             return self.now() < self.deadline
-        return self.now() + last_s <= self.block_deadline
+        ends = self.now() + last_s
+        if ends + self.expected(self.weight_left) > self.deadline:
+            return False
+        return done < rounds_min or ends <= self.block_deadline
 
     def progress(self):
         minutes = lambda s: f"{int(s) // 60}:{int(s) % 60:02}"
@@ -89,7 +101,7 @@ class Driver:
 
     def weight(self, file, block):
         """The block's share of the time. Loading the file and warming up is about another round."""
-        return planned_seconds(file, block, 1 + len(self.peers)) + 5.0
+        return planned_seconds(file, block, len(self.sides_of(file, block))) + 5.0
 
     def close_all_but(self, sides):
         for side in [self.ingle, *self.peers, *self.avx2_peers]:
@@ -129,11 +141,15 @@ class Driver:
     def sides_of(self, file, block):
         peers = self.avx2_peers if block.isa else self.peers
         kinds = {row.kind for row in block.rows}
-        return [self.ingle] + [p for p in peers if kinds <= set(p.kinds) and not unfit(p, block)]
+        return [self.ingle] + [p for p in peers if kinds <= set(p.kinds) and not unfit(p, file, block)]
 
     def run_block(self, file, block, together):
         sides = self.sides_of(file, block)
         name = f"{file.name}, {block.threads} thread{'s' * (block.threads != 1)}"
+        if not self.clock.another_round(0, 0.0, file.rounds_min, self.rounds):
+            self.note(f"not measured, no time was left: {name}: {'; '.join(row.what for row in block.rows)}")
+            return
+        started = time.monotonic()
         self.say(f"{name}: {'; '.join(row.what for row in block.rows)} ({self.clock.progress()})")
         others = machine.cores_in_use()
         if others is not None and others > 0.1:
@@ -147,10 +163,12 @@ class Driver:
                 self.opened(side, file, block, rows)
         done, last_s = 0, 0.0
         while self.clock.another_round(done, last_s, file.rounds_min, self.rounds):
-            started = time.monotonic()
+            round_started = time.monotonic()
             for side in sides if not together and not loads else [None]:
                 self.run_round(file, block, rows, sides if side is None else [side], done, reopen=side is not None)
-            last_s = time.monotonic() - started
+            last_s = time.monotonic() - round_started
+            if done == 0:
+                self.clock.learn(self.weight(file, block), time.monotonic() - started)
             done += 1
             self.say(f"  round {done} of at most {self.rounds} took {last_s:.0f} s ({self.clock.progress()})")
 
@@ -208,9 +226,10 @@ class Driver:
         }
 
 
-def unfit(side, block):
-    """Programs that load for each measurement would be measured beside the busy process while they load, too."""
-    return not side.resident and any(row.busy for row in block.rows)
+def unfit(side, file, block):
+    """Programs that load for each measurement take the time for some types only, and would be measured beside the busy
+    process while they load, too."""
+    return not side.resident and (not file.compared_widely or any(row.busy for row in block.rows))
 
 
 def warm_page_cache(path):

@@ -12,6 +12,8 @@ TYPES = [
 ]
 # The others are measured with fewer tokens, for time.
 MAIN_TYPES = ["Q4_K_M", "Q8_0", "Q4_0", "Q6_K"]
+# Those that are compared with programs, too, which load the file anew for each figure.
+WIDELY_COMPARED = [*MAIN_TYPES, "Q5_K_M"]
 # The one that has the rows about prompts, depth, batches, loading and company.
 REFERENCE_TYPE = "Q4_K_M"
 BITS = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6}
@@ -98,6 +100,10 @@ class File:
     @property
     def main(self):
         return self.shape.name != "llama-1b" or self.type_name in MAIN_TYPES
+
+    @property
+    def compared_widely(self):
+        return self.shape.name != "llama-1b" or self.type_name in WIDELY_COMPARED
 
     @property
     def warm_tokens(self):

@@ -145,19 +145,29 @@ class TimeShares(unittest.TestCase):
         self.assertEqual(clock.block_deadline, 25)
         self.assertTrue(clock.another_round(0, 0, 2, 5))
         now[0] = 20
+        clock.learn(1, 20)
         self.assertTrue(clock.another_round(1, 20, 2, 5), "two rounds even beyond the block's share")
+        self.assertFalse(clock.another_round(1, 21, 2, 5), "but never at the cost of another block's first")
         now[0] = 40
-        self.assertFalse(clock.another_round(2, 20, 2, 5))
-        self.assertFalse(clock.another_round(1, 20, 1, 5))
+        self.assertFalse(clock.another_round(2, 0, 2, 5))
+        self.assertFalse(clock.another_round(1, 0, 1, 5))
         clock.skip_block(1)
         clock.start_block(2)
         self.assertEqual(clock.block_deadline, 100)
         self.assertTrue(clock.another_round(2, 20, 2, 5))
         self.assertFalse(clock.another_round(5, 1, 2, 5))
         now[0] = 101
-        self.assertTrue(clock.another_round(0, 0, 2, 5), "one round is always measured")
+        self.assertFalse(clock.another_round(0, 0, 2, 5), "nothing is begun after the end")
         self.assertFalse(clock.another_round(1, 1, 2, 5))
         self.assertIn("1:41 gone", clock.progress())
+
+    def test_programs_that_load_each_time_are_asked_for_some_types(self):
+        ik = sides.IkLlamaCpp("/nowhere", repack=True)
+        block = Block([Row("decode", 32)], 2)
+        self.assertFalse(driver.unfit(ik, File(SHAPES["llama-1b"], "Q5_K_M"), block))
+        self.assertTrue(driver.unfit(ik, File(SHAPES["llama-1b"], "IQ1_S"), block))
+        self.assertTrue(driver.unfit(ik, File(SHAPES["llama-1b"], "Q4_0"), Block([Row("decode", 32, busy=True)], 2)))
+        self.assertFalse(driver.unfit(sides.LlamaCpp("gcc", "python3"), File(SHAPES["llama-1b"], "IQ1_S"), block))
 
 
 class Report(unittest.TestCase):
