@@ -193,9 +193,9 @@ def run(args):
     try:
         driver.run(files, 60 * minutes, lambda: write(folder, stem, result))
         result["partial"] = False
-        fewer = [f"{r['file']} {r['what']}" for r in driver.rows if r["summary"][0]["n_rounds"] < rounds]
-        if fewer:
-            driver.note(f"fewer than {rounds} rounds, for time: {', '.join(dict.fromkeys(fewer))}")
+        n_fewer = sum(row["summary"][0]["n_rounds"] < rounds for row in driver.rows)
+        if n_fewer:
+            driver.note(f"{n_fewer} of {len(driver.rows)} rows have fewer than {rounds} rounds, for time")
     except KeyboardInterrupt:
         say("stopped; what was measured so far is kept")
         raise
