@@ -55,9 +55,17 @@ struct Active {
 struct Planned {
     step: u64,
     began: Instant,
-    /// Sequence and position of its first row, in the order of the batch.
-    seqs: Vec<(SeqId, usize)>,
+    /// In the order of the batch.
+    seqs: Vec<PlannedSeq>,
     n_prompt_rows: usize,
+}
+
+struct PlannedSeq {
+    seq: SeqId,
+    /// The position of its first row.
+    start: usize,
+    /// Whether a token follows its last row.
+    is_sampled: bool,
 }
 
 impl Worker {
@@ -111,6 +119,7 @@ impl Worker {
         let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
         self.executor.submit(batch)?;
+        self.prepare(&planned);
         let out = self.wait_for(planned.step)?;
         let sampled = self.sample(&out, &planned);
         self.scheduler.commit(&sampled);
@@ -119,12 +128,23 @@ impl Worker {
         Ok(true)
     }
 
+    /// What picking tokens needs besides logits: masks of formats. They depend on tokens that are known, so they are
+    /// made while the device computes.
+    fn prepare(&mut self, planned: &Planned) {
+        for &PlannedSeq { seq, .. } in planned.seqs.iter().filter(|planned| planned.is_sampled) {
+            let choices = self.scheduler.choices_of(seq);
+            if let Some((_, active)) = owner(&mut self.active, seq) {
+                choices.for_each(|choice| active.answer.prepare(choice));
+            }
+        }
+    }
+
     /// Rows of logits become tokens, and tokens deltas.
     fn sample(&mut self, out: &StepOut, planned: &Planned) -> Vec<Sampled> {
         self.end_numeric_errors(out);
         let (now, mut sampled, mut events) = (Instant::now(), Vec::new(), Vec::new());
         let mut failed = BTreeMap::new();
-        for (seq_out, &(seq, start)) in out.seqs.iter().zip(&planned.seqs) {
+        for (seq_out, &PlannedSeq { seq, start, .. }) in out.seqs.iter().zip(&planned.seqs) {
             assert_eq!(seq_out.seq, seq, "results come in the order of the batch");
             let Some((request, active)) = owner(&mut self.active, seq) else { continue };
             for row in &seq_out.rows {
@@ -137,14 +157,15 @@ impl Worker {
                 for choice in self.scheduler.choices_of(seq) {
                     let picked =
                         active.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
-                    let (token, done) = match picked {
+                    let (tokens, done) = match picked {
                         Ok(picked) => picked,
                         Err(error) => {
+                            events.clear();
                             failed.insert(request, error);
                             break;
                         }
                     };
-                    sampled.push((request, Sampled { seq: request.choice(choice), token, done }));
+                    sampled.push((request, Sampled { seq: request.choice(choice), tokens, done }));
                     events.drain(..).for_each(|event| active.outlet.push(Delta { choice, event }));
                 }
                 active.tokens.get_or_insert((now, now)).1 = now;
@@ -336,9 +357,13 @@ impl Worker {
         let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0 };
         for seq in &batch.seqs {
             let start = seq.start as usize;
-            planned.seqs.push((seq.seq, start));
+            let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
+            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false });
             let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
             let n_prompt = active.answer.request().prompt.len();
+            if let Some(added) = planned.seqs.last_mut() {
+                added.is_sampled = last_wanted.is_some_and(|position| position + 1 >= n_prompt);
+            }
             planned.n_prompt_rows += n_prompt.saturating_sub(start).min(seq.inputs.len());
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
@@ -350,7 +375,7 @@ impl Worker {
     }
 
     fn note_step(&mut self, planned: &Planned, sampled: &[Sampled]) {
-        let n_sampled = sampled.iter().filter(|s| s.token.is_some()).count();
+        let n_sampled = sampled.iter().map(|s| s.tokens.len()).sum();
         let in_step = self.in_step.take().unwrap_or_default();
         let complete = |id: &&RequestId| self.active.get(id).is_some_and(|a| a.complete);
         let n_complete = in_step.iter().filter(complete).count();

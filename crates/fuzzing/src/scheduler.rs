@@ -10,6 +10,9 @@ use crate::source::Source;
 
 const N_VOCAB: usize = 8;
 const END: TokenId = TokenId(0);
+/// From this token on they come several at a time, up to so many.
+const JUMPING: TokenId = TokenId(6);
+const JUMP_MAX: usize = 12;
 /// Requests that are there at once.
 const CLIENTS_MAX: usize = 24;
 /// Steps until all that fits in here must have ended.
@@ -26,8 +29,9 @@ struct Client {
 }
 
 impl Client {
-    /// The next token of a choice: the best one, moved by the choice's number so that choices differ.
-    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Option<TokenId>, bool) {
+    /// The next token of a choice: the best one, moved by the choice's number so that choices differ. Some tokens are
+    /// certain to be followed by others.
+    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Vec<TokenId>, bool) {
         assert!(!self.done[choice], "a finished choice has a result");
         let mut history = self.prompt.clone();
         history.extend(&self.got[choice]);
@@ -36,14 +40,17 @@ impl Client {
         assert_eq!(logits, expected, "the logits of another history");
         if self.max_tokens == 0 {
             self.done[choice] = true;
-            return (None, true);
+            return (Vec::new(), true);
         }
         let best = (0..N_VOCAB).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("there are tokens");
         let token = TokenId(((best + choice) % N_VOCAB) as u32);
-        self.got[choice].push(token);
+        let n_jumped = if token.0 >= JUMPING.0 { history.len() % JUMP_MAX } else { 0 };
+        let room = self.max_tokens - self.got[choice].len();
+        let tokens: Vec<TokenId> = std::iter::repeat_n(token, (1 + n_jumped).min(room)).collect();
+        self.got[choice].extend(&tokens);
         let done = token == END || self.got[choice].len() == self.max_tokens;
         self.done[choice] = done;
-        (Some(token), done)
+        (tokens, done)
     }
 }
 
@@ -176,8 +183,8 @@ impl Traffic {
                     continue;
                 }
                 for choice in choices.clone() {
-                    let (token, done) = client.sample(choice as usize, &row.values);
-                    results.push(Sampled { seq: request.choice(choice), token, done });
+                    let (tokens, done) = client.sample(choice as usize, &row.values);
+                    results.push(Sampled { seq: request.choice(choice), tokens, done });
                 }
             }
         }

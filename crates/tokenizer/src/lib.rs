@@ -230,24 +230,37 @@ impl Tokenizer {
                 Segment::Content(text) => self.in_content.split(text, true, &mut fragments),
             }
         }
-        self.encode_fragments(&fragments, add_special)
+        self.encode_fragments(&fragments, add_special, true)
     }
 
     /// The tokens of plain text, without anything around them.
     pub fn encode_content(&self, text: &str) -> Vec<TokenId> {
         let mut fragments = Vec::new();
         self.in_content.split(text, true, &mut fragments);
-        self.encode_fragments(&fragments, false)
+        self.encode_fragments(&fragments, false, true)
     }
 
-    fn encode_fragments(&self, fragments: &[Fragment], add_special: bool) -> Vec<TokenId> {
+    /// The tokens of plain text that goes on where other text ends: without the space that some vocabularies put in front
+    /// of a text.
+    pub fn encode_continuation(&self, text: &str) -> Vec<TokenId> {
+        let mut fragments = Vec::new();
+        self.in_content.split(text, true, &mut fragments);
+        self.encode_fragments(&fragments, false, false)
+    }
+
+    /// `behind_special`: no text is in front.
+    fn encode_fragments(
+        &self,
+        fragments: &[Fragment],
+        add_special: bool,
+        mut behind_special: bool,
+    ) -> Vec<TokenId> {
         let mut ids = Vec::new();
         let starts_with =
             |wanted: TokenId| matches!(fragments.first(), Some(Fragment::Token { id, .. }) if *id == wanted);
         if let Some(bos) = self.bos.filter(|&bos| add_special && self.add_bos && !starts_with(bos)) {
             ids.push(bos);
         }
-        let mut behind_special = true;
         for fragment in fragments {
             match fragment {
                 Fragment::Token { id, content } => {

@@ -8,8 +8,9 @@
 //! **States.** A sequence is *waiting* (holds no blocks), *running* (holds the blocks of its computed tokens) or
 //! finished (gone). Ids count up, so the order of ids is the order of age, and older always goes first.
 //!
-//! **A step** serves running decodes first (one token each), then running prefills in chunks, then admits waiting
-//! sequences, all within the token budget. A paused sequence (its reader is slow) keeps its state and is skipped.
+//! **A step** serves running decodes first (one token each, or as many as are known of those that jump ahead), then
+//! running prefills in chunks, then admits waiting sequences, all within the token budget. However far some jump, each
+//! decode gets a token, and so does a prefill. A paused sequence (its reader is slow) keeps its state and is skipped.
 //!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
 //! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
@@ -107,12 +108,12 @@ pub enum AddError {
 }
 
 /// What a step gave one sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampled {
     /// Whose it is. When a prompt's last row arrives, each choice of the request has a result.
     pub seq: SeqId,
-    /// The new token; `None` if none was wanted.
-    pub token: Option<TokenId>,
+    /// The new token, and those that are certain to follow it; none if none was wanted.
+    pub tokens: Vec<TokenId>,
     /// Whether the sequence is complete with it.
     pub done: bool,
 }
@@ -254,10 +255,19 @@ impl Scheduler {
             members: BTreeSet::new(),
         };
         let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) =
-            self.runnable().partition(|id| self.seqs[id].n_pending() == 1);
-        for id in decodes.into_iter().chain(prefills) {
+            self.runnable().partition(|id| self.seqs[id].is_decode());
+        let mut n_later = decodes.len() + usize::from(!prefills.is_empty());
+        for id in decodes {
+            n_later -= 1;
             if self.running.contains(&id) {
-                self.plan_rows(&mut plan, id);
+                let share = plan.budget.saturating_sub(n_later).max(1);
+                self.plan_rows(&mut plan, id, share);
+            }
+        }
+        for id in prefills {
+            if self.running.contains(&id) {
+                let share = plan.budget;
+                self.plan_rows(&mut plan, id, share);
             }
         }
         self.admit(&mut plan);
@@ -289,9 +299,11 @@ impl Scheduler {
         for result in results {
             let seq = self.seq_mut(result.seq);
             assert!(seq.n_pending() == 0 || seq.n_computed == 0, "a sequence is sampled when it is computed");
-            assert!(result.token.is_some() || result.done, "a sequence that goes on has a next token");
+            assert!(!result.tokens.is_empty() || result.done, "a sequence that goes on has a next token");
             seq.unborn = 0;
-            seq.tokens.extend(result.token);
+            seq.tokens.extend(&result.tokens);
+            let most = seq.n_prompt + seq.max_tokens;
+            assert!(seq.tokens.len() <= most, "a sequence gets {} tokens of {most}", seq.tokens.len());
             if result.done {
                 self.finish(result.seq);
             }
@@ -394,10 +406,10 @@ impl Scheduler {
 
     // ---- one step ----
 
-    /// Adds a running sequence's next rows: its one new token, or as much of its prompt as the budget allows.
-    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId) {
+    /// Adds a running sequence's next rows: all that is known of it, or as much as its share of the budget allows.
+    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId, share: usize) {
         let seq = &self.seqs[&id];
-        let mut n_rows = seq.n_pending().min(plan.budget);
+        let mut n_rows = seq.n_pending().min(share).min(plan.budget);
         if seq.wants_prompt_rows() {
             n_rows = n_rows.min(plan.prompt_rows);
         }
@@ -488,7 +500,8 @@ impl Scheduler {
             if !self.admit_one(plan, id, n_active) {
                 return; // in order of age: nobody overtakes who waits for memory
             }
-            self.plan_rows(plan, id);
+            let share = plan.budget;
+            self.plan_rows(plan, id, share);
         }
     }
 

@@ -77,6 +77,11 @@ impl Sequence {
         self.tokens.len() - self.n_computed
     }
 
+    /// Whether its prompt is computed, or all but a last token.
+    pub fn is_decode(&self) -> bool {
+        self.n_pending() == 1 || self.n_computed >= self.n_prompt
+    }
+
     pub fn wants_prompt_rows(&self) -> bool {
         self.prompt_logits && self.prompt_rows_done < self.n_prompt - 1
     }

@@ -34,7 +34,7 @@ fn step(scheduler: &mut Scheduler) -> String {
             let n_prompt = scheduler.seqs[&seq.seq].n_prompt;
             let n_new = scheduler.n_tokens(seq.seq) + 1 - n_prompt;
             let done = n_new >= scheduler.seqs[&seq.seq].max_tokens;
-            results.push(Sampled { seq: id, token: Some(TokenId(99)), done });
+            results.push(Sampled { seq: id, tokens: vec![TokenId(99)], done });
         }
     }
     scheduler.commit(&results);
@@ -138,4 +138,21 @@ fn prompt_rows_are_bounded_over_all_sequences() {
     let batch = s.schedule().unwrap();
     let rows: Vec<_> = batch.seqs.iter().map(|s| (s.inputs.len(), s.wants.len())).collect();
     assert_eq!(rows, [(50, 50), (15, 15)], "the younger waits for the next step with the rest");
+}
+
+#[test]
+fn who_jumps_ahead_leaves_a_row_to_everybody() {
+    let mut s = scheduler(32, 6, 3);
+    s.add(request(4, 20)).unwrap();
+    s.add(NewRequest { salt: 1, ..request(4, 20) }).unwrap();
+    assert_eq!(step(&mut s), "0:0+4 1:0+2");
+    assert_eq!(step(&mut s), "0:4+1 1:2+2");
+    s.add(NewRequest { salt: 2, ..request(9, 20) }).unwrap();
+    assert!(s.schedule().is_some());
+    let result = |seq, n| Sampled { seq: SeqId(seq), tokens: vec![TokenId(99); n], done: false };
+    s.commit(&[result(0, 9), result(1, 1)]);
+    assert_eq!(step(&mut s), "0:6+4 1:5+1 2:4+1", "nine tokens were known of the first");
+    assert_eq!(step(&mut s), "0:10+4 1:6+1 2:5+1");
+    assert_eq!(step(&mut s), "0:14+1 1:7+1 2:6+3");
+    assert_eq!(step(&mut s), "0:15+1 1:8+1 2:9+1");
 }

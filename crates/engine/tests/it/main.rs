@@ -3,6 +3,7 @@
 mod answers;
 mod client;
 mod faults;
+mod jumps;
 mod meaning;
 mod refusals;
 mod simulator;

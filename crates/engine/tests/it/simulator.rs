@@ -1,6 +1,7 @@
 //! Random traffic through the real scheduler, allocator, prefix cache and samplers, from a seed. After every step
 //! the books must balance, and whatever happens (pauses, preemption, aborts of others, failed steps), a request's
-//! tokens must be those that it gets alone.
+//! tokens must be those that it gets alone. Some requests jump ahead: certain tokens are followed by others that nobody
+//! samples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,8 @@ struct Client {
     max_tokens: usize,
     prompt_logits: bool,
     samplers: Vec<Sampler>,
+    /// Of what is certain to follow; `None` if nothing is.
+    jumps: Option<u64>,
     /// Per choice, as if it ran alone.
     expected: Vec<Vec<TokenId>>,
     got: Vec<Vec<TokenId>>,
@@ -53,12 +56,14 @@ impl Client {
                 sampler
             })
             .collect();
-        let expected = samplers.iter().map(|s| alone(s.clone(), &prompt, max_tokens)).collect();
+        let jumps = rng.one_in(3).then(|| rng.next_u64());
+        let expected = samplers.iter().map(|s| alone(s.clone(), jumps, &prompt, max_tokens)).collect();
         Self {
             prompt,
             max_tokens,
             prompt_logits: rng.one_in(6),
             samplers,
+            jumps,
             expected,
             got: vec![Vec::new(); n_choices],
             done: vec![false; n_choices],
@@ -68,32 +73,62 @@ impl Client {
     }
 
     /// Takes the logits at the end of a choice's sequence.
-    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Option<TokenId>, bool) {
+    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Vec<TokenId>, bool) {
         assert!(!self.done[choice], "a finished choice has a result");
         if self.max_tokens == 0 {
             self.done[choice] = true;
-            return (None, true);
+            return (Vec::new(), true);
         }
-        let position = self.prompt.len() + self.got[choice].len();
-        let token = self.samplers[choice].sample(&mut logits.to_vec(), position as u64);
-        self.samplers[choice].accept(token);
-        self.got[choice].push(token);
-        let done = token == END || self.got[choice].len() == self.max_tokens;
+        let mut history = self.prompt.clone();
+        history.extend(&self.got[choice]);
+        let n_before = history.len();
+        let token = self.samplers[choice].sample(&mut logits.to_vec(), n_before as u64);
+        history.push(token);
+        history.extend(self.jumps.map(|salt| certain(salt, &history)).unwrap_or_default());
+        let new = cut(history.split_off(n_before), self.max_tokens - self.got[choice].len());
+        new.iter().for_each(|&token| self.samplers[choice].accept(token));
+        self.got[choice].extend(&new);
+        let done = new.last() == Some(&END) || self.got[choice].len() == self.max_tokens;
         self.done[choice] = done;
-        (Some(token), done)
+        (new, done)
     }
 }
 
-fn alone(mut sampler: Sampler, prompt: &[TokenId], max_tokens: usize) -> Vec<TokenId> {
+/// What follows these tokens whatever anyone would sample: a function of them alone.
+fn certain(salt: u64, tokens: &[TokenId]) -> Vec<TokenId> {
+    let seed = tokens.iter().fold(salt, |hash, token| {
+        (hash ^ u64::from(token.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+    });
+    let mut rng = Rng::new(seed);
+    let n = if rng.one_in(3) { 1 + rng.below(12) } else { 0 };
+    (0..n).map(|_| TokenId(rng.below(N_VOCAB) as u32)).collect()
+}
+
+/// Up to an end, and no more than so many.
+fn cut(mut tokens: Vec<TokenId>, most: usize) -> Vec<TokenId> {
+    let n = tokens.iter().position(|&token| token == END).map_or(tokens.len(), |at| at + 1);
+    tokens.truncate(n.min(most));
+    tokens
+}
+
+/// One token a step, whatever is certain.
+fn alone(mut sampler: Sampler, jumps: Option<u64>, prompt: &[TokenId], max_tokens: usize) -> Vec<TokenId> {
     let mut tokens = prompt.to_vec();
     let mut logits = vec![0.0; N_VOCAB];
+    let mut ahead = Vec::new().into_iter();
     while tokens.len() < prompt.len() + max_tokens {
         hashed_logits(&tokens, &mut logits);
-        let token = sampler.sample(&mut logits, tokens.len() as u64);
+        let forced = ahead.next();
+        let token = forced.unwrap_or_else(|| sampler.sample(&mut logits, tokens.len() as u64));
         sampler.accept(token);
         tokens.push(token);
         if token == END {
             break;
+        }
+        if forced.is_none()
+            && let Some(salt) = jumps
+        {
+            ahead = certain(salt, &tokens).into_iter();
         }
     }
     tokens.split_off(prompt.len())
@@ -108,6 +143,7 @@ struct Tally {
     preemptions: u64,
     cached_tokens: u64,
     copies: usize,
+    jumped: usize,
     steps: usize,
 }
 
@@ -259,8 +295,9 @@ impl Simulation {
                     continue;
                 }
                 for choice in choices.clone() {
-                    let (token, done) = client.sample(choice as usize, &row.values);
-                    results.push(Sampled { seq: request.choice(choice), token, done });
+                    let (tokens, done) = client.sample(choice as usize, &row.values);
+                    self.tally.jumped += tokens.len().saturating_sub(1);
+                    results.push(Sampled { seq: request.choice(choice), tokens, done });
                 }
             }
         }
@@ -325,10 +362,12 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.preemptions += tally.preemptions;
         total.cached_tokens += tally.cached_tokens;
         total.copies += tally.copies;
+        total.jumped += tally.jumped;
         total.steps += tally.steps;
     }
     println!(
-        "{} steps: {} finished, {} aborted, {} failed, {} refused, {} preemptions, {} cached tokens, {} copies",
+        "{} steps: {} finished, {} aborted, {} failed, {} refused, {} preemptions, {} cached tokens, {} copies, \
+         {} tokens jumped",
         total.steps,
         total.finished,
         total.aborted,
@@ -336,7 +375,8 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.refused,
         total.preemptions,
         total.cached_tokens,
-        total.copies
+        total.copies,
+        total.jumped
     );
     if only.is_none() {
         // A simulation in which a thing never happens proves nothing about it.
@@ -348,6 +388,7 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
             ("preemptions", total.preemptions as usize),
             ("cached tokens", total.cached_tokens as usize),
             ("copies", total.copies),
+            ("jumped tokens", total.jumped),
         ] {
             assert!(n >= 100, "{what}: only {n} in all simulations");
         }
