@@ -16,6 +16,7 @@ mod json;
 pub mod native;
 pub mod ollama;
 pub mod openai;
+mod tools;
 
 pub use error::{RequestError, shown};
 pub use json::{MAX_NODES, parse_object};

@@ -142,6 +142,12 @@ pub enum ProviderError {
         /// What fits.
         n_ctx: usize,
     },
+    /// The caller may not do this.
+    #[error("{message}")]
+    Forbidden {
+        /// What is not allowed, and what would allow it.
+        message: String,
+    },
     /// No such model here.
     #[error("model `{model}` is not here; available: {}", .available.join(", "))]
     UnknownModel {
@@ -181,6 +187,8 @@ pub struct ModelDetails {
     pub has_tools: bool,
     /// Whether thoughts are.
     pub has_reasoning: bool,
+    /// Whether the model fills gaps: its vocabulary has the tokens for it.
+    pub has_infill: bool,
     /// The file's key-value pairs; long lists are `null`.
     pub metadata: Map<String, Value>,
 }

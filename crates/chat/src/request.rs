@@ -89,10 +89,35 @@ impl Sampling {
 pub enum Prompt {
     /// Text, taken as content: it cannot spell control tokens.
     Text(String),
-    /// Text that may spell control tokens, which are then meant. Only for callers who may write them.
+    /// Text that may spell control tokens, which are then meant. Of callers who may not write them, text that spells
+    /// none.
     Marked(String),
     /// Tokens, taken as they are.
     Tokens(Vec<TokenId>),
+    /// A gap to fill.
+    Infill(Infill),
+}
+
+/// A gap in a text, and what is around it. All of it is content: it cannot spell control tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Infill {
+    /// The text before the gap.
+    pub prefix: String,
+    /// The text after it.
+    pub suffix: String,
+    /// Other texts of the same project, the nearest last.
+    pub files: Vec<InfillFile>,
+    /// How the filling begins.
+    pub begun: String,
+}
+
+/// A text beside the one with the gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfillFile {
+    /// Its name, as in `src/lib.rs`.
+    pub name: String,
+    /// The text.
+    pub text: String,
 }
 
 /// Whether a completion repeats its prompt.

@@ -23,6 +23,11 @@ pub use checks::{
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
 
+/// What keys without the scope are told.
+const NO_CONTROL_TOKENS: &str = "the prompt spells a control token of the model, which only keys with the scope \
+                                 `control-tokens` may write: ask the operator for it, or send the text to \
+                                 /v1/completions, where it is plain text";
+
 /// What a model is to its callers: how they talk to it, and what it recommends.
 pub struct Frontend {
     /// Text to tokens and back.
@@ -254,7 +259,24 @@ impl Frontend {
         };
         let (tokens, text) = match prompt {
             Prompt::Text(text) => (self.tokenizer.encode(&Segments::content(text), true), text.clone()),
-            Prompt::Marked(text) => (self.tokenizer.encode(&Segments::template(text), true), text.clone()),
+            Prompt::Marked(text) => {
+                let may = request.principal.may_write_control_tokens;
+                if !may && self.tokenizer.spells_control(text) {
+                    return Err(ProviderError::Forbidden { message: NO_CONTROL_TOKENS.to_owned() });
+                }
+                (self.tokenizer.encode(&Segments::template(text), true), text.clone())
+            }
+            Prompt::Infill(infill) => {
+                let tokens = self.tokenizer.encode_infill(infill).ok_or_else(|| {
+                    let message = format!(
+                        "model `{}` fills no gaps: its vocabulary has no tokens that mark prefix, suffix and middle; \
+                         send only the text before as a prompt",
+                        self.model.id
+                    );
+                    invalid("suffix", message)
+                })?;
+                (tokens, String::new())
+            }
             Prompt::Tokens(tokens) => {
                 if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
                     let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");

@@ -240,7 +240,7 @@ impl Engine {
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
             fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
-            details: details(&file, digest, template.as_ref()),
+            details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());

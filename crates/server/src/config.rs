@@ -16,6 +16,25 @@ pub struct Alias {
     pub model: Option<String>,
 }
 
+/// What a key may do that others may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Raw prompts may spell control tokens.
+    ControlTokens,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::ControlTokens];
+
+    /// The name, as files of keys have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ControlTokens => "control-tokens",
+        }
+    }
+}
+
 /// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -25,6 +44,8 @@ pub struct ServerConfig {
     pub unix: Vec<PathBuf>,
     /// Keys, any of which opens every route. None: no key is asked for, which needs a loopback address or `no_auth`.
     pub api_keys: Vec<String>,
+    /// What some of the keys may do besides. Without any keys everyone may.
+    pub scopes: Vec<(String, Scope)>,
     /// The operator has decided that everyone who can connect may ask.
     pub no_auth: bool,
     /// More names for models.
@@ -56,6 +77,7 @@ impl Default for ServerConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             unix: Vec::new(),
             api_keys: Vec::new(),
+            scopes: Vec::new(),
             no_auth: false,
             aliases: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -131,6 +153,9 @@ impl ServerConfig {
         }
         if self.api_keys.iter().any(|k| k.trim().is_empty() || k.trim() != k || !k.is_ascii()) {
             return setting("api_keys", "a key is empty, not ASCII, or has spaces around it");
+        }
+        if self.scopes.iter().any(|(key, _)| !self.api_keys.contains(key)) {
+            return setting("scopes", "a scope belongs to a key that is not among the API keys");
         }
         if !(1024..=1 << 30).contains(&self.body_bytes_max) || self.bodies_bytes_max < self.body_bytes_max {
             return setting(

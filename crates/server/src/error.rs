@@ -1,7 +1,7 @@
 //! Everything that can go wrong with a request, and its status.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ingle_api::RequestError;
 use ingle_api::openai::ErrorObject;
@@ -63,6 +63,7 @@ impl Failure {
                 ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => {
                     StatusCode::BAD_REQUEST
                 }
+                ProviderError::Forbidden { .. } => StatusCode::FORBIDDEN,
                 ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
                 ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
                 ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -225,19 +226,33 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// The dialect of a path, known or not.
-    pub fn of(path: &str) -> Self {
+    /// The dialect of a request, by its path, known or not; lists of models are there in two.
+    pub fn of(path: &str, headers: &HeaderMap) -> Self {
         let is_in = |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));
         match () {
             () if is_in("/v1/messages") => Self::Anthropic,
+            () if is_in("/v1/models") && headers.contains_key("anthropic-version") => Self::Anthropic,
             () if is_in("/api") => Self::Ollama,
             () => Self::OpenAi,
+        }
+    }
+
+    /// The status by which this dialect's clients know that the server has too much to do, and try again.
+    fn overloaded(self) -> StatusCode {
+        match self {
+            Self::OpenAi => StatusCode::TOO_MANY_REQUESTS,
+            // It has no name in the standard.
+            Self::Anthropic => StatusCode::from_u16(529).expect("a number of three digits"),
+            Self::Ollama => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The reply of a [`Failure`] in this dialect's shape; other replies stay as they are.
     pub fn translate(self, mut response: Response) -> Response {
         let Some(object) = response.extensions_mut().remove::<ErrorObject>() else { return response };
+        if object.code == "rate_limit_exceeded" {
+            *response.status_mut() = self.overloaded();
+        }
         let body = match self {
             Self::OpenAi => return response,
             Self::Anthropic => anthropic::error_body(&object),

@@ -104,7 +104,8 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<GenerateCall, RequestError> 
     })
 }
 
-/// `text` or `input_ids`: one prompt, or a list of them. Text is content: it cannot spell control tokens.
+/// `text` or `input_ids`: one prompt, or a list of them. Text is read as the peer reads
+/// it: control tokens that it spells are meant.
 fn take_prompts(fields: &mut Fields) -> Result<(Vec<Prompt>, bool), RequestError> {
     let bounded = |name: &str, list: &[Value]| match list.len() {
         0 => Err(RequestError::field(name, format!("`{name}` is an empty list: give at least one prompt"))),
@@ -122,10 +123,10 @@ fn take_prompts(fields: &mut Fields) -> Result<(Vec<Prompt>, bool), RequestError
         (Some(_), Some(_)) => {
             Err(RequestError::field("input_ids", "`text` and `input_ids` are two prompts; give one of them"))
         }
-        (Some(Value::String(text)), None) => Ok((vec![Prompt::Text(text)], false)),
+        (Some(Value::String(text)), None) => Ok((vec![Prompt::Marked(text)], false)),
         (Some(Value::Array(list)), None) => {
             bounded("text", &list)?;
-            let text = |(i, v)| into_string(v, &format!("text[{i}]")).map(Prompt::Text);
+            let text = |(i, v)| into_string(v, &format!("text[{i}]")).map(Prompt::Marked);
             Ok((list.into_iter().enumerate().map(text).collect::<Result<_, _>>()?, true))
         }
         (Some(other), None) => Err(wrong_type("text", "a string or a list of strings", &other)),

@@ -20,6 +20,7 @@ use crate::openai::Caller;
 
 pub use error::error_body;
 pub use reply::{Collector, Encoder, Envelope};
+pub(crate) use time::rfc3339;
 
 /// The version of Ollama whose API this is. Clients switch features by it.
 pub const VERSION: &str = "0.33.0";

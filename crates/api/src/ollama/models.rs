@@ -171,8 +171,12 @@ fn details(info: &ModelInfo) -> Details<'_> {
 }
 
 fn capabilities(info: &ModelInfo) -> Vec<&'static str> {
-    let all =
-        [("completion", true), ("tools", info.details.has_tools), ("thinking", info.details.has_reasoning)];
+    let all = [
+        ("completion", true),
+        ("tools", info.details.has_tools),
+        ("thinking", info.details.has_reasoning),
+        ("insert", info.details.has_infill),
+    ];
     all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 

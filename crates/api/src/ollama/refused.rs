@@ -58,10 +58,6 @@ pub const EMPTY: &[Refused] = &[
     refused("images", "images are not available yet; send text"),
 ];
 
-/// The same in generate only.
-pub const EMPTY_GENERATE: &[Refused] =
-    &[refused("suffix", "infilling is not available yet; send only the text before")];
-
 /// Accepted on both routes with values under which the answer stays the same.
 pub const HARMLESS: &[Harmless] = &[
     harmless("truncate", "true or false (prompts are never cut: one that is too long is an error)", boolean),

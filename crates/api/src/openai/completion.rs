@@ -1,6 +1,6 @@
 //! Completions (the older route): the body, the reply, the chunks.
 
-use ingle_chat::{Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenLogprob};
+use ingle_chat::{Delta, Echo, Event, FinishReason, Infill, Prompt, Request, Task, TokenLogprob};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -36,8 +36,15 @@ pub struct CompletionCall {
 pub fn parse(body: &[u8], caller: Caller) -> Result<CompletionCall, RequestError> {
     let mut fields = Fields::new(parse_object(body)?);
     refused::check(&mut fields, &[REFUSED, REFUSED_COMPLETION], &[HARMLESS, HARMLESS_COMPLETION])?;
-    let prompts = take_prompts(&mut fields)?;
+    let mut prompts = take_prompts(&mut fields)?;
     let echo = if fields.bool("echo")?.unwrap_or(false) { Echo::Yes } else { Echo::No };
+    if let Some(suffix) = fields.string("suffix")?.filter(|s| !s.is_empty()) {
+        if echo == Echo::Yes {
+            let text = "`echo` repeats a text that is continued, and with `suffix` a gap is filled; remove one of the two";
+            return Err(fields.error("echo", text));
+        }
+        prompts = prompts.into_iter().map(|prompt| gap(prompt, &suffix)).collect::<Result<_, _>>()?;
+    }
     let task = Task::Completion { prompt: Prompt::Text(String::new()), echo };
     let mut request = Request::new(caller.id, caller.principal, task);
     // 0 new tokens is how evaluations ask for a prompt's log-probabilities.
@@ -110,6 +117,16 @@ fn take_prompts(fields: &mut Fields) -> Result<Vec<Prompt>, RequestError> {
             list.into_iter().enumerate().map(prompt).collect()
         }
         Some(other) => Err(wrong_type("prompt", WANTED, other)),
+    }
+}
+
+/// The gap between a prompt and what follows it.
+fn gap(prompt: Prompt, suffix: &str) -> Result<Prompt, RequestError> {
+    match prompt {
+        Prompt::Text(prefix) => {
+            Ok(Prompt::Infill(Infill { prefix, suffix: suffix.to_owned(), ..Infill::default() }))
+        }
+        _ => Err(RequestError::field("suffix", "`suffix` needs a `prompt` of text, not of token ids")),
     }
 }
 

@@ -64,6 +64,7 @@ impl From<&ProviderError> for ErrorObject {
                 let message = format!("{message}; shorten the prompt or ask for fewer tokens");
                 Self::new("invalid_request_error", "context_length_exceeded", message)
             }
+            ProviderError::Forbidden { .. } => Self::new("invalid_request_error", "scope_missing", message),
             ProviderError::UnknownModel { .. } => Self {
                 param: Some("model".into()),
                 ..Self::new("invalid_request_error", "model_not_found", message)

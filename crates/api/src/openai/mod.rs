@@ -21,6 +21,7 @@ pub use error::{ErrorBody, ErrorObject};
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprob};
 pub(crate) use logprobs::{ChatTop, spelled};
 pub use sampling::check_vocabulary;
+pub(crate) use usage::Cost;
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, Timings, Usage};
 
 /// Ends a regular event stream.

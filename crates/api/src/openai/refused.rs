@@ -78,7 +78,6 @@ pub const REFUSED_CHAT: &[Refused] = &[
 
 /// Refused in completions.
 pub const REFUSED_COMPLETION: &[Refused] = &[
-    refused("suffix", "infilling is not available yet; send only the text before"),
     refused("messages", "use `prompt`, or the route /v1/chat/completions"),
     refused("top_logprobs", "in completions `logprobs` is the number of alternatives"),
     refused("tools", "it belongs to chat completions"),

@@ -48,6 +48,7 @@ impl From<ProviderError> for Fault {
     fn from(error: ProviderError) -> Self {
         let status = match &error {
             ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => 400,
+            ProviderError::Forbidden { .. } => 403,
             ProviderError::UnknownModel { .. } => 404,
             ProviderError::Overloaded { .. } => 429,
             ProviderError::Unavailable(_) => 503,

@@ -94,7 +94,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line.";
+        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",

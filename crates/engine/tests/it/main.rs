@@ -7,3 +7,4 @@ mod meaning;
 mod refusals;
 mod simulator;
 mod soak;
+mod stops;

@@ -38,6 +38,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 #[derive(Clone)]
 struct Context {
     principal: Principal,
+    dialect: Dialect,
     started: Instant,
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/detokenize", post(utility::detokenize))
         .route("/apply-template", post(utility::apply_template))
         .route("/generate", post(utility::generate))
+        .route("/infill", post(utility::infill))
         .route("/props", get(utility::props))
         .route("/slots", get(utility::slots))
         .route("/get_model_info", get(utility::model_info))
@@ -110,7 +112,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let id = request_id(request.headers());
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of(request.uri().path(), request.headers());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
@@ -123,7 +125,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, started });
+        request.extensions_mut().insert(Context { principal, dialect, started });
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);

@@ -1,4 +1,5 @@
-//! Routes beside the dialects: tokens and templates, what the server says about itself, SGLang's `/generate`.
+//! Routes beside the dialects: tokens and templates, what the server says about itself, SGLang's `/generate`,
+//! llama-server's `/infill`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ingle_api::native::generate::{self, GenerateCollector, GenerateEncoder};
+use ingle_api::native::infill::{self, InfillCollector, InfillEncoder};
 use ingle_api::native::server as pages;
 use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
 use ingle_api::openai::{chat, check_vocabulary};
@@ -28,7 +30,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Routes of peers that this server does not have yet, and what to do instead.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("/infill", "infilling needs a later version; send the text before to /v1/completions"),
     ("/embedding", EMBEDDINGS),
     ("/embeddings", EMBEDDINGS),
     ("/v1/embeddings", EMBEDDINGS),
@@ -124,6 +125,30 @@ pub(super) async fn generate(
     let call = Call { requests: call.requests, is_large };
     let mut answer = Answer::start(&app, provider, context.started, call).await?;
     answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
+    collected(collector.finish())
+}
+
+pub(super) async fn infill(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("infill", &context);
+    let id = caller.id.clone();
+    let mut call = parse(body, move |bytes| infill::parse(bytes, caller)).await?;
+    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let stream_it = call.stream;
+    let call = Call { requests: vec![call.request], is_large };
+    if stream_it {
+        return stream(&app, provider, &context, call, Box::new(InfillEncoder::new(envelope))).await;
+    }
+    let mut collector = InfillCollector::new(envelope);
+    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
 

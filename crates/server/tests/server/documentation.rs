@@ -2,6 +2,7 @@
 
 use ingle_api::anthropic::refused as anthropic;
 use ingle_api::native::generate::{HARMLESS_GENERATE, HARMLESS_SAMPLING, REFUSED_GENERATE};
+use ingle_api::native::infill::{HARMLESS_INFILL, REFUSED_INFILL};
 use ingle_api::openai::constraint::constraint_fields;
 use ingle_api::openai::refused::{
     HARMLESS, HARMLESS_CHAT, HARMLESS_COMPLETION, REFUSED, REFUSED_CHAT, REFUSED_COMPLETION,
@@ -13,15 +14,23 @@ use ingle_api::openai::sampling::numeric_fields;
 fn every_field_is_documented() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
     let page = std::fs::read_to_string(path).expect("docs/api.md");
-    let refused =
-        [REFUSED, REFUSED_CHAT, REFUSED_COMPLETION, REFUSED_GENERATE, anthropic::REFUSED, REFUSED_RESPONSES]
-            .concat();
+    let refused = [
+        REFUSED,
+        REFUSED_CHAT,
+        REFUSED_COMPLETION,
+        REFUSED_GENERATE,
+        REFUSED_INFILL,
+        anthropic::REFUSED,
+        REFUSED_RESPONSES,
+    ]
+    .concat();
     let harmless = [
         HARMLESS,
         HARMLESS_CHAT,
         HARMLESS_COMPLETION,
         HARMLESS_GENERATE,
         HARMLESS_SAMPLING,
+        HARMLESS_INFILL,
         anthropic::HARMLESS,
         HARMLESS_RESPONSES,
     ]
@@ -35,12 +44,11 @@ fn every_field_is_documented() {
 #[test]
 fn every_field_of_ollama_is_documented() {
     use ingle_api::ollama::refused::{
-        EMPTY, EMPTY_GENERATE, HARMLESS, HARMLESS_OPTIONS, REFUSED, REFUSED_CHAT, REFUSED_GENERATE,
-        REFUSED_OPTIONS,
+        EMPTY, HARMLESS, HARMLESS_OPTIONS, REFUSED, REFUSED_CHAT, REFUSED_GENERATE, REFUSED_OPTIONS,
     };
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ollama.md");
     let page = std::fs::read_to_string(path).expect("docs/ollama.md");
-    let refused = [REFUSED, REFUSED_CHAT, REFUSED_GENERATE, EMPTY, EMPTY_GENERATE, REFUSED_OPTIONS].concat();
+    let refused = [REFUSED, REFUSED_CHAT, REFUSED_GENERATE, EMPTY, REFUSED_OPTIONS].concat();
     let harmless = [HARMLESS, HARMLESS_OPTIONS].concat();
     for name in refused.iter().map(|f| f.name).chain(harmless.iter().map(|f| f.name)) {
         assert!(page.contains(&format!("`{name}`")), "`{name}` is not in docs/ollama.md");

@@ -105,7 +105,7 @@ async fn fields_are_refused_by_name() {
         ("prompt", json!([[5, -1]]), "prompt[0][1]", "a token id, not -1"),
         ("prompt", json!([256]), "prompt", "token 256"),
         ("prompt", json!(vec!["a"; 1025]), "prompt", "at most 1024"),
-        ("suffix", json!("x"), "suffix", "not available"),
+        ("suffix", json!(5), "suffix", "a string, not a number"),
         ("logprobs", json!(21), "logprobs", "from 0 to 20"),
         ("echo", json!("yes"), "echo", "true or false"),
     ];
@@ -120,6 +120,12 @@ async fn fields_are_refused_by_name() {
     assert_eq!(server.post_json(CHAT, body).await.status, 200);
     refused(&server.post_json(CHAT, json!({})).await, Some("messages"), "missing");
     refused(&server.post_json(COMPLETIONS, json!({})).await, Some("prompt"), "missing");
+    for (prompt, echo, param, part) in
+        [(json!("x"), true, "echo", "a gap is filled"), (json!([1, 2]), false, "suffix", "not of token ids")]
+    {
+        let body = json!({ "prompt": prompt, "suffix": "y", "echo": echo });
+        refused(&server.post_json(COMPLETIONS, body).await, Some(param), part);
+    }
 }
 
 #[tokio::test]

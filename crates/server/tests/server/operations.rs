@@ -142,6 +142,7 @@ async fn every_route_but_health_wants_the_key() {
         ("POST", "/v1/detokenize", true),
         ("POST", "/apply-template", true),
         ("POST", "/generate", true),
+        ("POST", "/infill", true),
         ("POST", "/v1/embeddings", true),
         ("GET", "/props", true),
         ("GET", "/slots", true),

@@ -97,6 +97,9 @@ pub fn prompt_bytes(request: &Request) -> Vec<u8> {
         Task::Completion { prompt: Prompt::Text(text) | Prompt::Marked(text), .. } => {
             text.clone().into_bytes()
         }
+        Task::Completion { prompt: Prompt::Infill(gap), .. } => {
+            [&gap.prefix, "[gap]", &gap.suffix].concat().into_bytes()
+        }
         Task::Completion { prompt: Prompt::Tokens(ids), .. } => ids.iter().map(|id| id.0 as u8).collect(),
     }
 }

@@ -16,10 +16,10 @@ pub mod refused;
 mod reply;
 mod stored;
 
+pub use crate::tools::TOOLS_MAX;
 pub use body::{Echo, ResponsesCall, parse};
 pub use events::ResponsesEncoder;
 pub use input::ITEMS_MAX;
-pub use options::TOOLS_MAX;
 pub use reply::Reply;
 pub use stored::{ItemList, ListOptions, StoredTurn, deleted, input_items};
 

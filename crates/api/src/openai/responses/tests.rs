@@ -175,7 +175,7 @@ fn fields_are_refused_by_name() {
         ("tools", function(json!({ "parameters": [] })), "tools[0].parameters", "an object"),
         ("tools", function(json!({ "defer_loading": true })), "tools[0].defer_loading", "not supported"),
         ("tools", function(json!({ "colour": 1 })), "tools[0].colour", "unknown field"),
-        ("tools", json!([{ "type": "function", "name": "f" }, { "type": "function", "name": "f" }]), "tools[1].name", "another tool"),
+        ("tools", json!([{ "type": "function", "name": "f" }, { "type": "function", "name": "f" }]), "tools[1].name", "two tools called"),
         ("tool_choice", json!("required"), "tool_choice", "there are no `tools`"),
         ("tool_choice", json!("always"), "tool_choice", "auto, none, required"),
         ("tool_choice", json!({ "type": "web_search" }), "tool_choice.type", "can be function"),
