@@ -8,7 +8,7 @@ use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::Request;
+use crate::{EmbedFuture, EmbedRequest, Request};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,6 +270,15 @@ pub type StartFuture<'a> = Pin<Box<dyn Future<Output = Result<DeltaStream, Provi
 pub trait Provider: Send + Sync {
     /// Admits a request. Errors that can be known at once come from the future; later ones end the stream.
     fn start(&self, request: Request) -> StartFuture<'_>;
+
+    /// Admits a wish for vectors. Errors that can be known at once, over-long texts among them, come from this future;
+    /// the one that it gives has the vectors.
+    fn embed(&self, _request: EmbedRequest) -> EmbedFuture<'_> {
+        Box::pin(async {
+            let message = "the model makes no embeddings here".into();
+            Err(ProviderError::InvalidRequest { message, param: Some("model".into()) })
+        })
+    }
 
     /// The prompt that a request would run with, control tokens spelled out; nothing runs.
     ///

@@ -11,15 +11,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use ingle_chat::{ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture};
+use ingle_chat::{
+    EmbedFuture, EmbedRequest, EmbeddingsFuture, ModelInfo, Prompted, Provider, ProviderError,
+    ProviderStatus, Request, StartFuture,
+};
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
+use crate::embed::Gathering;
 use crate::frontend::{Frontend, Prepared};
 use crate::meter::Meter;
 use crate::output::Answer;
 use crate::scheduler::{Scheduler, SchedulerConfig};
-use crate::stream::{self, AnswerStream, Outlet};
+use crate::stream::{self, AnswerStream};
+use crate::work::{Generating, Work};
 use crate::worker::Worker;
 
 /// The shortest and the longest advice to come back later.
@@ -67,12 +72,19 @@ impl Default for EngineConfig {
 /// A model that answers. Dropping it stops the thread within a step; whoever is not answered yet gets an error.
 pub struct Engine {
     frontend: Arc<Frontend>,
-    shared: Arc<Shared>,
-    arrivals: mpsc::Sender<Arrival>,
-    config: EngineConfig,
+    entrance: Entrance,
     max_seq_tokens: usize,
     end_tokens: Arc<[TokenId]>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Where requests are admitted: what a request needs of the engine that outlives the call it came with.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    shared: Arc<Shared>,
+    arrivals: mpsc::Sender<Arrival>,
+    config: EngineConfig,
+    thread: Thread,
 }
 
 /// What the thread and its handle both see.
@@ -105,8 +117,7 @@ pub(crate) enum Phase {
 
 /// A request on its way to the thread.
 pub(crate) struct Arrival {
-    pub answer: Answer,
-    pub outlet: Outlet,
+    pub work: Work,
     pub at: Instant,
 }
 
@@ -123,6 +134,7 @@ impl Engine {
         let info = executor.info().clone();
         // The executor's word counts: tokens beyond it have no embedding.
         frontend.model.n_vocab = info.n_vocab;
+        frontend.model.n_embd = info.n_embd;
         let frontend = Arc::new(frontend);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: info.block_size,
@@ -157,17 +169,18 @@ impl Engine {
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
         let worker = Worker::new(executor, scheduler, arrivals, shared.clone(), config.clone());
         let thread = thread::Builder::new().name("ingle-engine".into()).spawn(move || worker.run())?;
-        let thread = Some(thread);
-        Ok(Self { frontend, shared, arrivals: sender, config, max_seq_tokens, end_tokens, thread })
+        let entrance = Entrance { shared, arrivals: sender, config, thread: thread.thread().clone() };
+        Ok(Self { frontend, entrance, max_seq_tokens, end_tokens, thread: Some(thread) })
     }
 
     /// Admits nobody any more and waits until all are answered, at most this long. True if all are.
     pub fn drain(&self, patience: Duration) -> bool {
-        let mut board = self.shared.board();
+        let shared = &self.entrance.shared;
+        let mut board = shared.board();
         if board.phase == Phase::Serving {
             board.phase = Phase::Draining;
         }
-        let waited = self.shared.idle.wait_timeout_while(board, patience, |board| board.unfinished > 0);
+        let waited = shared.idle.wait_timeout_while(board, patience, |board| board.unfinished > 0);
         let (board, _) = waited.unwrap_or_else(PoisonError::into_inner);
         board.unfinished == 0
     }
@@ -182,29 +195,52 @@ impl Engine {
 
     fn admit(&self, request: &Request) -> Result<AnswerStream, ProviderError> {
         let at = Instant::now();
-        // Before the work of tokenizing too: who is turned away costs nothing.
-        drop(self.shared.check_room(&self.config, 0)?);
+        self.entrance.check()?;
         let prepared = self.prepare(request)?;
         let n_prompt = prepared.prompt.len();
         let answer = Answer::new(prepared, self.frontend.tokenizer.clone(), self.end_tokens.clone());
-        let (outlet, stream) = stream::channel(self.config.stream_capacity.max(1), self.thread().clone());
-        {
-            let mut board = self.shared.check_room(&self.config, n_prompt)?;
-            board.queued_requests += 1;
-            board.queued_tokens += n_prompt;
-            board.unfinished += 1;
-            // Under the lock, so that nobody arrives after the thread has looked for the last time.
-            let sent = self.arrivals.try_send(Arrival { answer, outlet, at });
-            sent.map_err(|_| {
-                ProviderError::Unavailable("its thread has ended; load the model again".into())
-            })?;
-        }
-        self.thread().unpark();
+        let capacity = self.entrance.config.stream_capacity.max(1);
+        let (outlet, stream) = stream::channel(capacity, self.entrance.thread.clone());
+        let work = Box::new(Generating { answer, outlet });
+        self.entrance.admit(n_prompt, at, |_| Work::Generate(work))?;
         Ok(stream)
     }
 
-    fn thread(&self) -> &Thread {
-        self.thread.as_ref().expect("joined only on drop").thread()
+    fn admit_texts(&self, request: &EmbedRequest) -> Result<Gathering, ProviderError> {
+        let arrived = Instant::now();
+        self.entrance.check()?;
+        let texts = self.frontend.prepare_texts(request, self.max_seq_tokens)?;
+        Gathering::start(self.entrance.clone(), texts, arrived)
+    }
+}
+
+impl Entrance {
+    /// Whether there is room at all: looked at before the work of tokenizing, so that who is turned away costs nothing.
+    fn check(&self) -> Result<(), ProviderError> {
+        self.shared.check_room(&self.config, 0).map(drop)
+    }
+
+    /// Sends a request with a prompt of `n_prompt` tokens to the thread, which `work` is told. It is made only if there
+    /// is room.
+    ///
+    /// # Errors
+    /// If there is none, or nobody serves any more.
+    pub fn admit(
+        &self,
+        n_prompt: usize,
+        at: Instant,
+        work: impl FnOnce(Thread) -> Work,
+    ) -> Result<(), ProviderError> {
+        let mut board = self.shared.check_room(&self.config, n_prompt)?;
+        board.queued_requests += 1;
+        board.queued_tokens += n_prompt;
+        board.unfinished += 1;
+        // Under the lock, so that nobody arrives after the thread has looked for the last time.
+        let sent = self.arrivals.try_send(Arrival { work: work(self.thread.clone()), at });
+        drop(board);
+        sent.map_err(|_| ProviderError::Unavailable("its thread has ended; load the model again".into()))?;
+        self.thread.unpark();
+        Ok(())
     }
 }
 
@@ -213,6 +249,13 @@ impl Provider for Engine {
         Box::pin(async move {
             let stream = self.admit(&request)?;
             Ok(Box::pin(stream) as ingle_chat::DeltaStream)
+        })
+    }
+
+    fn embed(&self, request: EmbedRequest) -> EmbedFuture<'_> {
+        Box::pin(async move {
+            let texts = self.admit_texts(&request)?;
+            Ok(Box::pin(texts.run()) as EmbeddingsFuture)
         })
     }
 
@@ -239,7 +282,7 @@ impl Provider for Engine {
     }
 
     fn status(&self) -> ProviderStatus {
-        let board = self.shared.board();
+        let board = self.entrance.shared.board();
         let mut status = board.status.clone();
         status.ready = board.phase == Phase::Serving;
         status.waiting = board.waiting_again + board.queued_requests;
@@ -250,7 +293,7 @@ impl Provider for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.board().phase = Phase::Stopping;
+        self.entrance.shared.board().phase = Phase::Stopping;
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // A thread that panicked has told so already, and its clients with it.

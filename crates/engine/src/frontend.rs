@@ -3,6 +3,7 @@
 
 mod checks;
 mod conversation;
+mod embedding;
 mod format;
 
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
-use ingle_chat::{Echo, ModelInfo, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task};
+use ingle_chat::{
+    Echo, ModelInfo, Pooling, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task,
+};
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
@@ -22,6 +25,7 @@ pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
+pub use embedding::{EMBEDDING_VALUES_MAX, PreparedText, PreparedTexts};
 
 /// What a model is to its callers: how they talk to it, and what it recommends.
 pub struct Frontend {
@@ -37,6 +41,8 @@ pub struct Frontend {
     pub model: ModelInfo,
     /// The model's recommended settings.
     pub defaults: Sampling,
+    /// How texts become vectors; `None` if the model has a head that ranks instead, which is not supported.
+    pub pooling: Option<Pooling>,
     /// The local time that templates may show.
     pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
     /// Where seeds come from that no request has set.
@@ -124,6 +130,7 @@ impl Frontend {
             template,
             model,
             defaults: Sampling::default(),
+            pooling: Some(Pooling::Last),
             now: Box::new(|| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 CivilTime::from_unix(since_epoch.as_secs() as i64)

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod config;
 mod connection;
+mod embed;
 mod error;
 mod metrics;
 mod names;

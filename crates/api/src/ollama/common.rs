@@ -114,7 +114,7 @@ fn take_think(fields: &mut Fields) -> Result<ReasoningWish, RequestError> {
 }
 
 /// `keep_alive` in seconds, where below zero is for ever. It changes no answer.
-fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, RequestError> {
+pub(super) fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, RequestError> {
     let seconds = match fields.take("keep_alive") {
         None => return Ok(None),
         Some(Value::Number(number)) => number.as_f64(),

@@ -1,10 +1,11 @@
-//! Ollama's dialect: generate, chat, the pages about models, errors.
+//! Ollama's dialect: generate, chat, embeddings, the pages about models, errors.
 //!
 //! What both generating routes share is in one place each: the fields around prompt and messages (`common`), the
 //! options (`options`), and the lines of an answer (`reply`). Sampling options have the names and ranges of
 //! [`crate::openai::sampling`].
 
 mod common;
+mod embed;
 mod error;
 mod messages;
 pub mod models;
@@ -18,6 +19,7 @@ use ingle_chat::Request;
 use crate::RequestError;
 use crate::openai::Caller;
 
+pub use embed::{EmbedCall, EmbedRoute};
 pub use error::error_body;
 pub use reply::{Collector, Encoder, Envelope};
 
@@ -62,16 +64,21 @@ impl Route {
 impl Call {
     /// Checks what depends on the model: its context is as long as the caller counts on.
     pub fn check_context(&self, n_ctx: usize) -> Result<(), RequestError> {
-        match self.num_ctx {
-            Some(wanted) if wanted > n_ctx => Err(RequestError::field(
-                "options.num_ctx",
-                format!(
-                    "`options.num_ctx` is {wanted}, but the model runs with a context of {n_ctx} tokens: ask for at \
-                     most that; the operator sets it when the server starts"
-                ),
-            )),
-            _ => Ok(()),
-        }
+        check_context(self.num_ctx, n_ctx)
+    }
+}
+
+/// Refuses to be counted on for a longer context than there is.
+fn check_context(num_ctx: Option<usize>, n_ctx: usize) -> Result<(), RequestError> {
+    match num_ctx {
+        Some(wanted) if wanted > n_ctx => Err(RequestError::field(
+            "options.num_ctx",
+            format!(
+                "`options.num_ctx` is {wanted}, but the model runs with a context of {n_ctx} tokens: ask for at most \
+                 that; the operator sets it when the server starts"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -171,8 +171,14 @@ fn details(info: &ModelInfo) -> Details<'_> {
 }
 
 fn capabilities(info: &ModelInfo) -> Vec<&'static str> {
-    let all =
-        [("completion", true), ("tools", info.details.has_tools), ("thinking", info.details.has_reasoning)];
+    // As Ollama tells models apart: one whose file says how to pool is there to embed.
+    let pools = info.details.metadata.contains_key(&format!("{}.pooling_type", info.details.architecture));
+    let all = [
+        ("completion", !pools),
+        ("tools", info.details.has_tools),
+        ("thinking", info.details.has_reasoning),
+        ("embedding", pools),
+    ];
     all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 

@@ -1,11 +1,13 @@
-//! OpenAI's dialect: chat completions, completions, responses, models, errors.
+//! OpenAI's dialect: chat completions, completions, responses, embeddings, models, errors.
 
 pub mod chat;
 pub mod completion;
 pub mod constraint;
+pub mod embeddings;
 mod error;
 mod logprobs;
 pub mod models;
+mod prompts;
 pub mod refused;
 pub mod responses;
 pub mod sampling;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ingle_chat::Pooling;
 use ingle_step::KvType;
 
 use super::value::{Auto, Seed, Slot};
@@ -77,6 +78,9 @@ settings! {
 
     chat_template: Option<String>, One, ANSWER, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
+
+    pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
+        "TYPE", default "the file's, else last", "How a text's hidden states become its embedding: mean, cls or last.";
 
     choice: Vec<String>, Many, BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";

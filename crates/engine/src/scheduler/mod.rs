@@ -11,6 +11,9 @@
 //! **A step** serves running decodes first (one token each), then running prefills in chunks, then admits waiting
 //! sequences, all within the token budget. A paused sequence (its reader is slow) keeps its state and is skipped.
 //!
+//! **A text to be pooled** is a prompt that nothing follows: its rows give hidden states in place of logits, those that
+//! its pooling needs, each once and in order. It takes from the prefix cache only what lies before those.
+//!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
 //! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
 //! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
@@ -29,6 +32,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ingle_chat::Pooling;
 use ingle_step::{BlockCopy, BlockId, Input, SeqId, SeqStep, StepBatch, TokenId, Want};
 
 use crate::block_allocator::BlockAllocator;
@@ -74,6 +78,9 @@ pub struct NewRequest {
     pub salt: u64,
     /// Whether logits after every prompt token are wanted, not only after the last.
     pub prompt_logits: bool,
+    /// Hidden states in place of logits: those that this pooling needs, and always that of the last token. Nothing is
+    /// sampled then: one choice, no new tokens, and not `prompt_logits`.
+    pub pooling: Option<Pooling>,
 }
 
 /// Names an admitted request: the id of its first sequence. The others follow it.
@@ -205,24 +212,25 @@ impl Scheduler {
     /// # Errors
     /// If it can never run or too much waits.
     pub fn add(&mut self, request: NewRequest) -> Result<RequestId, AddError> {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits } = request;
-        assert!(!prompt.is_empty() && n_choices > 0, "a request has a prompt and a choice");
-        let n_tokens = prompt.len().saturating_add(max_tokens);
+        let n_prompt = request.prompt.len();
+        assert!(n_prompt > 0 && request.n_choices > 0, "a request has a prompt and a choice");
+        let samples = request.n_choices > 1 || request.max_tokens > 0 || request.prompt_logits;
+        assert!(request.pooling.is_none() || !samples, "what is pooled is not sampled");
+        let n_tokens = n_prompt.saturating_add(request.max_tokens);
         if n_tokens > self.max_seq_tokens() {
             return Err(AddError::TooLong { n_tokens, max_tokens: self.max_seq_tokens() });
         }
         let too_many_tokens = self.queued_requests > 0
-            && self.queued_tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
+            && self.queued_tokens.saturating_add(n_prompt) > self.config.max_waiting_tokens;
         if self.queued_requests >= self.config.max_waiting_requests || too_many_tokens {
             return Err(AddError::Full { waiting: self.queued_requests });
         }
         let id = RequestId(self.next_seq);
-        self.next_seq += u64::from(n_choices);
+        self.next_seq += u64::from(request.n_choices);
         self.queued_requests += 1;
-        self.queued_tokens += prompt.len();
+        self.queued_tokens += n_prompt;
         self.waiting.insert(id.choice(0));
-        let first = Sequence::new(id, prompt, max_tokens, salt, prompt_logits, n_choices);
-        self.seqs.insert(id.choice(0), first);
+        self.seqs.insert(id.choice(0), Sequence::new(id, request));
         Ok(id)
     }
 
@@ -275,7 +283,7 @@ impl Scheduler {
         for (id, n_rows) in std::mem::take(&mut self.in_flight) {
             if let Some(seq) = self.seqs.get_mut(&id) {
                 seq.n_computed += n_rows;
-                seq.prompt_rows_done = seq.prompt_rows_done.max(seq.n_computed.min(seq.n_prompt - 1));
+                seq.early_rows_done = seq.early_rows_done.max(seq.n_computed.min(seq.n_early_rows));
             }
         }
         // Publish and fork first: every choice starts from the prompt's blocks, even if the first ends right here.
@@ -398,7 +406,7 @@ impl Scheduler {
     fn plan_rows(&mut self, plan: &mut Plan, id: SeqId) {
         let seq = &self.seqs[&id];
         let mut n_rows = seq.n_pending().min(plan.budget);
-        if seq.wants_prompt_rows() {
+        if seq.wants_early_rows() && seq.want == Want::Logits {
             n_rows = n_rows.min(plan.prompt_rows);
         }
         if n_rows == 0 || !self.make_room(plan, id, n_rows) {
@@ -406,11 +414,12 @@ impl Scheduler {
         }
         let seq = &self.seqs[&id];
         let (start, end) = (seq.n_computed, seq.n_computed + n_rows);
-        let first_wanted = if seq.prompt_logits { seq.prompt_rows_done.max(start) } else { end };
         let last = (end == seq.tokens.len()).then_some(end - 1);
-        let prompt_rows = first_wanted..end.min(seq.n_prompt - 1);
-        plan.prompt_rows -= prompt_rows.len();
-        let wants = prompt_rows.chain(last).map(|at| ((at - start) as u32, Want::Logits)).collect();
+        let early_rows = seq.early_rows_done.max(start)..end.min(seq.n_early_rows);
+        if seq.want == Want::Logits {
+            plan.prompt_rows -= early_rows.len();
+        }
+        let wants = early_rows.chain(last).map(|at| ((at - start) as u32, seq.want)).collect();
         plan.budget -= n_rows;
         plan.members.insert(id);
         plan.batch.seqs.push(SeqStep {
@@ -530,20 +539,20 @@ impl Scheduler {
         true
     }
 
-    /// The blocks that a sequence need not compute: never its last token, whose logits are wanted, nor any row
-    /// whose logits are still wanted.
+    /// The blocks that a sequence need not compute: never its last token, of which something is wanted, nor any row
+    /// of which something is still wanted.
     fn match_prefix(&mut self, id: SeqId) -> (NodeId, Vec<BlockId>) {
         if !self.config.prefix_cache {
             return (NodeId::ROOT, Vec::new());
         }
         let seq = &self.seqs[&id];
-        let n_tokens = if seq.wants_prompt_rows() { seq.prompt_rows_done } else { seq.tokens.len() - 1 };
+        let n_tokens = if seq.wants_early_rows() { seq.early_rows_done } else { seq.tokens.len() - 1 };
         self.cache.match_prefix(&mut self.allocator, seq.salt, &seq.tokens[..n_tokens])
     }
 
     // ---- after a step ----
 
-    /// Gives a sequence's full blocks to the prefix cache. Called when a row of good logits has come from them.
+    /// Gives a sequence's full blocks to the prefix cache. Called when a row of good values has come from them.
     fn publish(&mut self, id: SeqId) {
         if !self.config.prefix_cache {
             return;

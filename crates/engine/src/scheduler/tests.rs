@@ -18,23 +18,32 @@ fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Schedul
 
 fn request(n_prompt: u32, max_tokens: usize) -> NewRequest {
     let prompt = (0..n_prompt).map(TokenId).collect();
-    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false }
+    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false, pooling: None }
 }
 
-/// Runs a step, sampling token 99 wherever one is due. Gives `seq:start+rows` for each sequence in it.
+fn pooled(n_prompt: u32, pooling: Pooling) -> NewRequest {
+    NewRequest { pooling: Some(pooling), ..request(n_prompt, 0) }
+}
+
+/// Runs a step, sampling token 99 wherever one is due; what is pooled ends with its last row. Gives `seq:start+rows`
+/// for each sequence in it.
 fn step(scheduler: &mut Scheduler) -> String {
     let Some(batch) = scheduler.schedule() else { return "nothing".into() };
     let rows = |s: &SeqStep| format!("{}:{}+{}", s.seq.0, s.start, s.inputs.len());
     let story: Vec<String> = batch.seqs.iter().map(rows).collect();
     let mut results = Vec::new();
-    for seq in batch.seqs.iter().filter(|s| !s.wants.is_empty()) {
+    let is_last = |s: &&SeqStep| {
+        s.wants.last().is_some_and(|w| (s.start + w.0) as usize + 1 == scheduler.n_tokens(s.seq))
+    };
+    for seq in batch.seqs.iter().filter(is_last) {
         let request = scheduler.seqs[&seq.seq].request;
         for choice in scheduler.choices_of(seq.seq) {
             let id = request.choice(choice);
             let n_prompt = scheduler.seqs[&seq.seq].n_prompt;
             let n_new = scheduler.n_tokens(seq.seq) + 1 - n_prompt;
             let done = n_new >= scheduler.seqs[&seq.seq].max_tokens;
-            results.push(Sampled { seq: id, token: Some(TokenId(99)), done });
+            let is_pooled = scheduler.seqs[&seq.seq].want == Want::Hidden;
+            results.push(Sampled { seq: id, token: (!is_pooled).then_some(TokenId(99)), done });
         }
     }
     scheduler.commit(&results);
@@ -138,4 +147,69 @@ fn prompt_rows_are_bounded_over_all_sequences() {
     let batch = s.schedule().unwrap();
     let rows: Vec<_> = batch.seqs.iter().map(|s| (s.inputs.len(), s.wants.len())).collect();
     assert_eq!(rows, [(50, 50), (15, 15)], "the younger waits for the next step with the rest");
+}
+
+/// Which rows of a prompt give something, step by step.
+fn wanted(s: &mut Scheduler) -> Vec<u32> {
+    let batch = s.schedule().expect("something runs");
+    let rows = batch.seqs[0].wants.iter().map(|&(row, want)| {
+        assert_eq!(want, Want::Hidden);
+        row + batch.seqs[0].start
+    });
+    let rows: Vec<u32> = rows.collect();
+    let seq = batch.seqs[0].seq;
+    let ends = rows.last().is_some_and(|&row| row as usize + 1 == s.n_tokens(seq));
+    let result = Sampled { seq, token: None, done: true };
+    s.commit(&[result][..usize::from(ends)]);
+    s.check_integrity();
+    rows
+}
+
+#[test]
+fn a_pooled_text_gives_the_rows_that_its_pooling_needs() {
+    let check = |pooling: Pooling, expected: [&[u32]; 3]| {
+        let mut s = scheduler(16, 4, 3);
+        s.add(pooled(10, pooling)).unwrap();
+        assert_eq!(expected.map(|_| wanted(&mut s)), expected, "{pooling:?}");
+        assert!(s.schedule().is_none());
+        assert_eq!((s.stats().blocks_used, s.stats().blocks_cached), (0, 2), "full blocks are kept");
+    };
+    check(Pooling::Last, [&[], &[], &[9]]);
+    check(Pooling::Cls, [&[0], &[], &[9]]);
+    check(Pooling::Mean, [&[0, 1, 2, 3], &[4, 5, 6, 7], &[8, 9]]);
+}
+
+#[test]
+fn a_pooled_text_takes_from_the_cache_only_what_it_does_not_need() {
+    let check = |pooling: Pooling, expected: &str, cached: u64| {
+        let mut s = scheduler(16, 64, 3);
+        s.add(request(9, 1)).unwrap();
+        assert_eq!(step(&mut s), "0:0+9");
+        s.add(pooled(9, pooling)).unwrap();
+        assert_eq!(step(&mut s), expected, "{pooling:?}");
+        assert_eq!(s.stats().cached_tokens, cached);
+    };
+    check(Pooling::Last, "1:8+1", 8);
+    check(Pooling::Cls, "1:0+9", 0);
+    check(Pooling::Mean, "1:0+9", 0);
+}
+
+#[test]
+fn a_preempted_text_goes_on_where_its_rows_ended() {
+    let mut s = scheduler(8, 3, 2);
+    s.add(request(4, 10)).unwrap();
+    assert_eq!(step(&mut s), "0:0+3");
+    s.add(NewRequest { salt: 1, ..pooled(24, Pooling::Mean) }).unwrap();
+    assert_eq!(step(&mut s), "0:3+1 1:0+2");
+    for i in 0..8 {
+        assert_eq!(step(&mut s), format!("0:{}+1 1:{}+2", 4 + i, 2 + 2 * i));
+    }
+    assert_eq!(step(&mut s), "0:12+1", "no block was left, and the younger gave way");
+    assert_eq!(s.stats().preemptions, 1);
+    // Nothing of it was published before its end: all is computed again, but no row is asked for twice.
+    for _ in 0..6 {
+        assert_eq!(wanted(&mut s), [0u32; 0]);
+    }
+    assert_eq!([wanted(&mut s), wanted(&mut s)], [[18, 19, 20], [21, 22, 23]]);
+    assert!(s.schedule().is_none());
 }

@@ -58,7 +58,7 @@ pub fn frontend(n_ctx: usize) -> Frontend {
         n_ctx,
         n_ctx_train: n_ctx,
         n_vocab: N_VOCAB,
-        n_embd: 1,
+        n_embd: ingle_testkit::scripted::N_EMBD,
         n_params: 0,
         size_bytes: 0,
         fingerprint: "scripted".into(),

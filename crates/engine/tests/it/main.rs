@@ -2,6 +2,7 @@
 
 mod answers;
 mod client;
+mod embeddings;
 mod faults;
 mod meaning;
 mod refusals;

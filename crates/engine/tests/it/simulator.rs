@@ -1,14 +1,15 @@
 //! Random traffic through the real scheduler, allocator, prefix cache and samplers, from a seed. After every step
 //! the books must balance, and whatever happens (pauses, preemption, aborts of others, failed steps), a request's
-//! tokens must be those that it gets alone.
+//! tokens must be those that it gets alone, and a pooled text's rows those of that text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ingle_chat::Pooling;
 use ingle_engine::sampling::{DryBreakers, Sampler};
 use ingle_engine::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler, SchedulerConfig};
 use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
-use ingle_testkit::scripted::{ScriptedExecutor, hashed_logits};
+use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
 const N_VOCAB: usize = 16;
 const END: TokenId = TokenId(0);
@@ -18,6 +19,7 @@ struct Client {
     prompt: Vec<TokenId>,
     max_tokens: usize,
     prompt_logits: bool,
+    pooling: Option<Pooling>,
     samplers: Vec<Sampler>,
     /// Per choice, as if it ran alone.
     expected: Vec<Vec<TokenId>>,
@@ -39,13 +41,14 @@ impl Client {
                 TokenId(draw as u32)
             })
             .collect();
-        let max_tokens = rng.below(seq_max - n_prompt + 1);
+        let pooling = rng.one_in(4).then(|| Pooling::ALL[rng.below(3)]);
+        let max_tokens = if pooling.is_some() { 0 } else { rng.below(seq_max - n_prompt + 1) };
         let params = SamplingParams {
             temperature: if rng.one_in(3) { 0.0 } else { 1.0 },
             seed: rng.next_u64(),
             ..SamplingParams::default()
         };
-        let n_choices = if rng.one_in(3) { 1 + rng.below(5) } else { 1 };
+        let n_choices = if pooling.is_none() && rng.one_in(3) { 1 + rng.below(5) } else { 1 };
         let samplers: Vec<Sampler> = (0..n_choices as u32)
             .map(|choice| {
                 let mut sampler = Sampler::new(params.clone(), DryBreakers::default(), choice);
@@ -57,13 +60,25 @@ impl Client {
         Self {
             prompt,
             max_tokens,
-            prompt_logits: rng.one_in(6),
+            prompt_logits: pooling.is_none() && rng.one_in(6),
+            pooling,
             samplers,
             expected,
             got: vec![Vec::new(); n_choices],
             done: vec![false; n_choices],
             n_prompt_rows: 0,
             paused: false,
+        }
+    }
+
+    /// How many rows before the prompt's last it gets.
+    fn n_early_rows(&self) -> usize {
+        let all = self.prompt.len() - 1;
+        match self.pooling {
+            Some(Pooling::Mean) => all,
+            Some(Pooling::Cls) => all.min(1),
+            None if self.prompt_logits => all,
+            None | Some(Pooling::Last) => 0,
         }
     }
 
@@ -102,6 +117,8 @@ fn alone(mut sampler: Sampler, prompt: &[TokenId], max_tokens: usize) -> Vec<Tok
 #[derive(Default)]
 struct Tally {
     finished: usize,
+    /// Those of them that were pooled.
+    pooled: usize,
     aborted: usize,
     failed: usize,
     refused: usize,
@@ -182,13 +199,14 @@ impl Simulation {
 
     fn arrive(&mut self) {
         let client = Client::new(&mut self.rng, self.scheduler.max_seq_tokens());
-        let too_long = self.rng.one_in(30);
+        let too_long = self.rng.one_in(30) && client.pooling.is_none();
         let added = self.scheduler.add(NewRequest {
             prompt: client.prompt.clone(),
             n_choices: client.samplers.len() as u32,
             max_tokens: if too_long { self.config.n_ctx } else { client.max_tokens },
             salt: self.rng.below(2) as u64,
             prompt_logits: client.prompt_logits,
+            pooling: client.pooling,
         });
         match added {
             Ok(id) => {
@@ -250,6 +268,18 @@ impl Simulation {
             let client = self.clients.get_mut(&request).expect("only who is there runs");
             for row in seq_out.rows {
                 let position = (start + row.row) as usize;
+                if client.pooling.is_some() {
+                    assert_eq!(row.values, hashed_hidden(&client.prompt[..=position]), "of its own text");
+                    if position + 1 == client.prompt.len() {
+                        client.done[0] = true;
+                        self.tally.pooled += 1;
+                        results.push(Sampled { seq: seq_out.seq, token: None, done: true });
+                    } else {
+                        assert_eq!(position, client.n_prompt_rows, "early rows come once and in order");
+                        client.n_prompt_rows += 1;
+                    }
+                    continue;
+                }
                 if position + 1 < client.prompt.len() {
                     let mut expected = vec![0.0; N_VOCAB];
                     hashed_logits(&client.prompt[..=position], &mut expected);
@@ -270,8 +300,7 @@ impl Simulation {
         for id in done.map(|(&id, _)| id).collect::<Vec<_>>() {
             let client = self.end(id);
             assert_eq!(client.got, client.expected, "request {} differs from itself alone", id.0);
-            let n_rows = if client.prompt_logits { client.prompt.len() - 1 } else { 0 };
-            assert_eq!(client.n_prompt_rows, n_rows);
+            assert_eq!(client.n_prompt_rows, client.n_early_rows());
             self.tally.finished += 1;
         }
         true
@@ -319,6 +348,7 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         let tally = Simulation::new(seed).run();
         drop(guard);
         total.finished += tally.finished;
+        total.pooled += tally.pooled;
         total.aborted += tally.aborted;
         total.failed += tally.failed;
         total.refused += tally.refused;
@@ -342,6 +372,7 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         // A simulation in which a thing never happens proves nothing about it.
         for (what, n) in [
             ("finished", total.finished),
+            ("pooled", total.pooled),
             ("aborted", total.aborted),
             ("failed", total.failed),
             ("refused", total.refused),

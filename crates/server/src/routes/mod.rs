@@ -1,6 +1,7 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
 mod anthropic;
+mod embeddings;
 mod generate;
 mod info;
 mod ollama;
@@ -52,6 +53,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .merge(embeddings::routes())
         .route("/tokenize", post(utility::tokenize))
         .route("/v1/tokenize", post(utility::tokenize))
         .route("/detokenize", post(utility::detokenize))
@@ -103,7 +105,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("x-api-key"),
             REQUEST_ID,
         ])
-        .expose_headers([REQUEST_ID])
+        .expose_headers([REQUEST_ID, embeddings::TRUNCATED_INPUTS])
 }
 
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {

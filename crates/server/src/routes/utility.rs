@@ -27,20 +27,8 @@ use crate::names::resolve;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Routes of peers that this server does not have yet, and what to do instead.
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("/infill", "infilling needs a later version; send the text before to /v1/completions"),
-    ("/embedding", EMBEDDINGS),
-    ("/embeddings", EMBEDDINGS),
-    ("/v1/embeddings", EMBEDDINGS),
-    ("/rerank", RERANK),
-    ("/reranking", RERANK),
-    ("/v1/rerank", RERANK),
-    ("/v1/reranking", RERANK),
-    ("/score", RERANK),
-    ("/v1/score", RERANK),
-];
-const EMBEDDINGS: &str = "embeddings need a later version; use a server of embeddings";
-const RERANK: &str = "ranking needs a later version; use a server that ranks";
+pub(super) const NOT_YET: &[(&str, &str)] =
+    &[("/infill", "infilling needs a later version; send the text before to /v1/completions")];
 
 pub(super) async fn tokenize(
     State(app): State<Arc<App>>,

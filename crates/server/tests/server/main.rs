@@ -5,6 +5,7 @@ mod chat;
 mod client;
 mod completions;
 mod documentation;
+mod embeddings;
 mod errors;
 mod fixtures;
 mod ollama;

@@ -179,8 +179,6 @@ async fn errors_are_texts() {
 async fn what_is_not_here_is_refused_by_name() {
     let server = start().await;
     for (method, path, part) in [
-        ("POST", "/api/embed", "makes no embeddings yet"),
-        ("POST", "/api/embeddings", "makes no embeddings yet"),
         ("POST", "/api/pull", "/api/pull is not available: this server has no store"),
         ("POST", "/api/push", "no store of models yet"),
         ("POST", "/api/create", "no store of models yet"),

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_chat::{
-    ChatInput, Content, Delta, DeltaStream, Echo, Event, FinishReason, Message, ModelDetails, ModelInfo,
-    Part, Prompt, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task,
-    TokenLogprob, Usage,
+    ChatInput, Content, Delta, DeltaStream, Echo, EmbedFuture, EmbedRequest, Embedding, Embeddings,
+    EmbeddingsFuture, Event, FinishReason, Message, ModelDetails, ModelInfo, Part, Prompt, Prompted,
+    Provider, ProviderError, ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
 };
 use ingle_step::TokenId;
 use tokio::time::Sleep;
@@ -40,6 +40,15 @@ enum Scene {
     Fail(ProviderError),
     Pause(Duration),
     Hang,
+}
+
+/// Vectors on their way.
+struct Live(Arc<AtomicUsize>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Play {
@@ -294,6 +303,46 @@ impl Provider for Scripted {
             self.live.fetch_add(1, Ordering::SeqCst);
             let stream: DeltaStream = Box::pin(Play { scenes, sleep: None, live: self.live.clone() });
             Ok(stream)
+        })
+    }
+
+    /// Counts of bytes, by what they leave when divided by 4. Prompts that fail as completions fail here too.
+    fn embed(&self, request: EmbedRequest) -> EmbedFuture<'_> {
+        Box::pin(async move {
+            let mut items = Vec::new();
+            let mut hangs = false;
+            for input in &request.inputs {
+                let task = Task::Completion { prompt: input.prompt.clone(), echo: Echo::No };
+                let completion = Request::new("embed", request.principal.clone(), task);
+                let mut bytes = prompt_bytes(&completion);
+                let n_tokens = bytes.len() as u64;
+                if request.truncate {
+                    bytes.truncate(N_CTX);
+                } else {
+                    scenes(&completion)?;
+                }
+                hangs |= bytes == b"!hang";
+                let truncated_from = (n_tokens > bytes.len() as u64).then_some(n_tokens);
+                let mut vector = vec![0.0; request.dimensions.map_or(4, |n| n as usize)];
+                let n = vector.len();
+                bytes.iter().for_each(|b| vector[usize::from(*b) % n] += 1.0);
+                if request.normalize {
+                    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    vector.iter_mut().for_each(|x| *x /= length);
+                }
+                items.push(Embedding { vector, n_tokens: bytes.len() as u64, truncated_from });
+            }
+            let usage = Usage { prompt_tokens: items.iter().map(|i| i.n_tokens).sum(), ..Usage::default() };
+            self.started.fetch_add(1, Ordering::SeqCst);
+            self.live.fetch_add(1, Ordering::SeqCst);
+            let live = Live(self.live.clone());
+            Ok(Box::pin(async move {
+                let _live = live;
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Embeddings { items, usage })
+            }) as EmbeddingsFuture)
         })
     }
 
