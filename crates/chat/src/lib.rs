@@ -19,5 +19,7 @@ pub use provider::{
     Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
     ProviderStatus, StartFuture, TokenLogprob, Usage,
 };
-pub use request::{ChatInput, Defaulted, Echo, Prompt, ReasoningWish, Request, Sampling, Task, ToolChoice};
+pub use request::{
+    ChatInput, Defaulted, Echo, Priority, Prompt, ReasoningWish, Request, Sampling, Task, ToolChoice,
+};
 pub use segment::{Segment, Segments};

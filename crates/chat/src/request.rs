@@ -166,6 +166,16 @@ pub enum Task {
     },
 }
 
+/// Whom a request makes way for. Ordered: a later one waits longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// Nobody waits for it: it runs where normal requests leave room, and gives its place up to them.
+    Background,
+}
+
 /// One API call, in no dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -173,6 +183,8 @@ pub struct Request {
     pub id: String,
     /// Who asks.
     pub principal: Principal,
+    /// Whether it makes way for others.
+    pub priority: Priority,
     /// The model's name; `None` is the default model.
     pub model: Option<String>,
     /// What is wanted.
@@ -207,6 +219,7 @@ impl Request {
         Self {
             id: id.into(),
             principal,
+            priority: Priority::Normal,
             model: None,
             task,
             sampling: Sampling::default(),

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_ledger::{Responses, Retention};
+use ingle_ledger::{FileLimits, Files, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, Source};
 use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
 
@@ -52,28 +52,59 @@ pub fn main(args: &[OsString]) -> Result<()> {
 }
 
 async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
-    let responses = open_responses(&settings).await;
+    let folder = data_dir(&settings);
+    let (mut responses, mut files) = (None, None);
+    if let Some(folder) = &folder {
+        responses = open_responses(folder, &settings).await;
+        files = open_files(folder, &settings).await;
+    }
     config.responses.clone_from(&responses);
+    config.files.clone_from(&files);
     let served = serve_with(settings, config).await;
     if let Some(responses) = responses {
         responses.close().await;
     }
+    if let Some(files) = files {
+        files.close().await;
+    }
     served
 }
 
-/// The stored responses. A server that cannot keep them serves all the same, and says so.
-async fn open_responses(settings: &Settings) -> Option<Arc<Responses>> {
-    let folder = match &settings.data_dir {
-        Some(folder) if folder.as_os_str().is_empty() => return None,
-        Some(folder) => folder.clone(),
-        None => match default_data_dir() {
-            Some(folder) => folder,
-            None => {
-                say!("warning: no folder for data is known (--data-dir names one): responses are not stored");
-                return None;
+/// Where data are kept, if they are.
+fn data_dir(settings: &Settings) -> Option<PathBuf> {
+    match &settings.data_dir {
+        Some(folder) if folder.as_os_str().is_empty() => None,
+        Some(folder) => Some(folder.clone()),
+        None => {
+            let folder = default_data_dir();
+            if folder.is_none() {
+                say!("warning: no folder for data is known (--data-dir names one): nothing is stored");
             }
-        },
+            folder
+        }
+    }
+}
+
+/// Files and batches. A server that cannot keep them serves all the same, and says so.
+async fn open_files(folder: &Path, settings: &Settings) -> Option<Arc<Files>> {
+    let default = FileLimits::default();
+    let bytes = |mb: Option<u32>, default: u64| mb.map_or(default, |mb| u64::from(mb) << 20);
+    let limits = FileLimits {
+        file_bytes_max: bytes(settings.max_file_mb, default.file_bytes_max),
+        bytes_max: bytes(settings.store_files_mb, default.bytes_max),
+        ..default
     };
+    match Files::open(&folder.join("files.sqlite"), limits).await {
+        Ok(files) => Some(Arc::new(files)),
+        Err(error) => {
+            say!("warning: there are no files and batches, and no responses in the background: {error}");
+            None
+        }
+    }
+}
+
+/// The stored responses. A server that cannot keep them serves all the same, and says so.
+async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Responses>> {
     if [settings.store_days, settings.store_count, settings.store_mb].contains(&Some(0)) {
         return None;
     }

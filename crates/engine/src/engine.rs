@@ -11,7 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use ingle_chat::{ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture};
+use ingle_chat::{
+    ModelInfo, Priority, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture,
+};
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
@@ -32,7 +34,7 @@ pub struct EngineConfig {
     pub max_running_seqs: usize,
     /// Tokens computed in one step.
     pub step_token_budget: usize,
-    /// Requests that wait for their first step.
+    /// Requests of one priority that wait for their first step.
     pub max_waiting_requests: usize,
     /// Their prompt tokens. One request alone may have more.
     pub max_waiting_tokens: usize,
@@ -44,7 +46,7 @@ pub struct EngineConfig {
     pub stream_capacity: usize,
     /// How long a request stays paused before it is given up.
     pub stall_timeout: Duration,
-    /// How long a request may wait for its first step.
+    /// How long a request may wait for its first step; one in the background waits as long as it takes.
     pub queue_timeout: Duration,
 }
 
@@ -84,9 +86,8 @@ pub(crate) struct Shared {
 
 pub(crate) struct Board {
     pub phase: Phase,
-    /// Requests that were admitted and whose first step has not come, and their prompt tokens.
-    pub queued_requests: usize,
-    pub queued_tokens: usize,
+    /// Requests that were admitted and whose first step has not come, by priority.
+    queues: [Queue; 2],
     /// Requests that were admitted and have not ended.
     pub unfinished: usize,
     /// Sequences that wait again, after their first step.
@@ -94,6 +95,14 @@ pub(crate) struct Board {
     /// As of the last step; what changes between steps is filled in when it is read.
     pub status: ProviderStatus,
     pub meter: Meter,
+}
+
+/// Requests of one priority that wait for their first step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    requests: usize,
+    /// Their prompt tokens.
+    tokens: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +146,7 @@ impl Engine {
         });
         let board = Board {
             phase: Phase::Serving,
-            queued_requests: 0,
-            queued_tokens: 0,
+            queues: [Queue::default(); 2],
             unfinished: 0,
             waiting_again: 0,
             status: ProviderStatus {
@@ -151,7 +159,7 @@ impl Engine {
         };
         let shared = Arc::new(Shared { board: Mutex::new(board), idle: Condvar::new() });
         // Admission keeps count, so there is always room for whoever is admitted.
-        let (sender, arrivals) = mpsc::channel(config.max_waiting_requests.max(1));
+        let (sender, arrivals) = mpsc::channel((2 * config.max_waiting_requests).max(1));
         let max_seq_tokens = scheduler.max_seq_tokens();
         let n_vocab = info.n_vocab.min(frontend.tokenizer.n_vocab());
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
@@ -183,15 +191,17 @@ impl Engine {
     fn admit(&self, request: &Request) -> Result<AnswerStream, ProviderError> {
         let at = Instant::now();
         // Before the work of tokenizing too: who is turned away costs nothing.
-        drop(self.shared.check_room(&self.config, 0)?);
+        let priority = request.priority;
+        drop(self.shared.check_room(&self.config, priority, 0)?);
         let prepared = self.prepare(request)?;
         let n_prompt = prepared.prompt.len();
         let answer = Answer::new(prepared, self.frontend.tokenizer.clone(), self.end_tokens.clone());
         let (outlet, stream) = stream::channel(self.config.stream_capacity.max(1), self.thread().clone());
         {
-            let mut board = self.shared.check_room(&self.config, n_prompt)?;
-            board.queued_requests += 1;
-            board.queued_tokens += n_prompt;
+            let mut board = self.shared.check_room(&self.config, priority, n_prompt)?;
+            let queue = &mut board.queues[priority as usize];
+            queue.requests += 1;
+            queue.tokens += n_prompt;
             board.unfinished += 1;
             // Under the lock, so that nobody arrives after the thread has looked for the last time.
             let sent = self.arrivals.try_send(Arrival { answer, outlet, at });
@@ -242,7 +252,7 @@ impl Provider for Engine {
         let board = self.shared.board();
         let mut status = board.status.clone();
         status.ready = board.phase == Phase::Serving;
-        status.waiting = board.waiting_again + board.queued_requests;
+        status.waiting = board.waiting_again + board.queues.iter().map(|queue| queue.requests).sum::<usize>();
         (status.prefill_tokens_per_s, status.decode_tokens_per_s) = board.meter.rates(Instant::now());
         status
     }
@@ -268,16 +278,18 @@ impl Shared {
     fn check_room(
         &self,
         config: &EngineConfig,
+        priority: Priority,
         n_prompt: usize,
     ) -> Result<MutexGuard<'_, Board>, ProviderError> {
         let board = self.board();
         if board.phase != Phase::Serving {
             return Err(ProviderError::Unavailable("it is shutting down".into()));
         }
-        let too_many_tokens = board.queued_requests > 0
-            && board.queued_tokens.saturating_add(n_prompt) > config.max_waiting_tokens;
-        if board.queued_requests >= config.max_waiting_requests || too_many_tokens {
-            return Err(board.overloaded());
+        let queue = board.queues[priority as usize];
+        let too_many_tokens =
+            queue.requests > 0 && queue.tokens.saturating_add(n_prompt) > config.max_waiting_tokens;
+        if queue.requests >= config.max_waiting_requests || too_many_tokens {
+            return Err(board.overloaded(priority));
         }
         Ok(board)
     }
@@ -285,14 +297,17 @@ impl Shared {
 
 impl Board {
     /// A queued request has its first step, or ends before it.
-    pub fn leave_queue(&mut self, n_prompt: usize) {
-        self.queued_requests -= 1;
-        self.queued_tokens -= n_prompt;
+    pub fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {
+        let queue = &mut self.queues[priority as usize];
+        queue.requests -= 1;
+        queue.tokens -= n_prompt;
     }
 
-    pub fn overloaded(&self) -> ProviderError {
-        let estimate = self.meter.estimate(self.queued_tokens);
+    pub fn overloaded(&self, priority: Priority) -> ProviderError {
+        // Whoever is in the background waits for all.
+        let ahead = &self.queues[..=priority as usize];
+        let estimate = self.meter.estimate(ahead.iter().map(|queue| queue.tokens).sum());
         let retry_after = estimate.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end());
-        ProviderError::Overloaded { waiting: self.queued_requests, retry_after }
+        ProviderError::Overloaded { waiting: self.queues[priority as usize].requests, retry_after }
     }
 }

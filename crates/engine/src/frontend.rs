@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
-use ingle_chat::{Echo, ModelInfo, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task};
+use ingle_chat::{
+    Echo, ModelInfo, Priority, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task,
+};
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
@@ -82,6 +84,8 @@ pub struct Prepared {
     pub grammar: Option<Arc<Grammar>>,
     /// Who shares cached beginnings with whom.
     pub tenant: String,
+    /// Whether it makes way for others.
+    pub priority: Priority,
 }
 
 /// How thoughts begin and end.
@@ -183,6 +187,7 @@ impl Frontend {
             one_tool_call: matches!(&request.task, Task::Chat(input) if input.one_tool_call),
             grammar: self.grammar(request)?,
             tenant: request.principal.tenant.clone(),
+            priority: request.priority,
         })
     }
 

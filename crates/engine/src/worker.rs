@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, Event, ProviderError, Usage};
+use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
 use ingle_step::{Executor, ExecutorError, RowOut, SeqId, StepBatch, StepOut};
 use tokio::sync::mpsc;
 
@@ -230,6 +230,7 @@ impl Worker {
                 max_tokens: request.max_tokens,
                 salt: self.salts.hash_one(&request.tenant),
                 prompt_logits: request.prompt_logprobs.is_some(),
+                priority: request.priority,
             });
             match added {
                 Ok(id) => {
@@ -240,9 +241,9 @@ impl Worker {
                 }
                 Err(error) => {
                     let mut board = self.shared.board();
-                    board.leave_queue(request.prompt.len());
+                    board.leave_queue(request.priority, request.prompt.len());
                     outlet.fail(match error {
-                        AddError::Full { .. } => board.overloaded(),
+                        AddError::Full { .. } => board.overloaded(request.priority),
                         AddError::TooLong { max_tokens, .. } => ProviderError::ContextLength {
                             prompt_tokens: request.prompt.len(),
                             max_tokens: u32::try_from(request.max_tokens).ok(),
@@ -271,8 +272,11 @@ impl Worker {
             } else if active.paused.is_some_and(|since| now.duration_since(since) > stall) {
                 let message = format!("nobody has read the answer for {} s", stall.as_secs());
                 self.fail(id, ProviderError::Unavailable(message));
-            } else if active.started.is_none() && now.duration_since(active.arrived) > queue {
-                let error = self.shared.board().overloaded();
+            } else if active.started.is_none()
+                && active.answer.request().priority == Priority::Normal
+                && now.duration_since(active.arrived) > queue
+            {
+                let error = self.shared.board().overloaded(Priority::Normal);
                 self.fail(id, error);
             }
         }
@@ -305,7 +309,8 @@ impl Worker {
         let active = self.active.remove(&id)?;
         let mut board = self.shared.board();
         if active.started.is_none() {
-            board.leave_queue(active.answer.request().prompt.len());
+            let request = active.answer.request();
+            board.leave_queue(request.priority, request.prompt.len());
         }
         if !active.complete {
             board.status.requests_aborted_total += 1;
@@ -343,7 +348,8 @@ impl Worker {
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
                 active.started = Some((began, n_cached));
-                self.shared.board().leave_queue(n_prompt);
+                let priority = active.answer.request().priority;
+                self.shared.board().leave_queue(priority, n_prompt);
             }
         }
         planned

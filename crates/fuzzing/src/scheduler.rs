@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ingle_engine::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler, SchedulerConfig};
+use ingle_engine::scheduler::{
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+};
 use ingle_step::{Executor, TokenId};
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_logits};
 
@@ -108,6 +110,7 @@ impl Traffic {
             max_tokens,
             salt: source.below(2) as u64,
             prompt_logits,
+            priority: if source.below(4) == 3 { Priority::Background } else { Priority::Normal },
         });
         let (got, done) = (vec![Vec::new(); n_choices as usize], vec![false; n_choices as usize]);
         match added {

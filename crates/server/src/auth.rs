@@ -76,6 +76,13 @@ pub(crate) fn is_local_caller(config: &ServerConfig, headers: &HeaderMap) -> boo
     !cross_site || is_allowed_origin(config, headers)
 }
 
+/// Whether another site's page may have made the browser send a form, which browsers do without asking first.
+pub(crate) fn is_foreign_form(config: &ServerConfig, headers: &HeaderMap) -> bool {
+    let of_a_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    // Where there are keys, a page would have to know one.
+    of_a_page && config.api_keys.is_empty() && !is_allowed_origin(config, headers)
+}
+
 fn is_allowed_origin(config: &ServerConfig, headers: &HeaderMap) -> bool {
     let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
     origin.is_some_and(|o| config.cors_origins.iter().any(|allowed| allowed == "*" || allowed == o))

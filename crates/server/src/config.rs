@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingle_ledger::Responses;
+use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,9 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// Where responses are stored; `None`: nowhere.
     pub responses: Option<Arc<Responses>>,
+    /// Where files and batches are; `None`: nowhere. Responses in the background need it too: whoever has it has the
+    /// data folder to itself, and so knows after a restart which of them nobody makes any more.
+    pub files: Option<Arc<Files>>,
 }
 
 impl Default for ServerConfig {
@@ -67,6 +70,7 @@ impl Default for ServerConfig {
             io_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             responses: None,
+            files: None,
         }
     }
 }

@@ -1,9 +1,11 @@
-//! OpenAI's dialect: chat completions, completions, responses, models, errors.
+//! OpenAI's dialect: chat completions, completions, responses, files, batches, models, errors.
 
+pub mod batches;
 pub mod chat;
 pub mod completion;
 pub mod constraint;
 mod error;
+pub mod files;
 mod logprobs;
 pub mod models;
 pub mod refused;

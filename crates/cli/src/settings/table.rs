@@ -110,13 +110,17 @@ settings! {
     max_body_mb: Option<u32>, One, SERVE, "max-body-mb",
         "MB", default "32", "Largest request body.";
     data_dir: Option<PathBuf>, One, SERVE, "data-dir",
-        "DIR", default "ingle where the system keeps users' data", "Folder for stored responses; with an empty value nothing is stored.";
+        "DIR", default "ingle where the system keeps users' data", "Folder for stored responses, files and batches; with an empty value nothing is stored.";
     store_days: Option<u32>, One, SERVE, "store-days",
         "DAYS", default "30", "How long a stored response is kept; 0 stores nothing.";
     store_count: Option<u32>, One, SERVE, "store-count",
         "N", default "10000", "Stored responses that each key may have; the oldest go first. 0 stores nothing.";
     store_mb: Option<u32>, One, SERVE, "store-mb",
         "MB", default "1024", "Size of the stored responses that each key may have; the oldest go first. 0 stores nothing.";
+    max_file_mb: Option<u32>, One, SERVE, "max-file-mb",
+        "MB", default "200", "Largest file that may be uploaded, for batches among others.";
+    store_files_mb: Option<u32>, One, SERVE, "store-files-mb",
+        "MB", default "4096", "Size of the files that each key may have, outputs of batches included; what exceeds it is refused. 0 takes none.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 

@@ -11,10 +11,16 @@
 //! **A step** serves running decodes first (one token each), then running prefills in chunks, then admits waiting
 //! sequences, all within the token budget. A paused sequence (its reader is slow) keeps its state and is skipped.
 //!
+//! **Background.** A sequence of a [background](Priority::Background) request takes what normal ones leave: it comes
+//! after all of them in a step, has a place only where they do not fill all, is admitted only while none of them waits,
+//! and is preempted for any of them, however often. Where it has no place for a step it keeps its blocks and is skipped.
+//! So whoever is normal is served as if nothing ran in the background, but for the rows that share its steps.
+//!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
 //! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
 //! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
-//! remaining need *reserved* and is never preempted again, so that every sequence ends.
+//! remaining need *reserved* and is never preempted again by its equals, so that every sequence ends: the background
+//! ones once no normal one is left that wants their blocks.
 //!
 //! Blocks, by who holds them, after each call:
 //! ```text
@@ -29,6 +35,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use ingle_chat::Priority;
 use ingle_step::{BlockCopy, BlockId, Input, SeqId, SeqStep, StepBatch, TokenId, Want};
 
 use crate::block_allocator::BlockAllocator;
@@ -51,9 +58,9 @@ pub struct SchedulerConfig {
     pub max_running_seqs: usize,
     /// Tokens computed in one step.
     pub step_token_budget: usize,
-    /// Requests that wait for their first step.
+    /// Requests of one priority that wait for their first step.
     pub max_waiting_requests: usize,
-    /// Prompt tokens of requests that wait for their first step. One request alone may have more.
+    /// Prompt tokens of requests of one priority that wait for their first step. One request alone may have more.
     pub max_waiting_tokens: usize,
     /// Whether equal beginnings are computed once.
     pub prefix_cache: bool,
@@ -74,6 +81,8 @@ pub struct NewRequest {
     pub salt: u64,
     /// Whether logits after every prompt token are wanted, not only after the last.
     pub prompt_logits: bool,
+    /// Whether it makes way for others.
+    pub priority: Priority,
 }
 
 /// Names an admitted request: the id of its first sequence. The others follow it.
@@ -98,12 +107,20 @@ pub enum AddError {
         /// What fits.
         max_tokens: usize,
     },
-    /// Too much waits already.
+    /// Too much of its priority waits already.
     #[error("{waiting} requests are waiting already")]
     Full {
         /// How many.
         waiting: usize,
     },
+}
+
+/// Requests of one priority whose first step has not come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    requests: usize,
+    /// Their prompt tokens.
+    tokens: usize,
 }
 
 /// What a step gave one sequence.
@@ -155,8 +172,8 @@ pub struct Scheduler {
     in_flight: Vec<(SeqId, usize)>,
     next_seq: u64,
     step: u64,
-    queued_requests: usize,
-    queued_tokens: usize,
+    /// By priority.
+    queues: [Queue; 2],
     preemptions: u64,
     cached_tokens: u64,
 }
@@ -188,8 +205,7 @@ impl Scheduler {
             in_flight: Vec::new(),
             next_seq: 0,
             step: 0,
-            queued_requests: 0,
-            queued_tokens: 0,
+            queues: [Queue::default(); 2],
             preemptions: 0,
             cached_tokens: 0,
         }
@@ -205,24 +221,25 @@ impl Scheduler {
     /// # Errors
     /// If it can never run or too much waits.
     pub fn add(&mut self, request: NewRequest) -> Result<RequestId, AddError> {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits } = request;
-        assert!(!prompt.is_empty() && n_choices > 0, "a request has a prompt and a choice");
-        let n_tokens = prompt.len().saturating_add(max_tokens);
+        let NewRequest { prompt, n_choices, max_tokens, priority, .. } = &request;
+        assert!(!prompt.is_empty() && *n_choices > 0, "a request has a prompt and a choice");
+        let n_tokens = prompt.len().saturating_add(*max_tokens);
         if n_tokens > self.max_seq_tokens() {
             return Err(AddError::TooLong { n_tokens, max_tokens: self.max_seq_tokens() });
         }
-        let too_many_tokens = self.queued_requests > 0
-            && self.queued_tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
-        if self.queued_requests >= self.config.max_waiting_requests || too_many_tokens {
-            return Err(AddError::Full { waiting: self.queued_requests });
+        // Each priority has a queue of its own, so that none is turned away for the other.
+        let queue = &mut self.queues[*priority as usize];
+        let too_many_tokens =
+            queue.requests > 0 && queue.tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
+        if queue.requests >= self.config.max_waiting_requests || too_many_tokens {
+            return Err(AddError::Full { waiting: queue.requests });
         }
         let id = RequestId(self.next_seq);
-        self.next_seq += u64::from(n_choices);
-        self.queued_requests += 1;
-        self.queued_tokens += prompt.len();
+        self.next_seq += u64::from(*n_choices);
+        queue.requests += 1;
+        queue.tokens += prompt.len();
         self.waiting.insert(id.choice(0));
-        let first = Sequence::new(id, prompt, max_tokens, salt, prompt_logits, n_choices);
-        self.seqs.insert(id.choice(0), first);
+        self.seqs.insert(id.choice(0), Sequence::new(id, request));
         Ok(id)
     }
 
@@ -253,14 +270,15 @@ impl Scheduler {
             prompt_rows: PROMPT_LOGITS_ROWS_MAX,
             members: BTreeSet::new(),
         };
-        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) =
-            self.runnable().partition(|id| self.seqs[id].n_pending() == 1);
-        for id in decodes.into_iter().chain(prefills) {
-            if self.running.contains(&id) {
-                self.plan_rows(&mut plan, id);
-            }
+        for priority in [Priority::Normal, Priority::Background] {
+            self.plan_running(&mut plan, priority);
+            self.admit(&mut plan, priority);
         }
-        self.admit(&mut plan);
+        let runs_background = plan.members.iter().any(|id| self.seqs[id].is_background());
+        assert!(
+            !runs_background || !self.normal_waits(),
+            "a background sequence runs while a normal one waits"
+        );
         if plan.batch.seqs.is_empty() {
             return None;
         }
@@ -342,8 +360,8 @@ impl Scheduler {
         SchedulerStats {
             running: self.running.len(),
             waiting: self.waiting.len(),
-            queued_requests: self.queued_requests,
-            queued_tokens: self.queued_tokens,
+            queued_requests: self.queues.iter().map(|queue| queue.requests).sum(),
+            queued_tokens: self.queues.iter().map(|queue| queue.tokens).sum(),
             blocks_free,
             blocks_cached,
             blocks_used: self.config.n_blocks - blocks_free - blocks_cached,
@@ -394,15 +412,37 @@ impl Scheduler {
 
     // ---- one step ----
 
+    /// Adds the next rows of running sequences: first of those that need one, then of those that read their prompt. In
+    /// the background only of as many as there are places left; the others keep their blocks and wait.
+    fn plan_running(&mut self, plan: &mut Plan, priority: Priority) {
+        let mut places = match priority {
+            // They had a place when they were admitted, and have it again when their reader has caught up.
+            Priority::Normal => usize::MAX,
+            Priority::Background => {
+                self.config.max_running_seqs.saturating_sub(self.n_active(Priority::Normal))
+            }
+        };
+        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) = self
+            .runnable()
+            .filter(|id| self.seqs[id].priority == priority)
+            .partition(|id| self.seqs[id].n_pending() == 1);
+        for id in decodes.into_iter().chain(prefills) {
+            if places > 0 && self.running.contains(&id) && self.plan_rows(plan, id) {
+                places -= 1;
+            }
+        }
+    }
+
     /// Adds a running sequence's next rows: its one new token, or as much of its prompt as the budget allows.
-    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId) {
+    /// False if there was no room for any.
+    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId) -> bool {
         let seq = &self.seqs[&id];
         let mut n_rows = seq.n_pending().min(plan.budget);
         if seq.wants_prompt_rows() {
             n_rows = n_rows.min(plan.prompt_rows);
         }
         if n_rows == 0 || !self.make_room(plan, id, n_rows) {
-            return;
+            return false;
         }
         let seq = &self.seqs[&id];
         let (start, end) = (seq.n_computed, seq.n_computed + n_rows);
@@ -421,6 +461,7 @@ impl Scheduler {
             causal: true,
             wants,
         });
+        true
     }
 
     /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
@@ -437,8 +478,9 @@ impl Scheduler {
             if self.available() + seq.n_reserved >= n_new + usize::from(shared.is_some()) {
                 break shared;
             }
-            let Some(victim) = self.victim(plan, id) else { return false };
-            self.preempt(victim);
+            let victim = self.background_victim(plan, id).or_else(|| self.peer_victim(plan, id));
+            let Some(victim) = victim else { return false };
+            self.preempt(victim, id);
         };
         if let Some(from) = shared {
             let to = self.take_block(id);
@@ -453,35 +495,59 @@ impl Scheduler {
         true
     }
 
-    /// Who gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in this step's
-    /// batch, and nobody who has been preempted too often already. `None` if there is no one.
-    fn victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+    /// Who in the background gives way to a normal sequence: somebody paused, else the youngest. `None` if there is no
+    /// one, or the sequence is no better.
+    fn background_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+        if self.seqs[&beneficiary].is_background() {
+            return None;
+        }
+        let can_yield = |id: &SeqId| self.seqs[id].is_background() && !plan.members.contains(id);
+        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
+        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
+        paused.or_else(|| youngest_first.next())
+    }
+
+    /// Who of its own priority gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in
+    /// this step's batch, and nobody who has been preempted too often already. `None` if there is no one.
+    fn peer_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+        let priority = self.seqs[&beneficiary].priority;
         let can_yield = |id: &SeqId| {
             let seq = &self.seqs[id];
-            *id != beneficiary && !plan.members.contains(id) && seq.preemptions < self.config.max_preemptions
+            *id != beneficiary
+                && seq.priority == priority
+                && !plan.members.contains(id)
+                && seq.preemptions < self.config.max_preemptions
         };
         let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
         let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
         paused.or_else(|| youngest_first.next().filter(|&id| id > beneficiary))
     }
 
-    fn preempt(&mut self, id: SeqId) {
+    fn preempt(&mut self, id: SeqId, beneficiary: SeqId) {
         self.release_blocks(id);
         self.running.remove(&id);
         self.waiting.insert(id);
         self.preemptions += 1;
         let max_preemptions = self.config.max_preemptions;
+        let is_peer = self.seqs[&beneficiary].priority == self.seqs[&id].priority;
         let seq = self.seq_mut(id);
-        assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
-        seq.preemptions += 1;
+        if is_peer {
+            assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
+            seq.preemptions += 1;
+        }
         seq.forget_kv();
     }
 
-    /// Starts waiting sequences, oldest first, as long as the whole of each fits.
-    fn admit(&mut self, plan: &mut Plan) {
-        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(|id| !self.seqs[id].paused).collect();
+    /// Starts waiting sequences, oldest first, as long as the whole of each fits; in the background only while no normal
+    /// one waits.
+    fn admit(&mut self, plan: &mut Plan, priority: Priority) {
+        if priority == Priority::Background && self.normal_waits() {
+            return;
+        }
+        let is_next = |id: &SeqId| !self.seqs[id].paused && self.seqs[id].priority == priority;
+        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(is_next).collect();
         for id in waiting {
-            let n_active = self.runnable().count();
+            let n_active = self.n_active(priority);
             if plan.budget == 0 || n_active >= self.config.max_running_seqs {
                 return;
             }
@@ -503,12 +569,12 @@ impl Scheduler {
         // Room for those who run to grow, more of it for who has been preempted: to preempt is to waste work.
         let headroom = if must_finish { 0 } else { n_active * (1 + seq.preemptions as usize) };
         while self.available() < n_needed + headroom {
-            let victim = if n_active == 0 { self.victim(plan, id) } else { None };
-            let Some(victim) = victim else {
+            let peer = || if n_active == 0 { self.peer_victim(plan, id) } else { None };
+            let Some(victim) = self.background_victim(plan, id).or_else(peer) else {
                 self.release_all(&blocks);
                 return false;
             };
-            self.preempt(victim);
+            self.preempt(victim, id);
         }
         self.waiting.remove(&id);
         self.running.insert(id);
@@ -524,8 +590,8 @@ impl Scheduler {
         if seq.cached_tokens.is_none() {
             seq.cached_tokens = Some(n_matched);
             self.cached_tokens += n_matched as u64;
-            self.queued_requests -= 1;
-            self.queued_tokens -= seq.n_prompt;
+            let (priority, n_prompt) = (seq.priority, seq.n_prompt);
+            self.leave_queue(priority, n_prompt);
         }
         true
     }
@@ -571,7 +637,7 @@ impl Scheduler {
         let parent = &self.seqs[&first];
         assert!(id.0 - first.0 < u64::from(parent.unborn), "sequence {} was never asked for", id.0);
         let mut child = parent.fork();
-        let n_active = self.runnable().count();
+        let n_active = self.n_active(parent.priority);
         // A parent whose whole need was reserved must not need one block more for copy-on-write.
         let can_share = parent.preemptions < self.config.max_preemptions;
         if can_share && n_active < self.config.max_running_seqs {
@@ -592,9 +658,14 @@ impl Scheduler {
         self.running.remove(&id);
         let seq = self.seqs.remove(&id).expect("a sequence finishes once");
         if seq.cached_tokens.is_none() {
-            self.queued_requests -= 1;
-            self.queued_tokens -= seq.n_prompt;
+            self.leave_queue(seq.priority, seq.n_prompt);
         }
+    }
+
+    fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {
+        let queue = &mut self.queues[priority as usize];
+        queue.requests -= 1;
+        queue.tokens -= n_prompt;
     }
 
     // ---- blocks ----
@@ -635,6 +706,17 @@ impl Scheduler {
 
     fn runnable(&self) -> impl Iterator<Item = SeqId> {
         self.running.iter().copied().filter(|id| !self.seqs[id].paused)
+    }
+
+    /// How many sequences have a place that one of this priority would have to find free: in the background that is
+    /// everyone's.
+    fn n_active(&self, priority: Priority) -> usize {
+        self.runnable().filter(|id| self.seqs[id].priority <= priority).count()
+    }
+
+    /// Whether a normal sequence could be admitted, were there room.
+    fn normal_waits(&self) -> bool {
+        self.waiting.iter().any(|id| !self.seqs[id].paused && !self.seqs[id].is_background())
     }
 
     fn members(&self, request: RequestId) -> impl Iterator<Item = SeqId> {

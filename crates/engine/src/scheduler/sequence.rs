@@ -2,7 +2,7 @@
 
 use ingle_step::{BlockId, TokenId};
 
-use super::RequestId;
+use super::{NewRequest, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub request: RequestId,
+    pub priority: Priority,
     pub state: State,
     /// Its reader is slow.
     pub paused: bool,
@@ -43,16 +44,12 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(
-        request: RequestId,
-        prompt: Vec<TokenId>,
-        max_tokens: usize,
-        salt: u64,
-        prompt_logits: bool,
-        n_choices: u32,
-    ) -> Self {
+    /// The first choice of a request.
+    pub fn new(id: RequestId, request: NewRequest) -> Self {
+        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, priority } = request;
         Self {
-            request,
+            request: id,
+            priority,
             state: State::Waiting,
             paused: false,
             n_prompt: prompt.len(),
@@ -70,6 +67,10 @@ impl Sequence {
             preemptions: 0,
             cached_tokens: None,
         }
+    }
+
+    pub fn is_background(&self) -> bool {
+        self.priority == Priority::Background
     }
 
     /// Tokens that are known and not computed.

@@ -18,7 +18,12 @@ fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Schedul
 
 fn request(n_prompt: u32, max_tokens: usize) -> NewRequest {
     let prompt = (0..n_prompt).map(TokenId).collect();
-    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false }
+    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false, priority: Priority::Normal }
+}
+
+/// The same in the background, with beginnings of its own.
+fn background(n_prompt: u32, max_tokens: usize) -> NewRequest {
+    NewRequest { priority: Priority::Background, salt: 9, ..request(n_prompt, max_tokens) }
 }
 
 /// Runs a step, sampling token 99 wherever one is due. Gives `seq:start+rows` for each sequence in it.
@@ -127,6 +132,58 @@ fn a_paused_sequence_lets_others_run() {
     s.abort(slow);
     assert_eq!(step(&mut s), "nothing");
     assert_eq!(s.stats().blocks_used, 0);
+}
+
+#[test]
+fn the_background_runs_where_places_are_left() {
+    let mut s = scheduler(32, 64, 2);
+    for _ in 0..2 {
+        s.add(background(4, 5)).unwrap();
+    }
+    assert_eq!(step(&mut s), "0:0+4 1:0+4", "nobody else wants to run");
+    s.add(request(4, 3)).unwrap();
+    assert_eq!(step(&mut s), "2:0+4 0:4+1", "the younger one makes way at once, and keeps what it has");
+    s.add(request(4, 2)).unwrap();
+    s.add(background(4, 1)).unwrap();
+    assert_eq!(step(&mut s), "2:4+1 3:0+4", "both places are taken");
+    assert_eq!(step(&mut s), "2:5+1 3:4+1");
+    assert_eq!(step(&mut s), "0:5+1 1:4+1", "they go on, before anyone else of them begins");
+    assert_eq!(step(&mut s), "0:6+1 1:5+1");
+    assert_eq!(s.stats().preemptions, 0);
+}
+
+#[test]
+fn the_background_gives_its_blocks_up() {
+    let mut s = scheduler(4, 64, 4);
+    s.add(background(7, 8)).unwrap();
+    assert_eq!(step(&mut s), "0:0+7");
+    s.add(request(9, 6)).unwrap();
+    assert_eq!(step(&mut s), "1:0+9", "three blocks of four: the background had two");
+    let state =
+        "  seq 0 of 0: waiting (background), 7 prompt + 1 new tokens, 0 computed, blocks [], preempted 0\n";
+    assert!(s.to_string().contains(state), "being preempted for better ones is not counted: {s}");
+    for start in 9..14 {
+        assert_eq!(step(&mut s), format!("1:{start}+1"));
+    }
+    assert!(step(&mut s).starts_with("0:"), "it goes on as soon as there is room");
+}
+
+#[test]
+fn each_priority_has_a_queue_of_its_own() {
+    let mut s = scheduler(16, 64, 1);
+    for _ in 0..4 {
+        s.add(background(2, 2)).unwrap();
+    }
+    assert_eq!(s.add(background(2, 2)), Err(AddError::Full { waiting: 4 }));
+    for _ in 0..4 {
+        s.add(request(2, 2)).unwrap();
+    }
+    assert_eq!(s.add(request(2, 2)), Err(AddError::Full { waiting: 4 }));
+    let mut order = Vec::new();
+    while s.stats().running + s.stats().waiting > 0 {
+        order.push(step(&mut s).split(':').next().unwrap().to_owned());
+    }
+    assert_eq!(order.join(" "), "4 4 5 5 6 6 7 7 0 0 1 1 2 2 3 3");
 }
 
 #[test]

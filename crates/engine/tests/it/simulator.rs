@@ -1,11 +1,14 @@
 //! Random traffic through the real scheduler, allocator, prefix cache and samplers, from a seed. After every step
 //! the books must balance, and whatever happens (pauses, preemption, aborts of others, failed steps), a request's
-//! tokens must be those that it gets alone.
+//! tokens must be those that it gets alone. A part of the traffic is in the background: it must never run while
+//! somebody normal has not begun, and must end all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ingle_engine::sampling::{DryBreakers, Sampler};
-use ingle_engine::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler, SchedulerConfig};
+use ingle_engine::scheduler::{
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+};
 use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_logits};
@@ -18,6 +21,7 @@ struct Client {
     prompt: Vec<TokenId>,
     max_tokens: usize,
     prompt_logits: bool,
+    priority: Priority,
     samplers: Vec<Sampler>,
     /// Per choice, as if it ran alone.
     expected: Vec<Vec<TokenId>>,
@@ -58,6 +62,7 @@ impl Client {
             prompt,
             max_tokens,
             prompt_logits: rng.one_in(6),
+            priority: if rng.one_in(3) { Priority::Background } else { Priority::Normal },
             samplers,
             expected,
             got: vec![Vec::new(); n_choices],
@@ -102,6 +107,10 @@ fn alone(mut sampler: Sampler, prompt: &[TokenId], max_tokens: usize) -> Vec<Tok
 #[derive(Default)]
 struct Tally {
     finished: usize,
+    /// Those of them that were in the background.
+    background: usize,
+    /// Steps in which somebody of the background has begun and does not run.
+    made_way: usize,
     aborted: usize,
     failed: usize,
     refused: usize,
@@ -189,6 +198,7 @@ impl Simulation {
             max_tokens: if too_long { self.config.n_ctx } else { client.max_tokens },
             salt: self.rng.below(2) as u64,
             prompt_logits: client.prompt_logits,
+            priority: client.priority,
         });
         match added {
             Ok(id) => {
@@ -273,6 +283,7 @@ impl Simulation {
             let n_rows = if client.prompt_logits { client.prompt.len() - 1 } else { 0 };
             assert_eq!(client.n_prompt_rows, n_rows);
             self.tally.finished += 1;
+            self.tally.background += usize::from(client.priority == Priority::Background);
         }
         true
     }
@@ -288,7 +299,7 @@ impl Simulation {
         assert_eq!(self.scheduler.stats().blocks_free, self.config.n_blocks);
     }
 
-    fn check_batch(&self, batch: &StepBatch) {
+    fn check_batch(&mut self, batch: &StepBatch) {
         let n_rows: usize = batch.seqs.iter().map(|s| s.inputs.len()).sum();
         let budget = self.config.step_token_budget.max(self.config.max_running_seqs + 1);
         assert!(n_rows <= budget, "{n_rows} rows over a budget of {budget}");
@@ -296,6 +307,19 @@ impl Simulation {
             let client = self.clients.range(..=RequestId(seq.seq.0)).next_back();
             assert!(!client.expect("only who is there runs").1.paused, "a paused sequence runs");
         }
+        let runs = |id: &RequestId| {
+            batch.seqs.iter().any(|s| self.clients.range(..=RequestId(s.seq.0)).next_back().unwrap().0 == id)
+        };
+        // The first choice tells, as long as it is there.
+        let has_begun = |id: &RequestId, c: &Client| c.done[0] || self.scheduler.cached_tokens(*id).is_some();
+        let mut background = self.clients.iter().filter(|(_, c)| c.priority == Priority::Background);
+        if background.clone().any(|(id, _)| runs(id)) {
+            let mut normal = self.clients.iter().filter(|(_, c)| c.priority == Priority::Normal && !c.paused);
+            let waits = normal.find(|(id, c)| !has_begun(id, c));
+            assert!(waits.is_none(), "somebody waits while the background runs:\n{}", self.scheduler);
+        }
+        let made_way = background.any(|(id, c)| !c.paused && has_begun(id, c) && !runs(id));
+        self.tally.made_way += usize::from(made_way);
     }
 }
 
@@ -319,6 +343,8 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         let tally = Simulation::new(seed).run();
         drop(guard);
         total.finished += tally.finished;
+        total.background += tally.background;
+        total.made_way += tally.made_way;
         total.aborted += tally.aborted;
         total.failed += tally.failed;
         total.refused += tally.refused;
@@ -328,9 +354,12 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.steps += tally.steps;
     }
     println!(
-        "{} steps: {} finished, {} aborted, {} failed, {} refused, {} preemptions, {} cached tokens, {} copies",
+        "{} steps: {} finished ({} in the background, which made way in {} steps), {} aborted, {} failed, {} refused, \
+         {} preemptions, {} cached tokens, {} copies",
         total.steps,
         total.finished,
+        total.background,
+        total.made_way,
         total.aborted,
         total.failed,
         total.refused,
@@ -342,6 +371,8 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         // A simulation in which a thing never happens proves nothing about it.
         for (what, n) in [
             ("finished", total.finished),
+            ("finished in the background", total.background),
+            ("steps in which the background made way", total.made_way),
             ("aborted", total.aborted),
             ("failed", total.failed),
             ("refused", total.refused),

@@ -1,6 +1,8 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
 mod anthropic;
+mod batches;
+mod files;
 mod generate;
 mod info;
 mod ollama;
@@ -13,12 +15,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ingle_chat::Principal;
+use ingle_chat::{Principal, Priority};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -34,12 +36,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// What the gate found out about a request.
+/// What is known of a request beside its head and its body: the gate found it out, or, of a line of a batch, the batch.
 #[derive(Clone)]
-struct Context {
-    principal: Principal,
-    started: Instant,
+pub(crate) struct Context {
+    pub principal: Principal,
+    pub priority: Priority,
+    pub started: Instant,
 }
+
+pub(crate) use generate::{chat_reply, completion_reply};
+pub(crate) use responses::reply as response_reply;
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -69,6 +75,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::list_input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route(
+            "/v1/files",
+            // Uploads have a bound of their own.
+            post(files::upload).get(files::list).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", post(batches::create).get(batches::list))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/health", get(info::health))
@@ -123,7 +139,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, started });
+        request.extensions_mut().insert(Context { principal, priority: Priority::Normal, started });
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);
@@ -154,16 +170,16 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// 128 bits that no other reply has, in hexadecimal.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     // Each `RandomState` has other keys, so its hashes are as good as random numbers, without a crate for them.
     let half = |salt: u8| RandomState::new().hash_one(salt);
     format!("{:016x}{:016x}", half(0), half(1))
 }
 
 /// Seconds since the epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Handlers return this.
-type Reply = Result<Response, Failure>;
+pub(crate) type Reply = Result<Response, Failure>;

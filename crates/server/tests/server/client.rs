@@ -44,6 +44,13 @@ pub async fn start_with(config: ServerConfig, ready: bool) -> Running {
     Running { addr, provider, slot, stop: Some(stop), task }
 }
 
+/// A server in another process.
+pub fn remote(addr: SocketAddr) -> Running {
+    let provider = Arc::new(Scripted::default());
+    let slot = ProviderSlot::ready(provider.clone());
+    Running { addr, provider, slot, stop: None, task: tokio::spawn(async {}) }
+}
+
 impl Running {
     /// Begins shutdown.
     pub fn begin_stop(&mut self) {

@@ -212,6 +212,12 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(text("Half an"));
             return Ok(scenes);
         }
+        b"!priority" => {
+            scenes.push_back(text(&format!("{:?}", request.priority)));
+            scenes.push_back(delta(Event::Finished(FinishReason::Stop { matched: None })));
+            scenes.push_back(delta(Event::Done(Usage::default())));
+            return Ok(scenes);
+        }
         b"!hang" => {
             scenes.extend([text("Half an"), Scene::Hang]);
             return Ok(scenes);
