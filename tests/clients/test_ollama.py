@@ -9,9 +9,9 @@ import ollama
 import pytest
 from pydantic import BaseModel
 
-from conftest import API_KEY, BASE_URL
+from conftest import API_KEY
+from conftest import ROOT as HOST
 
-HOST = BASE_URL.removesuffix("/v1")
 HEADERS = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
 PROMPT = "Once upon a time there was a"
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 12}

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::Request;
+use crate::{Principal, Request};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,6 +300,15 @@ pub trait Provider: Send + Sync {
     /// As [`tokenize`](Self::tokenize), and if there is no such token.
     fn token_bytes(&self, _model: Option<&str>, _tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
         Err(no_tokenizer())
+    }
+
+    /// Forgets what it has cached for a tenant, apart from what is in use. Answers stay the same.
+    ///
+    /// # Errors
+    /// If its cache cannot be flushed from here.
+    fn flush_cache(&self, _principal: &Principal) -> Result<(), ProviderError> {
+        let message = "the cache cannot be flushed from here; it changes no answer";
+        Err(ProviderError::InvalidRequest { message: message.into(), param: None })
     }
 
     /// The models it offers; the first is the default.

@@ -6,12 +6,15 @@
 //! come over a bounded channel, deltas go out over one bounded channel per request, and a request whose channel is
 //! full is paused. What must be answered at once, admission and status, is in `Shared` and needs no thread.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use ingle_chat::{ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture};
+use ingle_chat::{
+    ModelInfo, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture,
+};
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
@@ -91,6 +94,8 @@ pub(crate) struct Board {
     pub unfinished: usize,
     /// Sequences that wait again, after their first step.
     pub waiting_again: usize,
+    /// Tenants whose cache is to be flushed before the next step.
+    pub flushes: BTreeSet<String>,
     /// As of the last step; what changes between steps is filled in when it is read.
     pub status: ProviderStatus,
     pub meter: Meter,
@@ -141,6 +146,7 @@ impl Engine {
             queued_tokens: 0,
             unfinished: 0,
             waiting_again: 0,
+            flushes: BTreeSet::new(),
             status: ProviderStatus {
                 kv_blocks_total: info.n_blocks,
                 memory_bytes: info.weight_bytes + info.kv_bytes,
@@ -232,6 +238,12 @@ impl Provider for Engine {
 
     fn token_bytes(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
         self.frontend.token_bytes(model, tokens)
+    }
+
+    fn flush_cache(&self, principal: &Principal) -> Result<(), ProviderError> {
+        self.shared.board().flushes.insert(principal.tenant.clone());
+        self.thread().unpark();
+        Ok(())
     }
 
     fn models(&self) -> Vec<ModelInfo> {

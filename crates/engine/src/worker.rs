@@ -84,6 +84,7 @@ impl Worker {
     pub fn run(mut self) {
         while self.shared.board().phase != Phase::Stopping {
             self.take_arrivals();
+            self.flush();
             self.look_after_clients();
             let worked = match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(Ok(worked)) => worked,
@@ -216,6 +217,14 @@ impl Worker {
             self.fail(id, ProviderError::Internal(format!("a step failed: {why}")));
         }
         true
+    }
+
+    /// Flushes what tenants want flushed. After the arrivals: who arrives after a flush finds nothing.
+    fn flush(&mut self) {
+        let tenants = std::mem::take(&mut self.shared.board().flushes);
+        for tenant in tenants {
+            self.scheduler.flush(self.salts.hash_one(&tenant));
+        }
     }
 
     // ---- requests come and go ----

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
 use ingle_chat::{
-    ChatInput, ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
-    Task,
+    ChatInput, ModelInfo, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling,
+    StartFuture, Task,
 };
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
@@ -330,6 +330,10 @@ impl Provider for LoadingProvider {
 
     fn token_bytes(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
         self.engine.token_bytes(model, tokens)
+    }
+
+    fn flush_cache(&self, principal: &Principal) -> Result<(), ProviderError> {
+        self.engine.flush_cache(principal)
     }
 
     fn models(&self) -> Vec<ModelInfo> {

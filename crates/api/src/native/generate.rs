@@ -34,10 +34,15 @@ pub const REFUSED_GENERATE: &[Refused] = &[
 pub const HARMLESS_GENERATE: &[Harmless] =
     &[harmless("return_hidden_states", "false", is_false), harmless("log_metrics", "true", is_true)];
 
+fn is_empty_list(v: &Value) -> bool {
+    v.as_array().is_some_and(Vec::is_empty)
+}
+
 /// The same inside `sampling_params`.
 pub const HARMLESS_SAMPLING: &[Harmless] = &[
     harmless("spaces_between_special_tokens", "true", is_true),
     harmless("no_stop_trim", "false", is_false),
+    harmless("stop_regex", "an empty list; use `stop`", is_empty_list),
 ];
 
 /// A body, read.
@@ -188,6 +193,9 @@ fn take_logprobs(
         let text = "`logprob_start_len` cannot be streamed; set `stream` to false";
         return Err(fields.error("logprob_start_len", text));
     }
+    // Whoever wants no answer can only mean the prompt.
+    let is_score = from.is_none() && request.max_tokens == Some(0) && !stream;
+    let prompt_from = if is_score { Some(0) } else { prompt_from };
     request.logprobs = Some(top);
     request.prompt_logprobs = prompt_from.map(|_| top);
     Ok(Some(LogprobWish { prompt_from, with_top: top > 0, with_text }))

@@ -60,8 +60,12 @@ impl From<&ProviderError> for ErrorObject {
                 param: param.as_deref().map(|p| wire_name(p).to_owned()),
                 ..Self::new("invalid_request_error", Value::Null, message)
             },
-            ProviderError::ContextLength { .. } => {
-                let message = format!("{message}; shorten the prompt or ask for fewer tokens");
+            ProviderError::ContextLength { n_ctx, .. } => {
+                // Many clients know by OpenAI's words alone that it is about the length.
+                let message = format!(
+                    "this model's maximum context length is {n_ctx} tokens: {message}; shorten the prompt or ask \
+                     for fewer tokens"
+                );
                 Self::new("invalid_request_error", "context_length_exceeded", message)
             }
             ProviderError::UnknownModel { .. } => Self {

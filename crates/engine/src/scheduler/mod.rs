@@ -317,6 +317,12 @@ impl Scheduler {
         self.cache = PrefixCache::new(self.config.n_blocks, self.config.block_size);
     }
 
+    /// Forgets what the prefix cache has of a salt and no sequence holds. Between steps.
+    pub fn flush(&mut self, salt: u64) {
+        assert!(self.in_flight.is_empty(), "the cache is flushed between steps");
+        self.cache.flush(&mut self.allocator, salt);
+    }
+
     /// Prompt tokens that a request took from the prefix cache when it started; `None` while it is queued.
     pub fn cached_tokens(&self, request: RequestId) -> Option<usize> {
         self.seqs.get(&request.choice(0))?.cached_tokens

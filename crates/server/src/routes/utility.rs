@@ -19,7 +19,7 @@ use super::generate::{address, aside, caller, collected, provider, stream};
 use super::{Context, Reply};
 use crate::App;
 use crate::answer::{Answer, Call};
-use crate::body::{parse, read_json};
+use crate::body::{parse, read_any_json, read_json};
 use crate::error::{Failure, json as reply};
 use crate::names::resolve;
 
@@ -150,6 +150,27 @@ pub(super) async fn model_info(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
     let (name, info) = resolve(&app.config, &*provider, None)?;
     Ok(reply(StatusCode::OK, pages::model_info(&name, &info)))
+}
+
+pub(super) async fn server_info(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    let (name, info) = resolve(&app.config, &*provider, None)?;
+    let page = pages::server_info(&name, &info, &provider.status(), env!("CARGO_PKG_VERSION"));
+    Ok(reply(StatusCode::OK, page))
+}
+
+/// Each caller flushes what is cached for them: others' prompts stay.
+pub(super) async fn flush_cache(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    parse(body, pages::parse_flush).await?;
+    provider.flush_cache(&context.principal)?;
+    Ok("The cache is flushed.\n".into_response())
 }
 
 /// Whether a token really comes out.

@@ -202,7 +202,11 @@ async fn provider_errors_have_their_status() {
     }
     let body = json!({ "prompt": "x".repeat(4000), "max_tokens": 100 });
     let reply = server.post_json(COMPLETIONS, body).await;
-    refused(&reply, None, "the prompt has 4000 tokens and 100 are to be generated, the context holds 4096");
+    refused(
+        &reply,
+        None,
+        "maximum context length is 4096 tokens: the prompt has 4000 tokens and 100 are to be generated",
+    );
     assert_eq!(reply.json()["error"]["code"], "context_length_exceeded");
     // One bad prompt among several: nothing runs.
     let body = json!({ "prompt": ["a", "!invalid"] });

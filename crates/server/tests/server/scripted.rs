@@ -5,15 +5,15 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_chat::{
     ChatInput, Content, Delta, DeltaStream, Echo, Event, FinishReason, Message, ModelDetails, ModelInfo,
-    Part, Prompt, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task,
+    Part, Principal, Prompt, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task,
     TokenLogprob, Usage,
 };
 use ingle_step::TokenId;
@@ -33,6 +33,8 @@ pub struct Scripted {
     pub room: AtomicUsize,
     /// Half of the model is still on its way.
     pub loading: AtomicBool,
+    /// Whose cache was flushed.
+    pub flushed: Mutex<Vec<Principal>>,
 }
 
 enum Scene {
@@ -327,6 +329,11 @@ impl Provider for Scripted {
             }),
         };
         tokens.iter().map(bytes).collect()
+    }
+
+    fn flush_cache(&self, principal: &Principal) -> Result<(), ProviderError> {
+        self.flushed.lock().unwrap().push(principal.clone());
+        Ok(())
     }
 
     fn models(&self) -> Vec<ModelInfo> {
