@@ -32,6 +32,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         .arg(".")
         .current_dir(&folder)
         .env("INGLE_BASE_URL", &server.base_url)
+        .env("INGLE_BINARY", root.join("target/release/ingle"))
         .env("INGLE_API_KEY", KEY))
 }
 

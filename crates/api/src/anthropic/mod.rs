@@ -5,6 +5,7 @@ mod error;
 pub mod messages;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 mod tools;

@@ -9,11 +9,11 @@ use crate::error::quoted;
 use crate::fields::Fields;
 
 /// The most tools of a request.
-const TOOLS_MAX: usize = 1024;
+pub(super) const TOOLS_MAX: usize = 1024;
 /// How many bytes their definitions may take together.
 const TOOLS_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a tool in bytes.
-const TOOL_NAME_BYTES_MAX: usize = 128;
+pub(super) const TOOL_NAME_BYTES_MAX: usize = 128;
 
 /// Tools in the shape that templates and parsers know, which is OpenAI's, and what is wanted of them.
 #[derive(Debug, Default)]

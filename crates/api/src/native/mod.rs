@@ -2,5 +2,6 @@
 //! says about itself (llama-server, SGLang), and SGLang's `/generate`.
 
 pub mod generate;
+pub(crate) mod schema;
 pub mod server;
 pub mod tokens;

@@ -14,7 +14,7 @@ use crate::openai::refused;
 use crate::{RequestError, parse_object};
 
 /// How hard a model may be told to think.
-const EFFORTS: [&str; 4] = ["low", "medium", "high", "max"];
+pub(super) const EFFORTS: [&str; 4] = ["low", "medium", "high", "max"];
 
 pub(super) fn parse_generate(body: &[u8], caller: Caller) -> Result<Call, RequestError> {
     let mut fields = Fields::new(parse_object(body)?);

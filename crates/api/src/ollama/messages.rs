@@ -12,10 +12,11 @@ use crate::fields::Fields;
 use crate::openai::chat::{MESSAGES_MAX, PARTS_MAX};
 
 /// The most tools of a request.
-const TOOLS_MAX: usize = 1024;
+pub(super) const TOOLS_MAX: usize = 1024;
 
 /// What messages may have only when it is empty.
-const IMAGES: &[Refused] = &[Refused { name: "images", advice: "images are not available yet; send text" }];
+pub(super) const IMAGES: &[Refused] =
+    &[Refused { name: "images", advice: "images are not available yet; send text" }];
 
 /// Takes the conversation; without one there is nothing to answer.
 pub(super) fn take_messages(fields: &mut Fields) -> Result<Vec<Message>, RequestError> {

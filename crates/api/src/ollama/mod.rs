@@ -11,6 +11,7 @@ pub mod models;
 pub mod options;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 mod time;
 
 use ingle_chat::Request;

@@ -1,6 +1,7 @@
 //! Completions (the older route): the body, the reply, the chunks.
 
 use ingle_chat::{Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenLogprob};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -118,8 +119,8 @@ fn tokens(ids: &[Value], path: &str) -> Result<Prompt, RequestError> {
 }
 
 /// A whole reply.
-#[derive(Debug, Serialize)]
-struct Completion<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Completion<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -131,7 +132,8 @@ struct Completion<'a> {
 }
 
 /// One answer, whole or a piece.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChoice")]
 struct Choice<'a> {
     index: u32,
     text: &'a str,
@@ -144,8 +146,9 @@ struct Choice<'a> {
 }
 
 /// A streamed piece.
-#[derive(Debug, Serialize)]
-struct Chunk<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChunk")]
+pub(super) struct Chunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,

@@ -1,20 +1,22 @@
 //! The shape of errors: `{"error": {"message", "type", "param", "code"}}`.
 
 use ingle_chat::ProviderError;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::RequestError;
 
 /// An error reply.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct ErrorBody {
     /// The only field.
     pub error: ErrorObject,
 }
 
 /// What went wrong, for people and for programs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ErrorObject {
     /// For people: what happened, to what, what to do.
     pub message: String,

@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completion;
+pub(crate) mod completion_schema;
 pub mod constraint;
 mod error;
 mod logprobs;
@@ -9,6 +10,7 @@ pub mod models;
 pub mod refused;
 pub mod responses;
 pub mod sampling;
+pub(crate) mod schema;
 mod usage;
 
 use ingle_chat::{FinishReason, Principal};

@@ -4,7 +4,9 @@ mod anthropic;
 mod generate;
 mod info;
 mod ollama;
+mod openapi;
 mod responses;
+mod table;
 mod utility;
 
 use std::hash::{BuildHasher, RandomState};
@@ -26,9 +28,11 @@ use tracing::Instrument;
 use crate::App;
 use crate::auth::is_local_caller;
 use crate::error::{Dialect, Failure};
+use table::Routes;
 
-/// Routes that need no key, because whoever restarts a sick server has none. All others do, unknown ones included.
-const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/health/live", "/health/ready"];
+/// Routes that need no key, because whoever restarts a sick server has none, and because what the API is like is no
+/// secret. All others do, unknown ones included.
+const PUBLIC: [&str; 5] = ["/health", "/v1/health", "/health/live", "/health/ready", "/openapi.json"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where OpenAI's clients look for how long a reply took.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
@@ -41,13 +45,14 @@ struct Context {
     started: Instant,
 }
 
-/// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new();
+/// All routes. Each is described in `ingle_api::openapi`, which a test compares with this table; those that are always
+/// refused are not.
+fn routes() -> Routes {
+    let mut routes = Routes::default();
     for (path, advice) in utility::NOT_YET.iter().copied() {
-        router = router.route(path, post(move || utility::not_yet(advice)));
+        routes = routes.refused(path, post(move || utility::not_yet(advice)));
     }
-    let mut router = router
+    routes
         .route("/", get(info::root))
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
@@ -77,7 +82,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health/ready", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/version", get(info::version))
+        .route("/openapi.json", get(openapi::document))
         .merge(ollama::routes())
+}
+
+/// What serves the routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = routes()
+        .into_router()
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Panicked.into_response()))

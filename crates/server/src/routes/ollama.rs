@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get, head, post};
-use axum::{Extension, Router};
 use ingle_api::RequestError;
 use ingle_api::ollama::models::{self, ShowCall};
 use ingle_api::ollama::{Collector, Encoder, Envelope, Route};
 use ingle_api::openai::check_vocabulary;
 
 use super::generate::{caller, collected, provider, stream};
+use super::table::Routes;
 use super::{Context, Reply};
 use crate::App;
 use crate::answer::{Answer, Call};
@@ -23,22 +24,22 @@ use crate::error::json;
 use crate::names::{listed, resolve};
 
 /// All routes under `/api`.
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::default()
         .route("/api/generate", post(generate))
         .route("/api/chat", post(chat))
         .route("/api/tags", get(tags))
         .route("/api/ps", get(running))
         .route("/api/show", post(show))
         .route("/api/version", get(version))
-        .route("/api/embed", post(no_embeddings))
-        .route("/api/embeddings", post(no_embeddings))
-        .route("/api/pull", post(no_store))
-        .route("/api/push", post(no_store))
-        .route("/api/create", post(no_store))
-        .route("/api/copy", post(no_store))
-        .route("/api/delete", delete(no_store))
-        .route("/api/blobs/{digest}", head(no_store).post(no_store))
+        .refused("/api/embed", post(no_embeddings))
+        .refused("/api/embeddings", post(no_embeddings))
+        .refused("/api/pull", post(no_store))
+        .refused("/api/push", post(no_store))
+        .refused("/api/create", post(no_store))
+        .refused("/api/copy", post(no_store))
+        .refused("/api/delete", delete(no_store))
+        .refused("/api/blobs/{digest}", head(no_store).post(no_store))
 }
 
 async fn generate(

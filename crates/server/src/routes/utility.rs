@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use ingle_api::RequestError;
 use ingle_api::native::generate::{self, GenerateCollector, GenerateEncoder};
 use ingle_api::native::server as pages;
 use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
@@ -22,6 +23,7 @@ use crate::answer::{Answer, Call};
 use crate::body::{parse, read_json};
 use crate::error::{Failure, json as reply};
 use crate::names::resolve;
+use crate::query::pairs;
 
 /// How long a probe that generates may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -138,7 +140,20 @@ pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery
     let provider = provider(&app)?;
     let info = model_for(&app, &*provider, None)?;
     let status = provider.status();
-    let fails_when_full = query.unwrap_or_default().split('&').any(|pair| pair == "fail_on_no_slot=1");
+    let mut fails_when_full = false;
+    for (_, value) in
+        pairs(query.as_deref().unwrap_or_default()).iter().filter(|(n, _)| n == "fail_on_no_slot")
+    {
+        fails_when_full = match value.as_str() {
+            "1" => true,
+            "0" => false,
+            other => {
+                let other = ingle_api::shown(other);
+                let text = format!("`fail_on_no_slot` is `{other}`; it can be 0 or 1");
+                return Err(RequestError::field("fail_on_no_slot", text).into());
+            }
+        };
+    }
     if fails_when_full && pages::is_full(&status) {
         let text = "every place for an answer is taken; more wait in the queue";
         return Err(ProviderError::Unavailable(text.into()).into());

@@ -8,6 +8,18 @@ use ingle_api::openai::refused::{
 };
 use ingle_api::openai::responses::refused::{HARMLESS_RESPONSES, REFUSED_RESPONSES};
 use ingle_api::openai::sampling::numeric_fields;
+use ingle_server::ServerConfig;
+
+use crate::client::{config, start_with};
+
+#[tokio::test]
+async fn the_description_needs_no_key() {
+    let server = start_with(ServerConfig { api_keys: vec!["key".into()], ..config() }, false).await;
+    let reply = server.get("/openapi.json").await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    assert_eq!(reply.body, ingle_api::openapi::document());
+    assert_eq!(server.get("/v1/models").await.status, 401);
+}
 
 #[test]
 fn every_field_is_documented() {

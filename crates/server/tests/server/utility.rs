@@ -92,6 +92,8 @@ async fn pages() {
     assert_eq!(slots.as_array().map(Vec::len), Some(2));
     assert_eq!((&slots[0]["n_ctx"], &slots[0]["is_processing"]), (&json!(4096), &json!(false)));
     assert_eq!(server.get("/slots?fail_on_no_slot=1").await.status, 200);
+    let unclear = server.get("/slots?fail_on_no_slot=yes").await;
+    assert_eq!((unclear.status, &unclear.json()["error"]["param"]), (400, &json!("fail_on_no_slot")));
     for path in ["/get_model_info", "/model_info"] {
         let info = server.get(path).await.json();
         assert_eq!((&info["model_path"], &info["is_generation"]), (&json!("scripted"), &json!(true)));

@@ -3,6 +3,7 @@
 mod messages;
 mod reasoning;
 mod reply;
+pub(crate) mod schema;
 mod tools;
 
 use ingle_chat::{ChatInput, Message, Request, Role, Task};

@@ -14,13 +14,13 @@ use crate::fields::Fields;
 use crate::{RequestError, parse_object};
 
 /// The most entries of `metadata`, and the longest keys and values, in characters.
-const METADATA_MAX: usize = 16;
-const METADATA_KEY_CHARS_MAX: usize = 64;
-const METADATA_VALUE_CHARS_MAX: usize = 512;
+pub(super) const METADATA_MAX: usize = 16;
+pub(super) const METADATA_KEY_CHARS_MAX: usize = 64;
+pub(super) const METADATA_VALUE_CHARS_MAX: usize = 512;
 
 /// What `include` can name. All but the log-probabilities belong to tools that the server would run, of which there
 /// are none; thoughts are never encrypted, they are in their item.
-const INCLUDE: &[&str] = &[
+pub(super) const INCLUDE: &[&str] = &[
     LOGPROBS,
     "reasoning.encrypted_content",
     "file_search_call.results",

@@ -14,6 +14,7 @@ mod options;
 mod output;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 mod stored;
 
 pub use body::{Echo, ResponsesCall, parse};

@@ -1,6 +1,7 @@
 //! Tools, the format of the text, and wishes about thinking.
 
 use ingle_chat::{Format, ReasoningWish, ToolChoice};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -11,14 +12,15 @@ use crate::fields::{Fields, wrong_type};
 /// The most tools.
 pub const TOOLS_MAX: usize = 1024;
 /// The longest name of a function, in characters.
-const NAME_CHARS_MAX: usize = 128;
+pub(super) const NAME_CHARS_MAX: usize = 128;
 /// The longest name of a schema, in characters.
-const SCHEMA_NAME_CHARS_MAX: usize = 64;
+pub(super) const SCHEMA_NAME_CHARS_MAX: usize = 64;
 /// How hard a model may be asked to think. Which of them it knows is the model's business.
-const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+pub(super) const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// A function, as bodies and replies have it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseTool")]
 pub(super) struct ToolField {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -231,7 +233,8 @@ pub(super) fn take_format(fields: &mut Fields) -> Result<(Option<Format>, Value)
 }
 
 /// `reasoning`, as bodies and replies have it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseReasoning")]
 pub(super) struct Reasoning {
     effort: Option<String>,
     summary: Option<String>,

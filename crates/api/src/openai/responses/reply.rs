@@ -1,6 +1,7 @@
 //! The response object, whole.
 
 use ingle_chat::{Delta, Event, FinishReason};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -22,8 +23,8 @@ pub struct Reply {
 }
 
 /// The wire's form of a response.
-#[derive(Serialize)]
-struct Response<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Response<'a> {
     id: &'a str,
     object: &'static str,
     created_at: u64,
@@ -55,24 +56,28 @@ struct Response<'a> {
     metadata: &'a Map<String, Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResponseText")]
 struct Text<'a> {
     format: &'a Value,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResponseIncompleteDetails")]
 struct IncompleteDetails {
     reason: &'static str,
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseFailure")]
 struct Failed {
     code: String,
     message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseUsage")]
 struct Usage {
     input_tokens: u64,
     input_tokens_details: InputTokensDetails,
@@ -81,14 +86,16 @@ struct Usage {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseInputTokensDetails")]
 struct InputTokensDetails {
     cached_tokens: u64,
     /// Nothing is charged for what the cache takes in; clients want the field.
     cache_write_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseOutputTokensDetails")]
 struct OutputTokensDetails {
     reasoning_tokens: u64,
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use ingle_chat::{Content, Part, Role};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -151,7 +152,8 @@ impl ListOptions {
 }
 
 /// A page of items.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseItemList")]
 pub struct ItemList {
     object: &'static str,
     data: Vec<Value>,
