@@ -5,10 +5,8 @@ import asyncio
 import anthropic
 import pytest
 
-from conftest import API_KEY, BASE_URL
+from conftest import API_KEY, ROOT
 
-# Its clients add `/v1` themselves.
-ROOT = BASE_URL.removesuffix("/v1")
 PROMPT = "Once upon a time there was a"
 GREEDY = {"temperature": 0, "seed": 1}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from datetime import datetime, timezone
 
 import httpx
@@ -9,9 +10,9 @@ import ollama
 import pytest
 from pydantic import BaseModel
 
-from conftest import API_KEY, BASE_URL
+from conftest import API_KEY
+from conftest import ROOT as HOST
 
-HOST = BASE_URL.removesuffix("/v1")
 HEADERS = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
 PROMPT = "Once upon a time there was a"
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 12}
@@ -317,8 +318,6 @@ def test_options_are_refused_by_name(client, name, option, value):
 
 def test_what_is_not_here(client, name):
     for ask in (
-        lambda: client.embed(name, "text"),
-        lambda: client.embeddings(name, "text"),
         lambda: client.pull("llama3"),
         lambda: client.push("llama3"),
         lambda: client.create("mine", from_=name),
@@ -342,3 +341,53 @@ def test_a_stream_can_be_left(client, name):
     next(iter(stream))
     stream.close()
     assert chat(client, name, options={"num_predict": 1}).done, "the server goes on"
+
+
+# Embeddings.
+
+
+def length(vector):
+    return math.sqrt(sum(x * x for x in vector))
+
+
+def test_embed(client, name):
+    reply = client.embed(name, ["the sea", "a ship", "the sea"])
+    assert reply.model == name and len(reply.embeddings) == 3
+    assert reply.embeddings[0] == reply.embeddings[2] != reply.embeddings[1]
+    assert all(abs(length(v) - 1) < 1e-4 for v in reply.embeddings)
+    assert reply.prompt_eval_count > 2 and reply.total_duration > 0 and reply.load_duration == 0
+    [alone] = client.embed(name, "the sea").embeddings
+    assert alone == reply.embeddings[0]
+    assert client.embed(name, "").embeddings == []
+
+
+def test_embed_dimensions(client, name):
+    [whole] = client.embed(name, "the sea").embeddings
+    [short] = client.embed(name, "the sea", dimensions=8).embeddings
+    assert len(short) == 8 and abs(length(short) - 1) < 1e-4
+    scale = length(whole[:8])
+    assert all(abs(a - b / scale) < 1e-4 for a, b in zip(short, whole))
+    with pytest.raises(ollama.ResponseError, match="dimensions"):
+        client.embed(name, "the sea", dimensions=len(whole) + 1)
+
+
+def test_embed_truncates_and_says_so(client, name):
+    text = "word " * 20_000
+    reply = client._client.post("/api/embed", json={"model": name, "input": ["a", text]})
+    assert reply.status_code == 200 and reply.headers["x-truncated-inputs"] == "1"
+    [cut] = reply.json()["truncated"]
+    assert cut["input"] == "input[1]" and cut["tokens"] > cut["kept"] > 0
+    with pytest.raises(ollama.ResponseError, match="context"):
+        client.embed(name, text, truncate=False)
+
+
+def test_embeddings_of_old(client, name):
+    old = client.embeddings(name, "the sea").embedding
+    [new] = client.embed(name, "the sea").embeddings
+    scale = length(old)
+    assert len(old) == len(new) and all(abs(a / scale - b) < 1e-4 for a, b in zip(old, new))
+
+
+def test_embed_refuses_by_name(client, name):
+    with pytest.raises(ollama.ResponseError, match="frobnicate"):
+        client.embed(name, "a", options={"frobnicate": 1})

@@ -434,3 +434,82 @@ def test_a_stream_can_be_left(client, model):
     next(iter(stream))
     stream.close()
     assert chat(client, model, max_tokens=1).choices, "the server goes on"
+
+
+# Embeddings.
+
+
+def embed(client, model, text, **more):
+    return client.embeddings.create(model=model, input=text, **more)
+
+
+def length(vector):
+    return math.sqrt(sum(x * x for x in vector))
+
+
+def test_embeddings(client, model):
+    # The package asks for base64 unless it is told otherwise, and decodes it.
+    reply = embed(client, model, ["the sea", "a ship", "the sea"])
+    assert reply.object == "list" and reply.model == model
+    assert [item.index for item in reply.data] == [0, 1, 2] and {item.object for item in reply.data} == {"embedding"}
+    first, second, third = (item.embedding for item in reply.data)
+    assert first == third != second
+    assert all(abs(length(v) - 1) < 1e-4 for v in (first, second))
+    assert reply.usage.prompt_tokens == reply.usage.total_tokens > 2
+    floats = embed(client, model, "the sea", encoding_format="float").data[0].embedding
+    assert isinstance(floats, list) and all(abs(a - b) < 1e-6 for a, b in zip(floats, first, strict=True))
+
+
+def test_embeddings_of_tokens(client, model):
+    tokens = embed(client, model, [[5, 6, 7], [5]])
+    assert tokens.usage.prompt_tokens == 4
+    assert embed(client, model, [5, 6, 7]).data[0].embedding == tokens.data[0].embedding
+
+
+def test_embeddings_dimensions(client, model):
+    whole = embed(client, model, "the sea").data[0].embedding
+    short = embed(client, model, "the sea", dimensions=8, user="u").data[0].embedding
+    scale = length(whole[:8])
+    assert len(short) == 8 and all(abs(a - b / scale) < 1e-4 for a, b in zip(short, whole))
+    with pytest.raises(openai.BadRequestError, match="dimensions") as info:
+        embed(client, model, "the sea", dimensions=len(whole) + 1)
+    assert info.value.param == "dimensions"
+
+
+@pytest.mark.parametrize(
+    "text, more, param",
+    [
+        ([], {}, "input"),
+        ("a", {"encoding_format": "int8"}, "encoding_format"),
+        ("a", {"extra_body": {"truncate_prompt_tokens": 5}}, "truncate_prompt_tokens"),
+        ("a", {"extra_body": {"frobnicate": 1}}, "frobnicate"),
+        ([[10_000_000]], {}, "input"),
+    ],
+)
+def test_embeddings_refuse_by_name(client, model, text, more, param):
+    with pytest.raises(openai.BadRequestError) as info:
+        embed(client, model, text, **more)
+    assert info.value.param == param
+
+
+def test_embeddings_too_long(client, model):
+    text = "word " * 20_000
+    with pytest.raises(openai.BadRequestError) as info:
+        embed(client, model, text)
+    assert info.value.code == "context_length_exceeded"
+    reply = client.embeddings.with_raw_response.create(model=model, input=text, extra_body={"truncate": True})
+    assert reply.headers["x-truncated-inputs"] == "1"
+    assert reply.parse().truncated[0]["kept"] == reply.parse().usage.prompt_tokens
+
+
+def test_rerank_and_score(client, model):
+    post = lambda path, body: client.post(path, body={"model": model, **body}, cast_to=object)
+    documents = ["a ship", "the sea", "the sea"]
+    ranked = post("/rerank", {"query": "the sea", "documents": documents, "top_n": 2})
+    assert [r["index"] for r in ranked["results"]] == [1, 2]
+    assert all(abs(r["relevance_score"] - 1) < 1e-5 and r["document"] == {"text": "the sea"} for r in ranked["results"])
+    scored = post("/score", {"text_1": "the sea", "text_2": documents})
+    assert [abs(item["score"] - 1) < 1e-5 for item in scored["data"]] == [False, True, True]
+    vectors = [item.embedding for item in embed(client, model, ["the sea", "a ship"]).data]
+    cosine = sum(a * b for a, b in zip(*vectors))
+    assert abs(scored["data"][0]["score"] - cosine) < 1e-4

@@ -111,7 +111,6 @@ def test_not_stored(client, model):
 
 
 @pytest.mark.parametrize("more, param", [
-    ({"background": True}, "background"),
     ({"truncation": "auto"}, "truncation"),
     ({"conversation": "c"}, "conversation"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),

@@ -68,6 +68,8 @@ impl Fields {
     }
 
     pub fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        trace::note(self.path(name), trace::Kind::Any);
         // The order of what remains is kept so that the first unknown field is the one that is named.
         self.map.shift_remove(name).filter(|v| !v.is_null())
     }
@@ -96,6 +98,8 @@ impl Fields {
     }
 
     pub fn bool(&mut self, name: &str) -> Result<Option<bool>, RequestError> {
+        #[cfg(test)]
+        trace::note(self.path(name), trace::Kind::Bool);
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(b)) => Ok(Some(b)),
@@ -104,6 +108,8 @@ impl Fields {
     }
 
     pub fn string(&mut self, name: &str) -> Result<Option<String>, RequestError> {
+        #[cfg(test)]
+        trace::note(self.path(name), trace::Kind::String);
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(s)) => Ok(Some(s)),
@@ -112,6 +118,8 @@ impl Fields {
     }
 
     pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, RequestError> {
+        #[cfg(test)]
+        trace::note(self.path(name), trace::Kind::List);
         match self.take(name) {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
@@ -120,6 +128,8 @@ impl Fields {
     }
 
     pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, RequestError> {
+        #[cfg(test)]
+        trace::note(self.path(name), trace::Kind::Object);
         match self.take(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
@@ -129,6 +139,8 @@ impl Fields {
 
     /// A whole number from `min` to `max`, under any of the names.
     pub fn integer(&mut self, names: &[&str], min: i128, max: i128) -> Result<Option<i128>, RequestError> {
+        #[cfg(test)]
+        names.iter().for_each(|name| trace::note(self.path(name), trace::Kind::Integer(min, max)));
         let Some((name, value)) = self.take_any(names)? else { return Ok(None) };
         let path = self.path(&name);
         let Value::Number(number) = &value else { return Err(wrong_type(&path, "a whole number", &value)) };
@@ -143,6 +155,8 @@ impl Fields {
 
     /// A number from `min` to `max`, under any of the names.
     pub fn number(&mut self, names: &[&str], min: f64, max: f64) -> Result<Option<f32>, RequestError> {
+        #[cfg(test)]
+        names.iter().for_each(|name| trace::note(self.path(name), trace::Kind::Number(min, max)));
         let Some((name, value)) = self.take_any(names)? else { return Ok(None) };
         let path = self.path(&name);
         let Value::Number(number) = &value else { return Err(wrong_type(&path, "a number", &value)) };
@@ -167,5 +181,38 @@ impl Fields {
             ),
         )
         .with_code("unknown_field"))
+    }
+}
+
+/// What parsers look for, as they do it: so that tests can compare it with what is said about them.
+#[cfg(test)]
+pub(crate) mod trace {
+    use std::cell::RefCell;
+
+    /// What kind of value a field is taken as.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub enum Kind {
+        Any,
+        Bool,
+        String,
+        List,
+        Object,
+        Integer(i128, i128),
+        Number(f64, f64),
+    }
+
+    thread_local! {
+        static TAKEN: RefCell<Vec<(String, Kind)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub fn note(path: String, kind: Kind) {
+        TAKEN.with_borrow_mut(|taken| taken.push((path, kind)));
+    }
+
+    /// The paths of all fields that were looked for while `read` ran, whether or not they were there.
+    pub fn of(read: impl FnOnce()) -> Vec<(String, Kind)> {
+        TAKEN.take();
+        read();
+        TAKEN.take()
     }
 }

@@ -1,24 +1,29 @@
 //! Wire formats: what clients send and receive, translated to and from the neutral vocabulary of `chat`.
 //!
 //! One module per dialect ([`openai`], [`anthropic`], [`ollama`]), and [`native`] for what peers have beside them. A
-//! dialect turns a body into a [`ingle_chat::Request`], which is then known to be valid, and turns
-//! [`ingle_chat::Delta`]s into reply bodies or stream events. Nothing here does I/O, reads a clock or knows a route;
-//! HTTP serving lives in `server`.
+//! dialect turns a body into a [`ingle_chat::Request`] or [`ingle_chat::EmbedRequest`], which is then known to be
+//! valid, and turns [`ingle_chat::Delta`]s and vectors into reply bodies or stream events. Nothing here does I/O, reads
+//! a clock or serves a route; HTTP serving lives in `server`. [`openapi`] describes all of it.
 //!
 //! **Nothing is silently ignored.** Each field either does what its documentation says, is accepted because it has
 //! no effect on the answer, or is refused with its name and what to do instead. The tables are in
 //! [`openai::refused`] and [`anthropic::refused`].
 
 pub mod anthropic;
+mod base64;
 mod error;
 mod fields;
 mod json;
 pub mod native;
 pub mod ollama;
 pub mod openai;
+pub mod openapi;
+mod tools;
+mod truncated;
 
 pub use error::{RequestError, shown};
 pub use json::{MAX_NODES, parse_object};
+pub use truncated::Truncated;
 
 use ingle_chat::Delta;
 

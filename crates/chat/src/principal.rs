@@ -21,11 +21,18 @@ pub struct Principal {
     pub key: String,
     /// How far the data may travel.
     pub class: DataClass,
+    /// Whether raw prompts may spell control tokens, with which a caller can speak as anyone in a conversation.
+    pub may_write_control_tokens: bool,
 }
 
 impl Principal {
     /// The one user of a program on their own machine.
     pub fn local() -> Self {
-        Self { tenant: "local".into(), key: "none".into(), class: DataClass::default() }
+        Self {
+            tenant: "local".into(),
+            key: "none".into(),
+            class: DataClass::default(),
+            may_write_control_tokens: true,
+        }
     }
 }

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::Request;
+use crate::{EmbedFuture, EmbedRequest, Principal, Request};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +142,12 @@ pub enum ProviderError {
         /// What fits.
         n_ctx: usize,
     },
+    /// The caller may not do this.
+    #[error("{message}")]
+    Forbidden {
+        /// What is not allowed, and what would allow it.
+        message: String,
+    },
     /// No such model here.
     #[error("model `{model}` is not here; available: {}", .available.join(", "))]
     UnknownModel {
@@ -181,6 +187,8 @@ pub struct ModelDetails {
     pub has_tools: bool,
     /// Whether thoughts are.
     pub has_reasoning: bool,
+    /// Whether the model fills gaps: its vocabulary has the tokens for it.
+    pub has_infill: bool,
     /// The file's key-value pairs; long lists are `null`.
     pub metadata: Map<String, Value>,
 }
@@ -271,6 +279,15 @@ pub trait Provider: Send + Sync {
     /// Admits a request. Errors that can be known at once come from the future; later ones end the stream.
     fn start(&self, request: Request) -> StartFuture<'_>;
 
+    /// Admits a wish for vectors. Errors that can be known at once, over-long texts among them, come from this future;
+    /// the one that it gives has the vectors.
+    fn embed(&self, _request: EmbedRequest) -> EmbedFuture<'_> {
+        Box::pin(async {
+            let message = "the model makes no embeddings here".into();
+            Err(ProviderError::InvalidRequest { message, param: Some("model".into()) })
+        })
+    }
+
     /// The prompt that a request would run with, control tokens spelled out; nothing runs.
     ///
     /// # Errors
@@ -300,6 +317,15 @@ pub trait Provider: Send + Sync {
     /// As [`tokenize`](Self::tokenize), and if there is no such token.
     fn token_bytes(&self, _model: Option<&str>, _tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
         Err(no_tokenizer())
+    }
+
+    /// Forgets what it has cached for a tenant, apart from what is in use. Answers stay the same.
+    ///
+    /// # Errors
+    /// If its cache cannot be flushed from here.
+    fn flush_cache(&self, _principal: &Principal) -> Result<(), ProviderError> {
+        let message = "the cache cannot be flushed from here; it changes no answer";
+        Err(ProviderError::InvalidRequest { message: message.into(), param: None })
     }
 
     /// The models it offers; the first is the default.

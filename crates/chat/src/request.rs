@@ -89,10 +89,35 @@ impl Sampling {
 pub enum Prompt {
     /// Text, taken as content: it cannot spell control tokens.
     Text(String),
-    /// Text that may spell control tokens, which are then meant. Only for callers who may write them.
+    /// Text that may spell control tokens, which are then meant. Of callers who may not write them, text that spells
+    /// none.
     Marked(String),
     /// Tokens, taken as they are.
     Tokens(Vec<TokenId>),
+    /// A gap to fill.
+    Infill(Infill),
+}
+
+/// A gap in a text, and what is around it. All of it is content: it cannot spell control tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Infill {
+    /// The text before the gap.
+    pub prefix: String,
+    /// The text after it.
+    pub suffix: String,
+    /// Other texts of the same project, the nearest last.
+    pub files: Vec<InfillFile>,
+    /// How the filling begins.
+    pub begun: String,
+}
+
+/// A text beside the one with the gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfillFile {
+    /// Its name, as in `src/lib.rs`.
+    pub name: String,
+    /// The text.
+    pub text: String,
 }
 
 /// Whether a completion repeats its prompt.
@@ -166,6 +191,16 @@ pub enum Task {
     },
 }
 
+/// Whom a request makes way for. Ordered: a later one waits longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// Nobody waits for it: it runs where normal requests leave room, and gives its place up to them.
+    Background,
+}
+
 /// One API call, in no dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -173,6 +208,8 @@ pub struct Request {
     pub id: String,
     /// Who asks.
     pub principal: Principal,
+    /// Whether it makes way for others.
+    pub priority: Priority,
     /// The model's name; `None` is the default model.
     pub model: Option<String>,
     /// What is wanted.
@@ -207,6 +244,7 @@ impl Request {
         Self {
             id: id.into(),
             principal,
+            priority: Priority::Normal,
             model: None,
             task,
             sampling: Sampling::default(),

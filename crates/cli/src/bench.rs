@@ -1,5 +1,6 @@
 //! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run.
 
+mod constrained;
 mod requests;
 mod session;
 
@@ -15,6 +16,7 @@ use ingle_kernels::limits;
 use ingle_model::synthetic::Synthetic;
 use serde_json::json;
 
+use self::constrained::Constrained;
 use self::session::{Session, compute_limits};
 use crate::commands::bytes;
 use crate::process;
@@ -65,7 +67,15 @@ pub fn main(args: &[OsString]) -> Result<()> {
         number("batch", "1", "Sequences that decode together"),
         number("depth", "0", "Tokens in each sequence before decoding is measured"),
         number("repetitions", "5", "Runs of each measurement").short('r'),
-        Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).conflicts_with("save").help(
+        Arg::new("schema").long("schema").value_name("FILE").help(format!(
+            "Measure decoding that obeys a JSON Schema too, in turns with decoding that is free; `{}` is one with long \
+             names",
+            constrained::BUILT_IN
+        )),
+        Arg::new("vocab").long("vocab").value_name("FILE").requires("schema").help(
+            "Take the vocabulary of a GGUF file for --schema instead of the model's: a synthetic model has bytes alone",
+        ),
+        Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).conflicts_with_all(["save", "schema"]).help(
             "Load once, then measure what standard input asks for: a JSON object per line, answered by one. \
              -p, -n, --batch and --depth are the largest sizes",
         ),
@@ -83,12 +93,21 @@ pub fn main(args: &[OsString]) -> Result<()> {
         return save(spec, path.as_ref());
     }
     let plan = plan(&m, &settings)?;
+    if m.contains_id("schema") && plan.n_gen == 0 {
+        bail!("--schema measures decoding: -n must be at least 1");
+    }
     let (name, file) = open(&settings, m.get_one::<String>("synthetic"))?;
-    let mut session = Session::load(&name, Arc::new(file), &settings, &plan)?;
+    let file = Arc::new(file);
+    let schema = m.get_one::<String>("schema");
+    let constrained = schema
+        .map(|schema| Constrained::new(schema, m.get_one::<String>("vocab"), &file))
+        .transpose()
+        .context("--schema")?;
+    let mut session = Session::load(&name, file, &settings, &plan)?;
     if m.get_flag("stdin") {
         return requests::answer(&mut session, std::io::stdin().lock(), std::io::stdout().lock());
     }
-    measure(&mut session, &settings, &plan)
+    measure(&mut session, &settings, &plan, constrained.as_ref())
 }
 
 /// Writes a synthetic model under a temporary name first, so that the file is whole wherever it is seen.
@@ -150,7 +169,12 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
     }
 }
 
-fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()> {
+fn measure(
+    session: &mut Session,
+    settings: &Settings,
+    plan: &Plan,
+    constrained: Option<&Constrained>,
+) -> Result<()> {
     let mut report = session.description();
     session.prefill(1)?;
     report.insert("first_token_s".into(), json!(process::age().map(|age| age.as_secs_f64())));
@@ -194,6 +218,9 @@ fn measure(session: &mut Session, settings: &Settings, plan: &Plan) -> Result<()
                 "file_gb_per_s": gbs, "read_limit_gb_per_s": read_gbs, "share_of_read_limit": gbs / read_gbs,
             }),
         );
+        if let Some(constrained) = constrained {
+            report.insert("constrained".into(), constrained.measure(session, plan)?.into());
+        }
     }
     print(&report, settings.json)
 }
@@ -236,6 +263,33 @@ fn print(report: &serde_json::Map<String, serde_json::Value>, as_json: bool) -> 
             f(&d["file_gb_per_s"]),
             100.0 * f(&d["share_of_read_limit"]),
             f(&d["read_limit_gb_per_s"])
+        )?;
+    }
+    if let Some(c) = report.get("constrained") {
+        writeln!(
+            out,
+            "free    {:5} tokens          {:9.1} tokens/s, in turns with:",
+            c["n_tokens"],
+            f(&c["free_tokens_per_s"])
+        )?;
+        writeln!(
+            out,
+            "schema  {:5} tokens          {:9.1} tokens/s  {:.2} % of it for the schema; a mask of {} tokens takes {:.1} us \
+             (median; p99 {:.1}, most {:.1})",
+            c["n_tokens"],
+            f(&c["tokens_per_s"]),
+            100.0 * f(&c["share_of_decode"]),
+            c["n_vocab"],
+            f(&c["mask_median_us"]),
+            f(&c["mask_p99_us"]),
+            f(&c["mask_max_us"]),
+        )?;
+        writeln!(
+            out,
+            "jumping {:5} tokens          {:9.1} tokens/s  {:.0} % of the tokens are forced",
+            c["n_tokens"],
+            f(&c["jumping_tokens_per_s"]),
+            100.0 * f(&c["forced_share_of_tokens"]),
         )?;
     }
     Ok(())

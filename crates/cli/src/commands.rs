@@ -1,4 +1,4 @@
-//! The short commands: `show`, `tokenize`, `render`, `settings`.
+//! The short commands: `show`, `tokenize`, `render`, `settings`, `openapi`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -55,6 +55,13 @@ pub fn settings(args: &[OsString]) -> Result<()> {
         let default = if s.default.is_empty() { String::new() } else { format!(" [{}]", s.default) };
         writeln!(out, "--{:28} {:32} {}{default}", s.flag, s.env(), s.help)?;
     }
+    Ok(())
+}
+
+/// `ingle openapi`
+pub fn openapi(args: &[OsString]) -> Result<()> {
+    matches("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", args, &[]);
+    write!(std::io::stdout(), "{}", ingle_api::openapi::document())?;
     Ok(())
 }
 

@@ -41,6 +41,7 @@ Commands:
   tokenize  Print the tokens of a text
   render    Render a chat template
   settings  List every setting with its flag, environment variable and key
+  openapi   Print the description of the HTTP API
 
 `ingle run` alone starts a conversation with the small model that ships with Ingle.
 `ingle <COMMAND> --help` has the details.
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),
+        Some("openapi") => commands::openapi(&args),
         Some("help" | "--help" | "-h") => std::io::stdout().write_all(HELP.as_bytes()).map_err(Into::into),
         Some("version" | "--version" | "-V") => {
             writeln!(std::io::stdout(), "ingle {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)

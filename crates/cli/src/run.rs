@@ -216,6 +216,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         max_waiting_tokens: n(s.max_queue_tokens),
         no_prefix_cache: s.no_prefix_cache,
         template: s.chat_template.clone().map_or(TemplateChoice::Model, TemplateChoice::NameOrFile),
+        pooling: s.pooling,
         sampling: sampling::from_settings(s)?,
         name: s.served_names.first().cloned(),
     })

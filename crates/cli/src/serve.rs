@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_ledger::{Responses, Retention};
+use ingle_ledger::{FileLimits, Files, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, Source};
-use ingle_server::{Alias, ProviderSlot, ServeError, Server, ServerConfig};
+use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
 use crate::run::{check_model, load_options};
@@ -52,28 +52,59 @@ pub fn main(args: &[OsString]) -> Result<()> {
 }
 
 async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
-    let responses = open_responses(&settings).await;
+    let folder = data_dir(&settings);
+    let (mut responses, mut files) = (None, None);
+    if let Some(folder) = &folder {
+        responses = open_responses(folder, &settings).await;
+        files = open_files(folder, &settings).await;
+    }
     config.responses.clone_from(&responses);
+    config.files.clone_from(&files);
     let served = serve_with(settings, config).await;
     if let Some(responses) = responses {
         responses.close().await;
     }
+    if let Some(files) = files {
+        files.close().await;
+    }
     served
 }
 
-/// The stored responses. A server that cannot keep them serves all the same, and says so.
-async fn open_responses(settings: &Settings) -> Option<Arc<Responses>> {
-    let folder = match &settings.data_dir {
-        Some(folder) if folder.as_os_str().is_empty() => return None,
-        Some(folder) => folder.clone(),
-        None => match default_data_dir() {
-            Some(folder) => folder,
-            None => {
-                say!("warning: no folder for data is known (--data-dir names one): responses are not stored");
-                return None;
+/// Where data are kept, if they are.
+fn data_dir(settings: &Settings) -> Option<PathBuf> {
+    match &settings.data_dir {
+        Some(folder) if folder.as_os_str().is_empty() => None,
+        Some(folder) => Some(folder.clone()),
+        None => {
+            let folder = default_data_dir();
+            if folder.is_none() {
+                say!("warning: no folder for data is known (--data-dir names one): nothing is stored");
             }
-        },
+            folder
+        }
+    }
+}
+
+/// Files and batches. A server that cannot keep them serves all the same, and says so.
+async fn open_files(folder: &Path, settings: &Settings) -> Option<Arc<Files>> {
+    let default = FileLimits::default();
+    let bytes = |mb: Option<u32>, default: u64| mb.map_or(default, |mb| u64::from(mb) << 20);
+    let limits = FileLimits {
+        file_bytes_max: bytes(settings.max_file_mb, default.file_bytes_max),
+        bytes_max: bytes(settings.store_files_mb, default.bytes_max),
+        ..default
     };
+    match Files::open(&folder.join("files.sqlite"), limits).await {
+        Ok(files) => Some(Arc::new(files)),
+        Err(error) => {
+            say!("warning: there are no files and batches, and no responses in the background: {error}");
+            None
+        }
+    }
+}
+
+/// The stored responses. A server that cannot keep them serves all the same, and says so.
+async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Responses>> {
     if [settings.store_days, settings.store_count, settings.store_mb].contains(&Some(0)) {
         return None;
     }
@@ -190,15 +221,17 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
     }
     let mut api_keys = split_commas(&s.api_key);
+    let mut scopes = Vec::new();
     if let Some(path) = &s.api_key_file {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
-        let before = api_keys.len();
-        api_keys.extend(
-            text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned),
-        );
-        if api_keys.len() == before {
+        let of_file = keys_of_file(&text).with_context(|| format!("--api-key-file: {}", path.display()))?;
+        if of_file.is_empty() {
             bail!("--api-key-file: {} has no key; one a line is expected", path.display());
+        }
+        for (key, of_key) in of_file {
+            scopes.extend(of_key.into_iter().map(|scope| (key.clone(), scope)));
+            api_keys.push(key);
         }
     }
     if api_keys.iter().any(|k| k.trim().is_empty()) {
@@ -207,6 +240,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
     Ok(ServerConfig {
         listen,
         api_keys,
+        scopes,
         no_auth: s.no_auth,
         allowed_hosts: s.allowed_hosts.clone(),
         cors_origins: origins(&s.cors_origins)?,
@@ -226,6 +260,26 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
     })
 }
 
+/// The keys in a file, one a line, each with the names of its scopes behind it.
+fn keys_of_file(text: &str) -> Result<Vec<(String, Vec<Scope>)>> {
+    let mut keys = Vec::new();
+    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let key = words.next().expect("the line is not empty");
+        let scope = |word: &str| {
+            let known = || Scope::ALL.map(Scope::name).join(", ");
+            let found = Scope::ALL.into_iter().find(|scope| scope.name() == word);
+            // The word is not repeated: it may be the rest of a key with a blank in it.
+            found.with_context(|| {
+                format!("line {number}: what follows the key is no scope; there are: {}", known())
+            })
+        };
+        keys.push((key.to_owned(), words.map(scope).collect::<Result<_>>()?));
+    }
+    Ok(keys)
+}
+
 /// The addresses of a host, or of several parted by commas; `localhost` may have two.
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
@@ -240,4 +294,18 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         addresses.truncate(1);
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_their_scopes() {
+        let keys = keys_of_file("# ours\none\n\n  two control-tokens \n").expect("valid");
+        assert_eq!(keys, [("one".to_owned(), vec![]), ("two".to_owned(), vec![Scope::ControlTokens])]);
+        let error = keys_of_file("one\ntwo secret-rest").expect_err("no scope").to_string();
+        assert!(error.starts_with("line 2") && error.contains("control-tokens"), "{error}");
+        assert!(!error.contains("secret-rest"), "{error}");
+    }
 }

@@ -178,7 +178,9 @@ fn peers_options_are_refused_by_name_or_run() {
         ("run -p x -n -5", "--n-predict: -5"),
         ("run -p x -s -7", "`-7` is no seed"),
         ("serve -n 512", "-n: requests say"),
-        ("serve --embedding --pooling mean", "--embedding: "),
+        ("serve --embedding --pooling rank", "models with a head that ranks"),
+        ("serve --reranking", "--reranking: models with a head that ranks"),
+        ("serve --embd-normalize -1", "--embd-normalize: embeddings have the length 1"),
         ("serve --reasoning-parser deepseek_r1", "--reasoning-parser: "),
         ("serve --kv-cache-dtype fp8", "--kv-cache-dtype: `fp8`"),
         ("serve --enable-auto-tool-choice", "--enable-auto-tool-choice: "),
@@ -294,7 +296,7 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings"] {
+    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings", "openapi"] {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }
     assert!(stdout_of(&[], "").contains("Usage: ingle"));
@@ -348,6 +350,15 @@ fn bench_measures() {
     assert!(report["prefill"]["tokens_per_s"].as_f64().unwrap() > 0.0);
     assert!(report["decode"]["file_gb_per_s"].as_f64().unwrap() > 0.0);
     assert!(report["decode"]["share_of_read_limit"].as_f64().unwrap() > 0.0);
+    let args =
+        ["bench", tiny(), "-p", "0", "-n", "60", "-t", "1", "-r", "1", "--schema", "built-in", "--json"];
+    let report: Value = serde_json::from_str(&stdout_of(&args, "")).unwrap();
+    let row = &report["constrained"];
+    assert_eq!(row["masks"], 60, "one for each token: {row}");
+    assert!(row["tokens_per_s"].as_f64().unwrap() > 0.0 && row["mask_median_us"].as_f64().unwrap() > 0.0);
+    assert!(row["forced_share_of_tokens"].as_f64().unwrap() > 0.2, "{row}");
+    assert!(failure(&["bench", tiny(), "-n", "0", "--schema", "built-in"]).contains("-n must be"));
+    assert!(failure(&["bench", tiny(), "-t", "1", "--schema", "/nowhere"]).contains("/nowhere"));
     assert!(failure(&["bench", "--synthetic", "llama-9t:Q4_K_M"]).contains("llama-9t"));
     assert!(failure(&["bench", "--model", tiny(), "-t", "0"]).contains("at least one thread"));
     // A saved model never takes the place of what is no file, and a failure leaves nothing behind.

@@ -3,6 +3,7 @@
 
 mod checks;
 mod conversation;
+mod embedding;
 mod format;
 
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
-use ingle_chat::{Echo, ModelInfo, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task};
+use ingle_chat::{
+    Echo, ModelInfo, Pooling, Priority, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task,
+};
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
@@ -22,6 +25,12 @@ pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
+pub use embedding::{EMBEDDING_VALUES_MAX, PreparedText, PreparedTexts};
+
+/// What keys without the scope are told.
+const NO_CONTROL_TOKENS: &str = "the prompt spells a control token of the model, which only keys with the scope \
+                                 `control-tokens` may write: ask the operator for it, or send the text to \
+                                 /v1/completions, where it is plain text";
 
 /// What a model is to its callers: how they talk to it, and what it recommends.
 pub struct Frontend {
@@ -37,6 +46,8 @@ pub struct Frontend {
     pub model: ModelInfo,
     /// The model's recommended settings.
     pub defaults: Sampling,
+    /// How texts become vectors; `None` if the model has a head that ranks instead, which is not supported.
+    pub pooling: Option<Pooling>,
     /// The local time that templates may show.
     pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
     /// Where seeds come from that no request has set.
@@ -82,6 +93,8 @@ pub struct Prepared {
     pub grammar: Option<Arc<Grammar>>,
     /// Who shares cached beginnings with whom.
     pub tenant: String,
+    /// Whether it makes way for others.
+    pub priority: Priority,
 }
 
 /// How thoughts begin and end.
@@ -124,6 +137,7 @@ impl Frontend {
             template,
             model,
             defaults: Sampling::default(),
+            pooling: Some(Pooling::Last),
             now: Box::new(|| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 CivilTime::from_unix(since_epoch.as_secs() as i64)
@@ -183,6 +197,7 @@ impl Frontend {
             one_tool_call: matches!(&request.task, Task::Chat(input) if input.one_tool_call),
             grammar: self.grammar(request)?,
             tenant: request.principal.tenant.clone(),
+            priority: request.priority,
         })
     }
 
@@ -254,7 +269,24 @@ impl Frontend {
         };
         let (tokens, text) = match prompt {
             Prompt::Text(text) => (self.tokenizer.encode(&Segments::content(text), true), text.clone()),
-            Prompt::Marked(text) => (self.tokenizer.encode(&Segments::template(text), true), text.clone()),
+            Prompt::Marked(text) => {
+                let may = request.principal.may_write_control_tokens;
+                if !may && self.tokenizer.spells_control(text) {
+                    return Err(ProviderError::Forbidden { message: NO_CONTROL_TOKENS.to_owned() });
+                }
+                (self.tokenizer.encode(&Segments::template(text), true), text.clone())
+            }
+            Prompt::Infill(infill) => {
+                let tokens = self.tokenizer.encode_infill(infill).ok_or_else(|| {
+                    let message = format!(
+                        "model `{}` fills no gaps: its vocabulary has no tokens that mark prefix, suffix and middle; \
+                         send only the text before as a prompt",
+                        self.model.id
+                    );
+                    invalid("suffix", message)
+                })?;
+                (tokens, String::new())
+            }
             Prompt::Tokens(tokens) => {
                 if let Some(token) = tokens.iter().find(|t| t.0 as usize >= n_vocab) {
                     let message = format!("the prompt has token {token}, the vocabulary {n_vocab}");

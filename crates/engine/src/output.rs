@@ -1,5 +1,10 @@
 //! A token's way out: the sampler's pick becomes text, stop strings and end tokens end it, log-probabilities go
 //! along. Pure: one [`Answer`] per request, one `Choice` per sequence of it.
+//!
+//! **Jumps.** Where a format leaves one text only, its tokens are not picked but taken, as the tokenizer spells them.
+//! They follow the last picked token at once, and the next step computes all of them together. Which ones are taken
+//! depends on the choice's own tokens and the request alone, so an answer is the same whatever runs beside it. Requests
+//! that want log-probabilities take the same tokens one in each step: each needs a row of logits of its own then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +22,8 @@ use crate::sampling::{Sampler, log_softmax_of, top_logprobs};
 
 /// How many tokens are tried to end a thought without beginning the answer in the same token.
 const RESAMPLES_MAX: usize = 64;
+/// How many tokens one row of logits gives at most: a picked one, and those that must follow it.
+const JUMP_TOKENS_MAX: usize = 256;
 
 /// What becomes of one request.
 pub struct Answer {
@@ -38,7 +45,11 @@ struct Choice {
     n_thoughts: usize,
     /// Tokens that are said whatever the model would say.
     forced: VecDeque<TokenId>,
+    /// Tokens that the format leaves no choice about; `None` if nobody has looked since the last token.
+    ahead: Option<VecDeque<TokenId>>,
     n_tokens: usize,
+    /// Whether what comes before its first token was told.
+    has_begun: bool,
     finished: bool,
 }
 
@@ -78,8 +89,30 @@ impl Answer {
         self.prompt_logprobs.push(logprob_of(&self.tokenizer, logits, token, n_top));
     }
 
+    /// Does what a choice's next row of logits is not needed for. To be called while that row is computed; what goes
+    /// wrong is told by [`Self::sample`].
+    pub fn prepare(&mut self, choice: u32) {
+        self.add(choice);
+        let Self { end_tokens, request, choices, .. } = self;
+        let choice = &mut choices[choice as usize];
+        if !choice.finished && request.max_tokens > 0 {
+            // It fails again when the mask is needed.
+            _ = choice.prepare(request, end_tokens);
+        }
+    }
+
+    /// A choice's sequence is there from the end of the prompt.
+    fn add(&mut self, choice: u32) {
+        if self.choices.len() == choice as usize {
+            self.choices.push(Choice::new(&self.request, &self.tokenizer, choice));
+        }
+    }
+
     /// What comes before the first token of a choice: the prompt's log-probabilities and the echo.
     fn preamble(&mut self, choice: u32, events: &mut Vec<Event>) {
+        if std::mem::replace(&mut self.choices[choice as usize].has_begun, true) {
+            return;
+        }
         if choice == 0 && self.request.prompt_logprobs.is_some() {
             if self.prompt_logprobs.is_empty() {
                 self.prompt_logprobs.push(self.unconditional(self.request.prompt[0]));
@@ -92,8 +125,8 @@ impl Answer {
     }
 
     /// Takes the logits `(n_vocab,)` at the end of a choice's sequence, picks its next token and tells what that
-    /// means for the reader. `position` is the token's place in the sequence; `scratch` is for reuse. Gives the
-    /// token (`None` if none was wanted) and whether the choice is complete.
+    /// means for the reader. `position` is the token's place in the sequence; `scratch` is for reuse. Gives the token
+    /// with those that must follow it (none if none was wanted), and whether the choice is complete.
     ///
     /// # Errors
     /// If the format that the answer obeys lets nothing follow.
@@ -104,49 +137,37 @@ impl Answer {
         position: usize,
         scratch: &mut Vec<f32>,
         events: &mut Vec<Event>,
-    ) -> Result<(Option<TokenId>, bool), ProviderError> {
-        if self.choices.len() == choice as usize {
-            self.choices.push(Choice::new(&self.request, &self.tokenizer, choice));
-            self.preamble(choice, events);
-        }
+    ) -> Result<(Vec<TokenId>, bool), ProviderError> {
+        self.add(choice);
+        self.preamble(choice, events);
         let Self { tokenizer, end_tokens, request, choices, .. } = self;
         let choice = &mut choices[choice as usize];
         assert!(!choice.finished, "a finished choice is not sampled");
+        let mut tokens = Vec::new();
         if request.max_tokens == 0 {
             choice.finish(FinishReason::Length, events);
-            return Ok((None, true));
+            return Ok((tokens, true));
         }
-        let token = choice.pick(
-            request,
-            end_tokens,
-            &logits[..logits.len().min(tokenizer.n_vocab())],
-            position,
-            scratch,
-        );
-        let token = token.map_err(|e| constraint::failed(&e))?;
-        choice.sampler.accept(token);
-        choice.n_tokens += 1;
-
-        if request.ends(end_tokens, token) {
-            choice.reader.end(token, events);
-            choice.finish(FinishReason::Stop { matched: None }, events);
-        } else if request.stop_token_ids.contains(&token) {
-            let matched = Some(tokenizer.token_text(token));
-            choice.finish(FinishReason::Stop { matched }, events);
-        } else {
-            let logprobs = request.logprobs.map(|n_top| logprob_of(tokenizer, logits, token, n_top));
-            let may_stop = choice.n_tokens >= request.min_tokens;
-            let stopped_by = choice.reader.push(token, logprobs, may_stop, events);
-            if let Some(stop) = stopped_by {
-                choice.finished = true;
-                events.push(Event::Finished(FinishReason::Stop { matched: Some(stop) }));
-            } else if choice.is_complete() {
-                choice.finish(FinishReason::Stop { matched: None }, events);
-            } else if choice.n_tokens == request.max_tokens {
-                choice.finish(FinishReason::Length, events);
+        let n_vocab = logits.len().min(tokenizer.n_vocab());
+        let failed = |error: GrammarError| constraint::failed(&error);
+        loop {
+            let token = match choice.next_forced(request, end_tokens).map_err(failed)? {
+                Some(token) => token,
+                None if tokens.is_empty() => {
+                    choice.pick(request, end_tokens, &logits[..n_vocab], position, scratch).map_err(failed)?
+                }
+                None => break,
+            };
+            tokens.push(token);
+            choice.take(request, tokenizer, end_tokens, token, logits, events);
+            if choice.finished || request.logprobs.is_some() || tokens.len() == JUMP_TOKENS_MAX {
+                break;
             }
         }
-        Ok((Some(token), choice.finished))
+        if tokens.len() > 1 {
+            join_texts(events);
+        }
+        Ok((tokens, choice.finished))
     }
 
     fn unconditional(&self, token: TokenId) -> TokenLogprob {
@@ -166,8 +187,100 @@ impl Choice {
             constraint,
             n_thoughts: 0,
             forced: VecDeque::new(),
+            ahead: None,
             n_tokens: 0,
+            has_begun: false,
             finished: false,
+        }
+    }
+
+    /// Makes the mask for the next token, if there will be one.
+    fn prepare(&mut self, request: &Prepared, end_tokens: &[TokenId]) -> Result<(), GrammarError> {
+        if self.is_free(request)
+            || !self.forced.is_empty()
+            || !self.look_ahead(request, end_tokens).is_empty()
+        {
+            return Ok(());
+        }
+        self.constraint.as_mut().map_or(Ok(()), Constraint::prepare)
+    }
+
+    /// Whether it is in thoughts that no format is about.
+    fn is_free(&self, request: &Prepared) -> bool {
+        self.reader.phase() == Phase::Reasoning && request.thoughts.as_ref().is_none_or(|t| !t.in_grammar)
+    }
+
+    /// Whether tokens that the format forces are taken without being picked: not in thoughts, whose tokens are counted,
+    /// nor where the model may still begin to think.
+    fn may_jump(&self, request: &Prepared) -> bool {
+        let may_think = |t: &Thoughts| self.n_tokens == 0 && !t.in_grammar && t.begin.is_some();
+        self.forced.is_empty()
+            && self.reader.phase() != Phase::Reasoning
+            && !request.thoughts.as_ref().is_some_and(may_think)
+    }
+
+    /// The tokens that must come next. Those that mean something to the request, an end or a bias, are left to be picked.
+    fn look_ahead(&mut self, request: &Prepared, end_tokens: &[TokenId]) -> &mut VecDeque<TokenId> {
+        let may_jump = self.may_jump(request);
+        let constraint = &mut self.constraint;
+        self.ahead.get_or_insert_with(|| {
+            let forced = constraint.as_mut().filter(|_| may_jump).map(Constraint::forced).unwrap_or_default();
+            let is_plain = |token: &TokenId| {
+                !end_tokens.contains(token)
+                    && !request.stop_token_ids.contains(token)
+                    && !request.params.logit_bias.iter().any(|(biased, _)| biased == token)
+            };
+            forced.into_iter().take_while(is_plain).collect()
+        })
+    }
+
+    /// Goes on by the next token, if the format leaves no choice.
+    fn next_forced(
+        &mut self,
+        request: &Prepared,
+        end_tokens: &[TokenId],
+    ) -> Result<Option<TokenId>, GrammarError> {
+        let Some(token) = self.look_ahead(request, end_tokens).pop_front() else { return Ok(None) };
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
+        }
+        Ok(Some(token))
+    }
+
+    /// Takes a token that was picked or forced: what it means, and whether the answer ends with it.
+    fn take(
+        &mut self,
+        request: &Prepared,
+        tokenizer: &Tokenizer,
+        end_tokens: &[TokenId],
+        token: TokenId,
+        logits: &[f32],
+        events: &mut Vec<Event>,
+    ) {
+        self.sampler.accept(token);
+        self.n_tokens += 1;
+        if request.ends(end_tokens, token) {
+            self.reader.end(token, events);
+            self.finish(FinishReason::Stop { matched: None }, events);
+        } else if request.stop_token_ids.contains(&token) {
+            let matched = Some(tokenizer.token_text(token));
+            self.finish(FinishReason::Stop { matched }, events);
+        } else {
+            let logprobs = request.logprobs.map(|n_top| logprob_of(tokenizer, logits, token, n_top));
+            let may_stop = self.n_tokens >= request.min_tokens;
+            let stopped_by = self.reader.push(token, logprobs, may_stop, events);
+            if let Some(stop) = stopped_by {
+                self.finished = true;
+                events.push(Event::Finished(FinishReason::Stop { matched: Some(stop) }));
+            } else if self.is_complete() {
+                self.finish(FinishReason::Stop { matched: None }, events);
+            } else if self.n_tokens == request.max_tokens {
+                self.finish(FinishReason::Length, events);
+            }
+        }
+        // Behind this token others are forced than before it. A jump that began thoughts ends in them.
+        if self.ahead.as_ref().is_some_and(VecDeque::is_empty) || !self.may_jump(request) {
+            self.ahead = None;
         }
     }
 
@@ -197,7 +310,7 @@ impl Choice {
             }
             self.n_thoughts += 1;
         }
-        let is_free = thinks && thoughts.is_none_or(|thoughts| !thoughts.in_grammar);
+        let is_free = self.is_free(request);
         if let Some(token) = self.forced.pop_front() {
             if !is_free && let Some(constraint) = &mut self.constraint {
                 constraint.accept(token)?;
@@ -266,6 +379,25 @@ impl Choice {
         };
         events.push(Event::Finished(reason));
     }
+}
+
+/// Makes one of texts that follow each other: what a jump says.
+fn join_texts(events: &mut Vec<Event>) {
+    events.dedup_by(|next, last| match (last, next) {
+        (Event::Text { text, logprobs }, Event::Text { text: more, logprobs: none })
+            if logprobs.is_empty() && none.is_empty() =>
+        {
+            text.push_str(more);
+            true
+        }
+        (Event::ToolArguments { index, json }, Event::ToolArguments { index: same, json: more })
+            if index == same =>
+        {
+            json.push_str(more);
+            true
+        }
+        _ => false,
+    });
 }
 
 fn forbid(logits: &mut [f32], token: TokenId) {

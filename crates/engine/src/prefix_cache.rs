@@ -164,10 +164,32 @@ impl PrefixCache {
 
     /// Frees the least recently used idle leaf; false if nothing is idle.
     pub fn evict(&mut self, allocator: &mut BlockAllocator) -> bool {
-        let Some((_, id)) = self.idle_leaves.pop_first() else {
+        let Some(&leaf) = self.idle_leaves.first() else {
             assert_eq!(self.n_idle, 0, "idle blocks below a busy one");
             return false;
         };
+        self.remove(allocator, leaf);
+        true
+    }
+
+    /// Frees all that a salt has and only the cache holds.
+    pub fn flush(&mut self, allocator: &mut BlockAllocator, salt: u64) {
+        // All nodes of a path have the salt of the first.
+        let of_salt = |leaf: &(u64, NodeId)| self.node(leaf.1).salt == salt;
+        let leaves: Vec<_> = self.idle_leaves.iter().copied().filter(of_salt).collect();
+        for leaf in leaves {
+            let mut next = Some(leaf);
+            while let Some(leaf) = next {
+                next = self.remove(allocator, leaf);
+            }
+        }
+    }
+
+    /// Frees an idle leaf. Gives its parent if that has become one.
+    fn remove(&mut self, allocator: &mut BlockAllocator, leaf: (u64, NodeId)) -> Option<(u64, NodeId)> {
+        let was_there = self.idle_leaves.remove(&leaf);
+        assert!(was_there, "only idle leaves are removed");
+        let id = leaf.1;
         let node = self.nodes[id.0 as usize].take().expect("an idle leaf is in the tree");
         self.edges.remove(&node.edge);
         self.vacant.push(id);
@@ -176,15 +198,17 @@ impl PrefixCache {
         let left = allocator.release(node.block);
         assert_eq!(left, 0, "an idle block has no other holder");
         let parent = node.edge.0;
-        if parent != NodeId::ROOT {
-            let parent_node = self.node_mut(parent);
-            parent_node.n_children -= 1;
-            if parent_node.n_children == 0 && parent_node.idle {
-                let last_used = parent_node.last_used;
-                self.idle_leaves.insert((last_used, parent));
-            }
+        if parent == NodeId::ROOT {
+            return None;
         }
-        true
+        let parent_node = self.node_mut(parent);
+        parent_node.n_children -= 1;
+        let leaf = (parent_node.last_used, parent);
+        let is_idle_leaf = parent_node.n_children == 0 && parent_node.idle;
+        is_idle_leaf.then(|| {
+            self.idle_leaves.insert(leaf);
+            leaf
+        })
     }
 
     fn child(&self, at: NodeId, salt: u64, tokens: &[TokenId]) -> Option<NodeId> {
@@ -292,6 +316,24 @@ mod tests {
         f.publish(1, "abcd");
         f.check(2, "abcd", 0);
         f.check(1, "abcd", 4);
+    }
+
+    #[test]
+    fn flushing_frees_what_is_idle_of_one_salt() {
+        let mut f = Fixture::new(16);
+        f.publish(1, "abcdef");
+        f.publish(1, "abxy");
+        f.publish(2, "abcd");
+        let (_, held) = f.cache.match_prefix(&mut f.allocator, 1, &tokens("abcd"));
+        f.cache.flush(&mut f.allocator, 1);
+        f.check(1, "abcdef", 4);
+        f.check(1, "abxy", 2);
+        f.check(2, "abcd", 4);
+        f.release(&held);
+        f.cache.flush(&mut f.allocator, 1);
+        f.check(1, "abcdef", 0);
+        f.check(2, "abcd", 4);
+        assert_eq!((f.cache.n_idle(), f.allocator.n_free()), (2, 14));
     }
 
     #[test]

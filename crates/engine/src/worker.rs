@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, Event, ProviderError, Usage};
-use ingle_step::{Executor, ExecutorError, RowOut, SeqId, StepBatch, StepOut};
+use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
+use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::output::Answer;
-use crate::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler};
-use crate::stream::Outlet;
+use crate::scheduler::{AddError, RequestId, Sampled, Scheduler};
+use crate::work::{Embedding, Work};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -38,8 +37,7 @@ pub(crate) struct Worker {
 
 /// A request that the thread has and that has not ended.
 struct Active {
-    answer: Answer,
-    outlet: Outlet,
+    work: Work,
     arrived: Instant,
     /// When its first step began, and how many prompt tokens it found cached.
     started: Option<(Instant, usize)>,
@@ -55,9 +53,17 @@ struct Active {
 struct Planned {
     step: u64,
     began: Instant,
-    /// Sequence and position of its first row, in the order of the batch.
-    seqs: Vec<(SeqId, usize)>,
+    /// In the order of the batch.
+    seqs: Vec<PlannedSeq>,
     n_prompt_rows: usize,
+}
+
+struct PlannedSeq {
+    seq: SeqId,
+    /// The position of its first row.
+    start: usize,
+    /// Whether a token follows its last row.
+    is_sampled: bool,
 }
 
 impl Worker {
@@ -84,6 +90,7 @@ impl Worker {
     pub fn run(mut self) {
         while self.shared.board().phase != Phase::Stopping {
             self.take_arrivals();
+            self.flush();
             self.look_after_clients();
             let worked = match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(Ok(worked)) => worked,
@@ -111,6 +118,7 @@ impl Worker {
         let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
         self.executor.submit(batch)?;
+        self.prepare(&planned);
         let out = self.wait_for(planned.step)?;
         let sampled = self.sample(&out, &planned);
         self.scheduler.commit(&sampled);
@@ -119,39 +127,66 @@ impl Worker {
         Ok(true)
     }
 
-    /// Rows of logits become tokens, and tokens deltas.
+    /// What picking tokens needs besides logits: masks of formats. They depend on tokens that are known, so they are
+    /// made while the device computes.
+    fn prepare(&mut self, planned: &Planned) {
+        for &PlannedSeq { seq, .. } in planned.seqs.iter().filter(|planned| planned.is_sampled) {
+            let choices = self.scheduler.choices_of(seq);
+            if let Some((_, Active { work: Work::Generate(work), .. })) = owner(&mut self.active, seq) {
+                choices.for_each(|choice| work.answer.prepare(choice));
+            }
+        }
+    }
+
+    /// Rows of logits become tokens, and tokens deltas; hidden states become vectors.
     fn sample(&mut self, out: &StepOut, planned: &Planned) -> Vec<Sampled> {
         self.end_numeric_errors(out);
         let (now, mut sampled, mut events) = (Instant::now(), Vec::new(), Vec::new());
         let mut failed = BTreeMap::new();
-        for (seq_out, &(seq, start)) in out.seqs.iter().zip(&planned.seqs) {
+        for (seq_out, &PlannedSeq { seq, start, .. }) in out.seqs.iter().zip(&planned.seqs) {
             assert_eq!(seq_out.seq, seq, "results come in the order of the batch");
             let Some((request, active)) = owner(&mut self.active, seq) else { continue };
+            let work = match &mut active.work {
+                Work::Generate(work) => work,
+                Work::Embed(work) => {
+                    if pool(work, seq_out, start) {
+                        let (began, n_cached) = active.started.unwrap_or((active.arrived, 0));
+                        work.finish(n_cached, began, now);
+                        active.complete = true;
+                        sampled.push((request, Sampled { seq, tokens: Vec::new(), done: true }));
+                    }
+                    continue;
+                }
+            };
             for row in &seq_out.rows {
                 let position = start + row.row as usize;
-                if position + 1 < active.answer.request().prompt.len() {
-                    active.answer.prompt_row(position, &row.values);
+                if position + 1 < work.answer.request().prompt.len() {
+                    work.answer.prompt_row(position, &row.values);
                     continue;
                 }
                 let next = position + 1;
                 for choice in self.scheduler.choices_of(seq) {
                     let picked =
-                        active.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
-                    let (token, done) = match picked {
+                        work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
+                    let (tokens, done) = match picked {
                         Ok(picked) => picked,
                         Err(error) => {
+                            events.clear();
                             failed.insert(request, error);
                             break;
                         }
                     };
-                    sampled.push((request, Sampled { seq: request.choice(choice), token, done }));
-                    events.drain(..).for_each(|event| active.outlet.push(Delta { choice, event }));
+                    sampled.push((request, Sampled { seq: request.choice(choice), tokens, done }));
+                    events.drain(..).for_each(|event| work.outlet.push(Delta { choice, event }));
                 }
                 active.tokens.get_or_insert((now, now)).1 = now;
             }
-            if active.answer.is_finished() {
+            if work.answer.is_finished() {
                 active.complete = true;
-                active.outlet.push(Delta { choice: 0, event: Event::Done(active.usage()) });
+                let event = Event::Done(active.usage());
+                if let Work::Generate(work) = &mut active.work {
+                    work.outlet.push(Delta { choice: 0, event });
+                }
             }
         }
         let good = sampled.into_iter().filter(|(request, _)| !failed.contains_key(request));
@@ -218,37 +253,33 @@ impl Worker {
         true
     }
 
+    /// Flushes what tenants want flushed. After the arrivals: who arrives after a flush finds nothing.
+    fn flush(&mut self) {
+        let tenants = std::mem::take(&mut self.shared.board().flushes);
+        for tenant in tenants {
+            self.scheduler.flush(self.salts.hash_one(&tenant));
+        }
+    }
+
     // ---- requests come and go ----
 
     /// Hop 5.
     fn take_arrivals(&mut self) {
-        while let Ok(Arrival { answer, mut outlet, at }) = self.arrivals.try_recv() {
-            let request = answer.request();
-            let added = self.scheduler.add(NewRequest {
-                prompt: request.prompt.clone(),
-                n_choices: request.n_choices,
-                max_tokens: request.max_tokens,
-                salt: self.salts.hash_one(&request.tenant),
-                prompt_logits: request.prompt_logprobs.is_some(),
-            });
-            match added {
+        while let Ok(Arrival { mut work, at }) = self.arrivals.try_recv() {
+            let salt = self.salts.hash_one(work.tenant());
+            match self.scheduler.add(work.new_request(salt)) {
                 Ok(id) => {
-                    let prompt_tokens = request.prompt.len() as u64;
-                    let event = Event::Started { prompt_tokens, seed: request.params.seed };
-                    outlet.push(Delta { choice: 0, event });
-                    self.active.insert(id, Active::new(answer, outlet, at));
+                    work.start();
+                    self.active.insert(id, Active::new(work, at));
                 }
                 Err(error) => {
                     let mut board = self.shared.board();
-                    board.leave_queue(request.prompt.len());
-                    outlet.fail(match error {
-                        AddError::Full { .. } => board.overloaded(),
-                        AddError::TooLong { max_tokens, .. } => ProviderError::ContextLength {
-                            prompt_tokens: request.prompt.len(),
-                            max_tokens: u32::try_from(request.max_tokens).ok(),
-                            n_ctx: max_tokens,
-                        },
-                    });
+                    board.leave_queue(work.priority(), work.prompt().len());
+                    let error = match error {
+                        AddError::Full { .. } => board.overloaded(work.priority()),
+                        AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
+                    };
+                    work.fail(error);
                     board.status.requests_aborted_total += 1;
                     board.unfinished -= 1;
                     self.shared.idle.notify_all();
@@ -263,16 +294,19 @@ impl Worker {
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
             let (stall, queue) = (self.config.stall_timeout, self.config.queue_timeout);
-            if active.outlet.is_closed() {
+            if active.work.is_closed() {
                 self.remove(id);
-            } else if active.paused.is_some() && active.outlet.flush() {
+            } else if active.paused.is_some() && active.work.flush() {
                 active.paused = None;
                 self.scheduler.set_paused(id, false);
             } else if active.paused.is_some_and(|since| now.duration_since(since) > stall) {
                 let message = format!("nobody has read the answer for {} s", stall.as_secs());
                 self.fail(id, ProviderError::Unavailable(message));
-            } else if active.started.is_none() && now.duration_since(active.arrived) > queue {
-                let error = self.shared.board().overloaded();
+            } else if active.started.is_none()
+                && active.work.priority() == Priority::Normal
+                && now.duration_since(active.arrived) > queue
+            {
+                let error = self.shared.board().overloaded(Priority::Normal);
                 self.fail(id, error);
             }
         }
@@ -282,7 +316,7 @@ impl Worker {
     fn deliver(&mut self) {
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
-            if active.outlet.flush() {
+            if active.work.flush() {
                 if active.complete {
                     self.remove(id);
                 }
@@ -295,7 +329,7 @@ impl Worker {
 
     fn fail(&mut self, id: RequestId, error: ProviderError) {
         if let Some(active) = self.remove(id) {
-            active.outlet.fail(error);
+            active.work.fail(error);
         }
     }
 
@@ -305,7 +339,7 @@ impl Worker {
         let active = self.active.remove(&id)?;
         let mut board = self.shared.board();
         if active.started.is_none() {
-            board.leave_queue(active.answer.request().prompt.len());
+            board.leave_queue(active.work.priority(), active.work.prompt().len());
         }
         if !active.complete {
             board.status.requests_aborted_total += 1;
@@ -336,21 +370,26 @@ impl Worker {
         let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0 };
         for seq in &batch.seqs {
             let start = seq.start as usize;
-            planned.seqs.push((seq.seq, start));
+            let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
+            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false });
             let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
-            let n_prompt = active.answer.request().prompt.len();
+            let n_prompt = active.work.prompt().len();
+            if let Some(added) = planned.seqs.last_mut() {
+                added.is_sampled = last_wanted.is_some_and(|position| position + 1 >= n_prompt);
+            }
             planned.n_prompt_rows += n_prompt.saturating_sub(start).min(seq.inputs.len());
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
                 active.started = Some((began, n_cached));
-                self.shared.board().leave_queue(n_prompt);
+                let priority = active.work.priority();
+                self.shared.board().leave_queue(priority, n_prompt);
             }
         }
         planned
     }
 
     fn note_step(&mut self, planned: &Planned, sampled: &[Sampled]) {
-        let n_sampled = sampled.iter().filter(|s| s.token.is_some()).count();
+        let n_sampled = sampled.iter().map(|s| s.tokens.len()).sum();
         let in_step = self.in_step.take().unwrap_or_default();
         let complete = |id: &&RequestId| self.active.get(id).is_some_and(|a| a.complete);
         let n_complete = in_step.iter().filter(complete).count();
@@ -387,18 +426,19 @@ impl Drop for Worker {
 }
 
 impl Active {
-    fn new(answer: Answer, outlet: Outlet, arrived: Instant) -> Self {
-        Self { answer, outlet, arrived, started: None, tokens: None, paused: None, complete: false }
+    fn new(work: Work, arrived: Instant) -> Self {
+        Self { work, arrived, started: None, tokens: None, paused: None, complete: false }
     }
 
     fn usage(&self) -> Usage {
         let (started, n_cached) = self.started.unwrap_or((self.arrived, 0));
         let (first, last) = self.tokens.unwrap_or((started, started));
+        let (completion_tokens, reasoning_tokens) = self.work.n_generated();
         Usage {
-            prompt_tokens: self.answer.request().prompt.len() as u64,
+            prompt_tokens: self.work.prompt().len() as u64,
             cached_tokens: n_cached as u64,
-            completion_tokens: self.answer.completion_tokens() as u64,
-            reasoning_tokens: self.answer.reasoning_tokens() as u64,
+            completion_tokens: completion_tokens as u64,
+            reasoning_tokens: reasoning_tokens as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),
@@ -409,7 +449,12 @@ impl Active {
 /// The request that a sequence belongs to, if it is still there.
 fn owner(active: &mut BTreeMap<RequestId, Active>, seq: SeqId) -> Option<(RequestId, &mut Active)> {
     let (&id, active) = active.range_mut(..=RequestId(seq.0)).next_back()?;
-    (seq.0 - id.0 < u64::from(active.answer.request().n_choices)).then_some((id, active))
+    (seq.0 - id.0 < u64::from(active.work.n_choices())).then_some((id, active))
+}
+
+/// Pools a text's rows, of which the first of this step is at `start`. True if the text is complete.
+fn pool(work: &mut Embedding, out: &SeqOut, start: usize) -> bool {
+    out.rows.iter().fold(false, |_, row| work.row(start + row.row as usize, &row.values))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {

@@ -1,10 +1,13 @@
 //! Bodies of requests.
 
+use std::fmt::Debug;
+
 use ingle_api::RequestError;
 use ingle_api::anthropic::messages;
-use ingle_api::ollama::Route;
-use ingle_api::openai::{Caller, chat, completion, sampling};
-use ingle_chat::{Principal, Request, Task};
+use ingle_api::native::rerank;
+use ingle_api::ollama::{EmbedRoute, Route};
+use ingle_api::openai::{Caller, chat, completion, embeddings, sampling};
+use ingle_chat::{EMBED_INPUTS_MAX, EmbedRequest, Principal, Request, Task};
 use serde_json::{Map, Value, json};
 
 use crate::source::Source;
@@ -86,6 +89,17 @@ const FIELDS: &[&str] = &[
     "raw",
     "system",
     "context",
+    "input",
+    "content",
+    "dimensions",
+    "encoding_format",
+    "normalize",
+    "truncate",
+    "query",
+    "documents",
+    "top_n",
+    "text_1",
+    "text_2",
     "no_such_field",
     "",
 ];
@@ -140,6 +154,14 @@ pub fn chat_request(data: &[u8]) {
     }
     check(&body, turned, |body| messages::parse(body, caller()).map(|call| vec![call.request]));
     check(&body, turned, |body| messages::parse_count(body, caller()).map(|request| vec![request]));
+    let some_texts = |request: &EmbedRequest| assert!(!request.inputs.is_empty() && are_bounded(request));
+    check_any(&body, turned, |body| Ok(embeddings::parse(body, caller())?.request), some_texts);
+    check_any(&body, turned, |body| Ok(rerank::parse_rerank(body, caller())?.request), some_texts);
+    check_any(&body, turned, |body| Ok(rerank::parse_score(body, caller())?.request), some_texts);
+    for route in [EmbedRoute::Embed, EmbedRoute::Embeddings] {
+        let parse = |body: &[u8]| Ok(route.parse(body, caller())?.request);
+        check_any(&body, turned, parse, |request| assert!(are_bounded(request)));
+    }
 }
 
 fn caller() -> Caller {
@@ -158,12 +180,21 @@ fn check(
     turned: Option<&[Vec<u8>; 2]>,
     parse: impl Fn(&[u8]) -> Result<Vec<Request>, RequestError>,
 ) {
+    check_any(body, turned, parse, |requests| {
+        assert!(!requests.is_empty());
+        requests.iter().for_each(bounds);
+    });
+}
+
+fn check_any<T: PartialEq + Debug>(
+    body: &[u8],
+    turned: Option<&[Vec<u8>; 2]>,
+    parse: impl Fn(&[u8]) -> Result<T, RequestError>,
+    bounds: impl Fn(&T),
+) {
     match parse(body) {
-        Ok(requests) => {
-            assert!(!requests.is_empty());
-            for request in &requests {
-                bounds(request);
-            }
+        Ok(request) => {
+            bounds(&request);
             let [same, reversed] = turned.expect("a body is an object");
             // Written again first: numbers have one spelling then.
             assert_eq!(parse(same), parse(reversed), "the order of fields matters");
@@ -174,6 +205,10 @@ fn check(
             assert!(error.param.is_some() || error.code == Some("invalid_json"), "{error:?} names no field");
         }
     }
+}
+
+fn are_bounded(request: &EmbedRequest) -> bool {
+    request.inputs.len() <= EMBED_INPUTS_MAX && request.dimensions.is_none_or(|n| n > 0)
 }
 
 fn bounds(request: &Request) {

@@ -7,6 +7,7 @@
 
 mod chat_request;
 mod gguf;
+mod grammar;
 mod model_header;
 mod model_output;
 mod scheduler;
@@ -18,6 +19,7 @@ pub mod vocabularies;
 
 pub use chat_request::chat_request;
 pub use gguf::gguf;
+pub use grammar::grammar;
 pub use model_header::model_header;
 pub use model_output::model_output;
 pub use scheduler::scheduler;
@@ -32,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("chat_request", chat_request),
     ("detokenizer", detokenizer),
     ("gguf", gguf),
+    ("grammar", grammar),
     ("model_header", model_header),
     ("model_output", model_output),
     ("scheduler", scheduler),

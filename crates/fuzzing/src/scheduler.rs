@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use ingle_engine::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler, SchedulerConfig};
+use ingle_chat::Pooling;
+use ingle_engine::scheduler::{
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+};
 use ingle_step::{Executor, TokenId};
-use ingle_testkit::scripted::{ScriptedExecutor, hashed_logits};
+use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
 use crate::source::Source;
 
 const N_VOCAB: usize = 8;
 const END: TokenId = TokenId(0);
+/// From this token on they come several at a time, up to so many.
+const JUMPING: TokenId = TokenId(6);
+const JUMP_MAX: usize = 12;
 /// Requests that are there at once.
 const CLIENTS_MAX: usize = 24;
 /// Steps until all that fits in here must have ended.
@@ -19,6 +25,7 @@ struct Client {
     prompt: Vec<TokenId>,
     max_tokens: usize,
     prompt_logits: bool,
+    pooling: Option<Pooling>,
     got: Vec<Vec<TokenId>>,
     done: Vec<bool>,
     n_prompt_rows: usize,
@@ -26,8 +33,20 @@ struct Client {
 }
 
 impl Client {
-    /// The next token of a choice: the best one, moved by the choice's number so that choices differ.
-    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Option<TokenId>, bool) {
+    /// How many rows before the prompt's last it gets.
+    fn n_early_rows(&self) -> usize {
+        let all = self.prompt.len() - 1;
+        match self.pooling {
+            Some(Pooling::Mean) => all,
+            Some(Pooling::Cls) => all.min(1),
+            None if self.prompt_logits => all,
+            None | Some(Pooling::Last) => 0,
+        }
+    }
+
+    /// The next token of a choice: the best one, moved by the choice's number so that choices differ. Some tokens are
+    /// certain to be followed by others.
+    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Vec<TokenId>, bool) {
         assert!(!self.done[choice], "a finished choice has a result");
         let mut history = self.prompt.clone();
         history.extend(&self.got[choice]);
@@ -36,14 +55,17 @@ impl Client {
         assert_eq!(logits, expected, "the logits of another history");
         if self.max_tokens == 0 {
             self.done[choice] = true;
-            return (None, true);
+            return (Vec::new(), true);
         }
         let best = (0..N_VOCAB).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("there are tokens");
         let token = TokenId(((best + choice) % N_VOCAB) as u32);
-        self.got[choice].push(token);
+        let n_jumped = if token.0 >= JUMPING.0 { history.len() % JUMP_MAX } else { 0 };
+        let room = self.max_tokens - self.got[choice].len();
+        let tokens: Vec<TokenId> = std::iter::repeat_n(token, (1 + n_jumped).min(room)).collect();
+        self.got[choice].extend(&tokens);
         let done = token == END || self.got[choice].len() == self.max_tokens;
         self.done[choice] = done;
-        (Some(token), done)
+        (tokens, done)
     }
 }
 
@@ -54,7 +76,7 @@ struct Traffic {
     clients: BTreeMap<RequestId, Client>,
 }
 
-/// Sizes, then arrivals, departures, pauses, steps and failures: after each the books balance, every row of logits is
+/// Sizes, then arrivals, departures, pauses, steps and failures: after each the books balance, every row of values is
 /// of its own sequence's history, and in the end everybody is served.
 pub fn scheduler(data: &[u8]) {
     let mut source = Source::new(data);
@@ -100,7 +122,10 @@ impl Traffic {
         prompt.extend((0..1 + source.below(4)).map(|_| TokenId(source.below(N_VOCAB) as u32)));
         let max_tokens = source.below(32);
         let n_choices = [1, 1, 1, 2, 3, 5][source.below(6)];
-        let prompt_logits = source.below(6) == 1;
+        let kind = source.below(6);
+        let prompt_logits = kind == 1;
+        let pooling = [None, None, None, Some(Pooling::Mean), Some(Pooling::Cls), Some(Pooling::Last)][kind];
+        let (max_tokens, n_choices) = if pooling.is_some() { (0, 1) } else { (max_tokens, n_choices) };
         let fits = prompt.len() + max_tokens <= self.scheduler.max_seq_tokens();
         let added = self.scheduler.add(NewRequest {
             prompt: prompt.clone(),
@@ -108,13 +133,23 @@ impl Traffic {
             max_tokens,
             salt: source.below(2) as u64,
             prompt_logits,
+            pooling,
+            priority: if source.below(4) == 3 { Priority::Background } else { Priority::Normal },
         });
         let (got, done) = (vec![Vec::new(); n_choices as usize], vec![false; n_choices as usize]);
         match added {
             Ok(id) => {
                 assert!(fits, "what can never run was admitted");
-                let client =
-                    Client { prompt, max_tokens, prompt_logits, got, done, n_prompt_rows: 0, paused: false };
+                let client = Client {
+                    prompt,
+                    max_tokens,
+                    prompt_logits,
+                    pooling,
+                    got,
+                    done,
+                    n_prompt_rows: 0,
+                    paused: false,
+                };
                 assert!(self.clients.insert(id, client).is_none(), "an id is given twice");
             }
             Err(AddError::TooLong { .. }) => assert!(!fits, "what fits was refused"),
@@ -167,6 +202,18 @@ impl Traffic {
             assert!(!client.paused, "a paused sequence runs");
             for row in seq_out.rows {
                 let position = (start + row.row) as usize;
+                if client.pooling.is_some() {
+                    assert_eq!(row.values, hashed_hidden(&client.prompt[..=position]));
+                    let is_last = position + 1 == client.prompt.len();
+                    if is_last {
+                        client.done[0] = true;
+                        results.push(Sampled { seq: seq_out.seq, tokens: Vec::new(), done: true });
+                    } else {
+                        assert_eq!(position, client.n_prompt_rows, "early rows come once and in order");
+                        client.n_prompt_rows += 1;
+                    }
+                    continue;
+                }
                 if position + 1 < client.prompt.len() {
                     let mut expected = [0.0; N_VOCAB];
                     hashed_logits(&client.prompt[..=position], &mut expected);
@@ -176,15 +223,15 @@ impl Traffic {
                     continue;
                 }
                 for choice in choices.clone() {
-                    let (token, done) = client.sample(choice as usize, &row.values);
-                    results.push(Sampled { seq: request.choice(choice), token, done });
+                    let (tokens, done) = client.sample(choice as usize, &row.values);
+                    results.push(Sampled { seq: request.choice(choice), tokens, done });
                 }
             }
         }
         self.scheduler.commit(&results);
         self.clients.retain(|_, client| {
             let done = client.done.iter().all(|&done| done);
-            let n_rows = if client.prompt_logits { client.prompt.len() - 1 } else { 0 };
+            let n_rows = client.n_early_rows();
             assert!(!done || client.n_prompt_rows == n_rows, "prompt rows are missing");
             !done
         });

@@ -12,6 +12,12 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     for (name, body) in BODIES {
         put("chat_request", name, body.as_bytes().to_vec());
     }
+    for (name, kind, format) in FORMATS {
+        for (at, walk) in [[0; 40], std::array::from_fn(|i| (i * 89 + 7) as u8)].iter().enumerate() {
+            let head = [*kind, walk.len() as u8];
+            put("grammar", &format!("{name}-{at}"), [&head[..], walk, format.as_bytes()].concat());
+        }
+    }
     put("gguf", "every-type", every_value_type().to_bytes());
     put("gguf", "tensors", tensors().to_bytes());
     put("model_header", "no-tensors", every_value_type().to_bytes());
@@ -71,6 +77,41 @@ const BODIES: &[(&str, &str)] = &[
         r#"{"prompt":"a","system":"s","raw":false,"suffix":"","context":[],"format":{"type":"object"},"stream":false,"keep_alive":0,"options":{"seed":-1,"tfs_z":1}}"#,
     ),
     ("odd", r#"{"a":{"b":[[],{},-0.0,1e400,"\u0000\ud83d\ude00",18446744073709551615]}}"#),
+];
+
+/// Names, which notation, and formats.
+const FORMATS: &[(&str, u8, &str)] = &[
+    (
+        "object",
+        0,
+        r#"{"type":"object","properties":{"hello":{"type":"string","maxLength":3,"pattern":"^[a-z]*$"},"n":{"type":"integer","minimum":-1,"exclusiveMaximum":12},"t":{"enum":["an",1,null,[{}]]}},"required":["hello","n"],"additionalProperties":false}"#,
+    ),
+    (
+        "references",
+        0,
+        r##"{"$ref":"#/$defs/tree","$defs":{"tree":{"type":"object","properties":{"l":{"$ref":"#/$defs/tree"},"v":{"anyOf":[{"type":"number","multipleOf":0.5},{"type":"string","format":"date"}]}},"required":["v"]}}}"##,
+    ),
+    (
+        "intersections",
+        0,
+        r#"{"allOf":[{"type":"object","properties":{"a":{"type":["integer","null"]}}},{"patternProperties":{"^x":{"minimum":2}},"minProperties":1}],"oneOf":[{"properties":{"k":{"const":"a"}},"required":["k"]},{"properties":{"k":{"const":"b"}},"required":["k"]}]}"#,
+    ),
+    (
+        "list",
+        0,
+        r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"array","items":[{"type":"boolean"},{"const":"é\n"}],"additionalItems":{"type":"array","minItems":1,"maxItems":2,"uniqueItems":false},"title":"t"}"#,
+    ),
+    ("expression", 1, r"(hello|ab{2,3})+[^a-z\n]?\d{1,3}(?:é|中)\w*$"),
+    (
+        "rules",
+        2,
+        "root ::= \"hello\" ws item{1,3} # c\nitem ::= [^\\x00-\\x20]+ | \"(\" root \")\"\nws ::= ( \" \" | \"\\n\" )*\n",
+    ),
+    (
+        "lark",
+        3,
+        "%llguidance {\"ignore_once\": true}\nstart: \"hello\" (word | %json {\"type\": \"null\"})+ \"b\"?\nword[lazy]: /[a-c]+/\nN: \"1\"..\"3\" & /1|2/\n%ignore / /\n",
+    ),
 ];
 
 const TEMPLATES: &[(&str, &str)] = &[

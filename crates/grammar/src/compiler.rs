@@ -165,7 +165,7 @@ fn build(shared: &Shared, format: &Format, limits: &Limits) -> Result<Grammar, G
             limits.parser(),
         )
         .map_err(|error| source.explain(&message(&error), limits))?;
-    let grammar = Grammar::new(parser, vocabulary, named);
+    let grammar = Grammar::new(parser, vocabulary, named, !source.no_forcing);
     match try_out(&grammar, vocabulary.n_vocab()) {
         Ok(()) => Ok(grammar),
         Err(GrammarError::DeadEnd) => Err(GrammarError::invalid(

@@ -17,6 +17,8 @@ pub(crate) struct Source {
     pub schemas: Vec<Prepared>,
     /// The special tokens that it names.
     pub named: Vec<TokenId>,
+    /// Whether the model is to spell what is forced as it likes.
+    pub no_forcing: bool,
 }
 
 impl Source {
@@ -29,7 +31,7 @@ impl Source {
     }
 
     pub fn with(text: String, schemas: Vec<Prepared>, named: Vec<TokenId>) -> Self {
-        Self { lark: Some(text), schemas, named }
+        Self { lark: Some(text), schemas, named, no_forcing: false }
     }
 
     pub fn grammars(&self) -> Vec<GrammarWithLexer> {
@@ -129,6 +131,7 @@ pub(crate) fn user(text: &str, vocabulary: &Vocabulary, limits: &Limits) -> Resu
     let mut out = String::with_capacity(text.len());
     let mut schemas = Vec::new();
     let mut named = Vec::new();
+    let mut no_forcing = false;
     let mut at = 0;
     let mut depth = 0;
     check_definitions(text, limits)?;
@@ -170,6 +173,7 @@ pub(crate) fn user(text: &str, vocabulary: &Vocabulary, limits: &Limits) -> Resu
                 let (value, n) =
                     json_behind(rest, "%llguidance").map_err(|reason| fault(text, at, reason))?;
                 let known = ["no_forcing", "allow_initial_skip", "ignore_once"];
+                no_forcing |= value.get("no_forcing") == Some(&Value::Bool(true));
                 for key in value.as_object().into_iter().flat_map(serde_json::Map::keys) {
                     if !known.contains(&key.as_str()) {
                         return fail(format!(
@@ -221,7 +225,7 @@ pub(crate) fn user(text: &str, vocabulary: &Vocabulary, limits: &Limits) -> Resu
         out.push_str(&rest[..n]);
         at += n;
     }
-    Ok(Source::with(out, schemas, named))
+    Ok(Source { no_forcing, ..Source::with(out, schemas, named) })
 }
 
 /// Definitions begin lines. What only looks like one is counted, too.

@@ -1,5 +1,6 @@
 //! A compiled grammar, and an answer's way through it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ingle_step::TokenId;
@@ -8,52 +9,73 @@ use llguidance::{Matcher as Recognizer, TokenParser};
 use toktrie::{SimpleVob, TokTrie};
 
 use crate::compiler::message;
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{TOKEN_BYTES_MAX, Vocabulary};
 use crate::{GrammarError, TokenMask};
+
+/// Forced text is written this many bytes at a time: what is forced may be as long as a schema.
+const FORCED_BYTES_MAX: usize = 4096;
+
+/// Tokens of an answer that are accepted again between two masks.
+const REPLAYED_TOKENS: usize = 16;
 
 /// What a format became for one vocabulary.
 pub struct Grammar {
     /// At its beginning, never advanced. Matchers are deep copies: what one answer makes of the lexer's states and
     /// budgets is nothing to another, so that a mask depends on the grammar and the accepted tokens alone.
-    prototype: Mutex<Recognizer>,
+    prototype: Arc<Mutex<Recognizer>>,
     vocabulary: Arc<Vocabulary>,
     /// Tokens that a mask may hold before the end: text, and what the grammar names.
     possible: Arc<TokenMask>,
+    /// Whether what is forced may be spelled for the model.
+    looks_ahead: bool,
 }
 
 impl Grammar {
-    pub(crate) fn new(parser: TokenParser, vocabulary: &Arc<Vocabulary>, named: TokenMask) -> Self {
+    pub(crate) fn new(
+        parser: TokenParser,
+        vocabulary: &Arc<Vocabulary>,
+        named: TokenMask,
+        looks_ahead: bool,
+    ) -> Self {
         let mut possible = vocabulary.text.clone();
         named.tokens().for_each(|id| possible.allow(id));
         Self {
-            prototype: Mutex::new(Recognizer::new(Ok(parser))),
+            prototype: Arc::new(Mutex::new(Recognizer::new(Ok(parser)))),
             vocabulary: Arc::clone(vocabulary),
             possible: Arc::new(possible),
+            looks_ahead,
         }
     }
 
     /// A matcher for one answer, at its beginning.
     pub fn matcher(&self) -> Matcher {
-        let prototype = self.prototype.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut recognizer = prototype.deep_clone();
-        drop(prototype);
-        // Finds out whether there is anything to say at all.
-        let checked = recognizer.consume_tokens(&[]);
-        debug_assert!(checked.is_ok(), "nothing was consumed");
         Matcher {
-            recognizer,
+            recognizer: beginning(&self.prototype),
+            prototype: Arc::clone(&self.prototype),
             vocabulary: Arc::clone(&self.vocabulary),
             possible: Arc::clone(&self.possible),
             accepted: Vec::new(),
             ended: false,
             has_forced: false,
+            looks_ahead: self.looks_ahead,
+            has_looked_ahead: false,
         }
     }
+}
+
+/// A recognizer that has seen nothing.
+fn beginning(prototype: &Mutex<Recognizer>) -> Recognizer {
+    let mut recognizer = prototype.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+    // Finds out whether there is anything to say at all.
+    let checked = recognizer.consume_tokens(&[]);
+    debug_assert!(checked.is_ok(), "nothing was consumed");
+    recognizer
 }
 
 /// One answer's way through a grammar.
 pub struct Matcher {
     recognizer: Recognizer,
+    prototype: Arc<Mutex<Recognizer>>,
     vocabulary: Arc<Vocabulary>,
     possible: Arc<TokenMask>,
     /// What the recognizer took, in order.
@@ -62,6 +84,10 @@ pub struct Matcher {
     ended: bool,
     /// [`Self::forced`] made the recognizer write down bytes that must come, and they have not all come yet.
     has_forced: bool,
+    /// Whether [`Self::forced`] looks at all: not where that was too much for the recognizer, or is not wanted.
+    looks_ahead: bool,
+    /// Whether it has ever looked.
+    has_looked_ahead: bool,
 }
 
 impl Matcher {
@@ -70,6 +96,13 @@ impl Matcher {
     /// # Errors
     /// If no token may come, or the grammar became too complex. The answer cannot go on then.
     pub fn mask(&mut self, mask: &mut TokenMask) -> Result<(), GrammarError> {
+        match self.try_mask(mask) {
+            Err(_) if self.stop_looking_ahead() => self.try_mask(mask),
+            result => result,
+        }
+    }
+
+    fn try_mask(&mut self, mask: &mut TokenMask) -> Result<(), GrammarError> {
         if self.must_end() {
             mask.set_to_both(&[], &self.possible);
         } else if let Some(token) = self.forced_special() {
@@ -94,6 +127,13 @@ impl Matcher {
     /// # Errors
     /// If the mask does not allow it, in which case nothing changes, or if the grammar became too complex.
     pub fn accept(&mut self, token: TokenId) -> Result<(), GrammarError> {
+        match self.try_accept(token) {
+            Err(GrammarError::TooComplex { .. }) if self.stop_looking_ahead() => self.try_accept(token),
+            result => result,
+        }
+    }
+
+    fn try_accept(&mut self, token: TokenId) -> Result<(), GrammarError> {
         if !self.ended && self.vocabulary.ends.contains(&token) && self.may_end() {
             self.ended = true;
             return Ok(());
@@ -126,38 +166,51 @@ impl Matcher {
 
     /// The tokens that must come next, as the tokenizer writes them: to jump ahead. A last token that might be written
     /// as the beginning of a longer one is left to the model. Empty if the model has a choice. Nothing is accepted.
+    /// Where very much is forced, these are the first of them.
     pub fn forced(&mut self) -> Vec<TokenId> {
-        if self.ended || self.recognizer.is_stopped() {
+        if self.ended || !self.looks_ahead || self.recognizer.is_stopped() {
             return Vec::new();
         }
+        self.has_looked_ahead = true;
         let bytes = self.recognizer.compute_ff_bytes();
         self.has_forced = !bytes.is_empty();
         let mut tokens = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let Some(&first) = rest.first() {
-            if first == TokTrie::SPECIAL_TOKEN_MARKER {
-                let Some((n_bytes, id)) = toktrie::parse_numeric_token(&rest[1..]) else { break };
-                tokens.push(TokenId(id));
-                rest = &rest[1 + n_bytes..];
-                continue;
-            }
-            let n_text = rest.iter().position(|&b| b == TokTrie::SPECIAL_TOKEN_MARKER).unwrap_or(rest.len());
-            let is_last = n_text == rest.len();
+        for part in parts(&bytes) {
             let last = tokens.last().or(self.accepted.last()).copied();
-            match self.write(&rest[..n_text], last, is_last) {
-                Some(text) => tokens.extend(text),
-                None => break,
+            match part {
+                Part::Special(id) => tokens.push(id),
+                Part::Text { range, is_open } => match self.write(&bytes[range], last, is_open) {
+                    Some(text) => tokens.extend(text),
+                    None => break,
+                },
             }
-            if is_last {
-                break;
-            }
-            rest = &rest[n_text..];
         }
         // Only what this very grammar takes: the rest is the model's to find.
         let ids: Vec<u32> = tokens.iter().map(|id| id.0).collect();
         let n_valid = self.recognizer.validate_tokens(&ids).unwrap_or(0);
         tokens.truncate(n_valid);
         tokens
+    }
+
+    /// Looking ahead does the work of many tokens at once, for which the recognizer has one token's limits. An answer that
+    /// fails because of that goes on without. Whether there is anything to go on with.
+    fn stop_looking_ahead(&mut self) -> bool {
+        if !self.has_looked_ahead || !self.looks_ahead {
+            return false;
+        }
+        self.looks_ahead = false;
+        self.has_forced = false;
+        let mut recognizer = beginning(&self.prototype);
+        let is_same = self.accepted.chunks(REPLAYED_TOKENS).all(|part| {
+            let ids: Vec<u32> = part.iter().map(|id| id.0).collect();
+            // A mask renews the recognizer's allowance of work.
+            recognizer.compute_mask().is_ok()
+                && recognizer.try_consume_tokens(&ids).is_ok_and(|n| n == ids.len())
+        });
+        if is_same {
+            self.recognizer = recognizer;
+        }
+        is_same
     }
 
     /// The special token that must come next, where the recognizer has written that down. It writes it as text of its
@@ -172,9 +225,9 @@ impl Matcher {
         toktrie::parse_numeric_token(number).map(|(_, id)| TokenId(id))
     }
 
-    /// Text as the tokenizer writes it behind a token. `None` if that is not the text's bytes: the tokenizer cannot
-    /// write what is no UTF-8, or would change it.
-    fn write(&self, text: &[u8], behind: Option<TokenId>, is_last: bool) -> Option<Vec<TokenId>> {
+    /// Text as the tokenizer writes it behind a token; without its end, if that is open to what follows. `None` if that
+    /// is not the text's bytes: the tokenizer cannot write what is no UTF-8, or would change it.
+    fn write(&self, text: &[u8], behind: Option<TokenId>, is_open: bool) -> Option<Vec<TokenId>> {
         let tokenizer = &self.vocabulary.tokenizer;
         // Bytes of an unfinished character are for later.
         let text = match std::str::from_utf8(text) {
@@ -187,20 +240,22 @@ impl Matcher {
         let behind = behind.filter(|&id| self.vocabulary.text.allows(id));
         let joined = behind.and_then(|last| {
             let before = std::str::from_utf8(tokenizer.token_bytes(last)).ok()?;
-            let tokens = tokenizer.encode_content(&format!("{before}{text}"));
+            let tokens = tokenizer.encode_continuation(&format!("{before}{text}"));
             let rest = tokens.strip_prefix(&[last])?;
             spells(rest).then(|| rest.to_vec())
         });
         let mut tokens = match joined {
             Some(tokens) => tokens,
-            None => Some(tokenizer.encode_content(text)).filter(|tokens| spells(tokens))?,
+            None => Some(tokenizer.encode_continuation(text)).filter(|tokens| spells(tokens))?,
         };
-        if is_last {
-            let mut tail = Vec::new();
-            let mut keep = tokens.len();
+        if is_open {
+            let (mut keep, mut n_tail) = (tokens.len(), 0);
             for (at, &id) in tokens.iter().enumerate().rev() {
-                tail.splice(0..0, tokenizer.token_bytes(id).iter().copied());
-                if self.vocabulary.has_longer(&tail) {
+                n_tail += tokenizer.token_bytes(id).len();
+                if n_tail > TOKEN_BYTES_MAX {
+                    break;
+                }
+                if self.vocabulary.has_longer(&text.as_bytes()[text.len() - n_tail..]) {
                     keep = at;
                 }
             }
@@ -247,4 +302,38 @@ impl Matcher {
             GrammarError::TooComplex { reason: text }
         }
     }
+}
+
+/// A piece of what is forced.
+enum Part {
+    Special(TokenId),
+    /// Text, and whether nobody knows what comes behind it.
+    Text {
+        range: Range<usize>,
+        is_open: bool,
+    },
+}
+
+/// Cuts forced bytes at the special tokens that they write as a mark and a number, and behind as many as are wanted.
+fn parts(bytes: &[u8]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        if rest[0] == TokTrie::SPECIAL_TOKEN_MARKER {
+            let Some((n_bytes, id)) = toktrie::parse_numeric_token(&rest[1..]) else { break };
+            parts.push(Part::Special(TokenId(id)));
+            at += 1 + n_bytes;
+            continue;
+        }
+        let n_text = rest.iter().position(|&b| b == TokTrie::SPECIAL_TOKEN_MARKER).unwrap_or(rest.len());
+        let end = (at + n_text).min(FORCED_BYTES_MAX.max(at));
+        let is_open = end == bytes.len() || end < at + n_text;
+        parts.push(Part::Text { range: at..end, is_open });
+        if is_open {
+            break;
+        }
+        at = end;
+    }
+    parts
 }

@@ -10,7 +10,7 @@ use toktrie::{TokRxInfo, TokTrie, TokenizerEnv};
 use crate::{GrammarError, TokenMask};
 
 /// Longer tokens (there are some of a thousand spaces) are never allowed: the trie cannot hold them.
-const TOKEN_BYTES_MAX: usize = 512;
+pub(crate) const TOKEN_BYTES_MAX: usize = 512;
 /// Nodes that the trie can hold.
 const TRIE_BYTES_MAX: usize = (1 << 22) - 1;
 

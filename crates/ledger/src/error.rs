@@ -82,6 +82,64 @@ pub enum LedgerError {
         /// How many are followed.
         turns_max: u32,
     },
+    /// Another process has the database open, and only one may.
+    #[error("{} is in use by another process; stop that one, or use another folder", .path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is larger than files may be.
+    #[error("the file has more than {bytes_max} bytes")]
+    FileTooLarge {
+        /// What is taken.
+        bytes_max: u64,
+    },
+    /// All files of a tenant are larger than they may be together.
+    #[error("the files have more than {bytes_max} bytes together")]
+    Full {
+        /// What is kept.
+        bytes_max: u64,
+    },
+    /// The tenant has as many files as it may.
+    #[error("there are {count_max} files already")]
+    TooManyFiles {
+        /// How many it may have.
+        count_max: u32,
+    },
+    /// The tenant has as many unfinished batches as it may.
+    #[error("there are {count_max} unfinished batches already")]
+    TooManyBatches {
+        /// How many it may have.
+        count_max: u32,
+    },
+    /// The tenant has no such file (any more).
+    #[error("there is no file `{id}`")]
+    NoSuchFile {
+        /// Which.
+        id: String,
+    },
+    /// A batch still needs the file.
+    #[error("file `{id}` is the input of batch `{batch}`")]
+    FileInUse {
+        /// Which.
+        id: String,
+        /// For what.
+        batch: String,
+    },
+    /// The tenant has no such batch (any more).
+    #[error("there is no batch `{id}`")]
+    NoSuchBatch {
+        /// Which.
+        id: String,
+    },
+    /// The batch has ended, or is about to.
+    #[error("batch `{id}` is {status}")]
+    NotCancellable {
+        /// Which.
+        id: String,
+        /// What has become of it.
+        status: &'static str,
+    },
     /// Our fault.
     #[error("{}: {problem}", .path.display())]
     Internal {

@@ -17,7 +17,8 @@ use crate::database::{Database, Schema};
 const SCHEMA: Schema = Schema {
     // "InRs".
     application_id: 0x496e_5273,
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE responses (
             -- The order in which they came.
             seq         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,7 +37,14 @@ const SCHEMA: Schema = Schema {
         CREATE INDEX responses_by_time ON responses (created_at);
         PRAGMA application_id = 0x496e5273;
         PRAGMA user_version = 1;
-    "],
+    ",
+        "
+        -- 1 while it is being made.
+        ALTER TABLE responses ADD COLUMN is_pending INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX responses_pending ON responses (seq) WHERE is_pending = 1;
+        PRAGMA user_version = 2;
+    ",
+    ],
 };
 
 /// How much is kept. What exceeds a bound goes, oldest first, when something new is stored.
@@ -123,6 +131,69 @@ impl Responses {
     /// # Errors
     /// If it is too large, or the file cannot be written.
     pub async fn store(&self, tenant: &str, response: &StoredResponse, now: u64) -> Result<(), LedgerError> {
+        self.insert(tenant, response, false, now).await
+    }
+
+    /// The same with a response that is still being made.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store).
+    pub async fn begin(&self, tenant: &str, response: &StoredResponse, now: u64) -> Result<(), LedgerError> {
+        self.insert(tenant, response, true, now).await
+    }
+
+    /// Replaces a response that is still being made; says whether it is there. `is_pending`: it still is.
+    ///
+    /// # Errors
+    /// If it is too large, or the file cannot be written.
+    pub async fn replace(
+        &self,
+        tenant: &str,
+        id: &str,
+        body: &str,
+        is_pending: bool,
+    ) -> Result<bool, LedgerError> {
+        let (bytes, bytes_max) = (body.len() as u64, self.retention.bytes_max);
+        if bytes > bytes_max {
+            return Err(LedgerError::TooLarge { bytes, bytes_max });
+        }
+        let done = sqlx::query(
+            "UPDATE responses SET body = ?3, bytes = octet_length(input) + ?4, is_pending = ?5
+             WHERE tenant = ?1 AND id = ?2 AND is_pending = 1",
+        )
+        .bind(tenant)
+        .bind(id)
+        .bind(body)
+        .bind(integer(bytes))
+        .bind(is_pending)
+        .execute(self.database.pool())
+        .await
+        .map_err(|e| self.database.error(e))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// All responses that are still being made, with their tenants: at the start of the process, those whose maker is
+    /// gone.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub async fn pending(&self) -> Result<Vec<(String, StoredResponse)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT id, previous_id, created_at, input, body, tenant FROM responses WHERE is_pending = 1",
+        )
+        .fetch_all(self.database.pool())
+        .await;
+        let read = |row: &SqliteRow| Ok((row.try_get(5)?, stored(row)?));
+        rows.and_then(|rows| rows.iter().map(read).collect()).map_err(|e| self.database.error(e))
+    }
+
+    async fn insert(
+        &self,
+        tenant: &str,
+        response: &StoredResponse,
+        is_pending: bool,
+        now: u64,
+    ) -> Result<(), LedgerError> {
         let error = |e| self.database.error(e);
         let Retention { count_max, bytes_max, .. } = self.retention;
         let bytes = (response.input.len() + response.body.len()) as u64;
@@ -131,8 +202,8 @@ impl Responses {
         }
         let mut transaction = self.database.write().await?;
         sqlx::query(
-            "INSERT INTO responses (tenant, id, previous_id, created_at, bytes, input, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO responses (tenant, id, previous_id, created_at, bytes, input, body, is_pending)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )
         .bind(tenant)
         .bind(&response.id)
@@ -141,6 +212,7 @@ impl Responses {
         .bind(integer(bytes))
         .bind(&response.input)
         .bind(&response.body)
+        .bind(is_pending)
         .execute(&mut *transaction)
         .await
         .map_err(error)?;
@@ -190,16 +262,7 @@ impl Responses {
         .fetch_optional(self.database.pool())
         .await
         .map_err(|e| self.database.error(e))?;
-        let read = |row: SqliteRow| {
-            Ok(StoredResponse {
-                id: row.try_get(0)?,
-                previous_id: row.try_get(1)?,
-                created_at: row.try_get::<i64, _>(2)?.unsigned_abs(),
-                input: row.try_get(3)?,
-                body: row.try_get(4)?,
-            })
-        };
-        row.map(read).transpose().map_err(|e| self.database.error(e))
+        row.as_ref().map(stored).transpose().map_err(|e| self.database.error(e))
     }
 
     /// What was new in a response's input, if the tenant has it.
@@ -308,6 +371,16 @@ impl Responses {
     fn oldest(&self, now: u64) -> i64 {
         integer(now.saturating_sub(self.retention.age_max.as_secs()))
     }
+}
+
+fn stored(row: &SqliteRow) -> sqlx::Result<StoredResponse> {
+    Ok(StoredResponse {
+        id: row.try_get(0)?,
+        previous_id: row.try_get(1)?,
+        created_at: row.try_get::<i64, _>(2)?.unsigned_abs(),
+        input: row.try_get(3)?,
+        body: row.try_get(4)?,
+    })
 }
 
 /// SQLite's integers are signed; times and sizes never come near the difference.

@@ -223,6 +223,41 @@ async fn damage_inside_is_an_error_and_no_panic() {
     assert!(matches!(error, LedgerError::Corrupt { .. }), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_response_that_is_being_made_is_replaced() {
+    let folder = Folder::new();
+    let responses = open(&folder.file()).await;
+    responses.begin("t", &response("a", None), NOW).await.unwrap();
+    responses.store("t", &response("b", None), NOW).await.unwrap();
+    assert_eq!(responses.pending().await.unwrap(), [("t".to_owned(), response("a", None))]);
+    assert!(responses.replace("t", "a", "half", true).await.unwrap());
+    assert!(!responses.replace("other", "a", "theirs", false).await.unwrap());
+    assert!(responses.replace("t", "a", "whole", false).await.unwrap());
+    for id in ["a", "b", "c"] {
+        assert!(!responses.replace("t", id, "late", false).await.unwrap(), "{id} is complete, or not there");
+    }
+    assert!(responses.pending().await.unwrap().is_empty());
+    assert_eq!(responses.get("t", "a", NOW).await.unwrap().unwrap().body, "whole");
+}
+
+/// A file as the version before this one left it.
+#[tokio::test]
+async fn an_older_file_is_brought_up_to_date() {
+    let folder = Folder::new();
+    let path = folder.file();
+    let responses = open(&path).await;
+    responses.store("t", &response("a", None), NOW).await.unwrap();
+    responses.close().await;
+    raw(
+        &path,
+        "DROP INDEX responses_pending; ALTER TABLE responses DROP COLUMN is_pending; PRAGMA user_version = 1",
+    )
+    .await;
+    let responses = open(&path).await;
+    assert_eq!(responses.get("t", "a", NOW).await.unwrap(), Some(response("a", None)));
+    assert!(responses.pending().await.unwrap().is_empty());
+}
+
 const WRITER: &str = "INGLE_LEDGER_TEST_WRITES_TO";
 
 /// Not a test by itself: the process that the next one kills.

@@ -49,8 +49,13 @@ const FILE_TYPES: &[(u64, &str)] = &[
     (41, "Q2_0"),
 ];
 
-/// A file's details; `digest` identifies it, `template` is the one in use.
-pub fn details(file: &GgufFile, digest: String, template: Option<&ChatTemplate>) -> ModelDetails {
+/// A file's details; `digest` identifies it, `template` is the one in use, `has_infill` is its vocabulary's to say.
+pub fn details(
+    file: &GgufFile,
+    digest: String,
+    template: Option<&ChatTemplate>,
+    has_infill: bool,
+) -> ModelDetails {
     let template = template.map(ChatTemplate::source);
     let format = template.map(OutputFormat::detect).unwrap_or_default();
     ModelDetails {
@@ -66,6 +71,7 @@ pub fn details(file: &GgufFile, digest: String, template: Option<&ChatTemplate>)
         template: template.map(Into::into),
         has_tools: format.has_tools(),
         has_reasoning: format.has_reasoning(),
+        has_infill,
         metadata: metadata(file.metadata()),
     }
 }
@@ -172,7 +178,7 @@ mod tests {
 
     #[test]
     fn of_a_file() {
-        let details = details(&file(|_| {}), "digest".into(), None);
+        let details = details(&file(|_| {}), "digest".into(), None, false);
         assert_eq!((details.architecture.as_str(), details.digest.as_str()), ("llama", "digest"));
         assert_eq!((details.template, details.has_tools, details.has_reasoning), (None, false, false));
     }

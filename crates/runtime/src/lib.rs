@@ -11,13 +11,16 @@
 //! ```
 //!
 //! [`Engine::load`] opens a GGUF file; [`Engine::generate`] continues text, [`Engine::chat`] answers a message; both
-//! give a [`Generation`] that is run to its end or streamed. Servers take [`Engine::provider`] instead.
+//! give a [`Generation`] that is run to its end or streamed. [`Engine::embed`] turns texts into vectors. Servers take
+//! [`Engine::provider`] instead.
 
 mod details;
+mod embed;
 mod fingerprint;
 mod generation;
 mod load;
 mod recommended;
 
+pub use embed::Embed;
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};

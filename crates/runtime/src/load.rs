@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
 use ingle_chat::{
-    ChatInput, ModelInfo, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
-    Task,
+    ChatInput, EmbedFuture, EmbedRequest, ModelInfo, Pooling, Principal, Prompted, Provider, ProviderError,
+    ProviderStatus, Request, Sampling, StartFuture, Task,
 };
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
@@ -18,6 +18,7 @@ use ingle_step::{Executor, KvType, TokenId};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::details::details;
+use crate::embed::{Embed, pooling};
 use crate::fingerprint::{digest, fingerprint};
 use crate::generation::{Generation, one_message, raw_prompt};
 use crate::recommended;
@@ -80,6 +81,8 @@ pub struct LoadOptions {
     pub no_prefix_cache: bool,
     /// The chat template.
     pub template: TemplateChoice,
+    /// How texts become vectors. Default: as the file says, else by the last token's hidden state.
+    pub pooling: Option<Pooling>,
     /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
     pub sampling: Sampling,
     /// The model's name in the API. Default: the file's name.
@@ -134,6 +137,14 @@ pub enum LoadError {
     /// A sampling setting, the model's own or a chosen one, is out of range.
     #[error("sampling settings, the model's or the chosen ones: {0}; choose another value")]
     Sampling(String),
+    /// The file names a way to make vectors that nobody knows.
+    #[error("`{key}` is {n}: of the ways to pool, 0 (none) to 4 (rank) are known; choose one in the options")]
+    Pooling {
+        /// The key in the file.
+        key: String,
+        /// What it says.
+        n: u64,
+    },
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -240,11 +251,15 @@ impl Engine {
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
             fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
-            details: details(&file, digest, template.as_ref()),
+            details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
         frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
+        frontend.pooling = match options.pooling {
+            None => pooling(md, arch)?,
+            chosen => chosen,
+        };
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
         let config = EngineConfig {
             max_running_seqs,
@@ -293,6 +308,22 @@ impl Engine {
         self.task(Task::Chat(input))
     }
 
+    /// Turns texts into vectors, which are near each other where the texts are about the same.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = ingle_runtime::Engine::shipped()?;
+    /// let embeddings = engine.embed(["How do I sort a list?", "Sort a list in Python."]).run()?;
+    /// let [a, b] = &embeddings.items[..] else { unreachable!("one for each text") };
+    /// println!("{} numbers, cosine {}", a.vector.len(), a.cosine(b));
+    /// # assert_eq!(a.vector.len(), engine.info().n_embd);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn embed<T: Into<String>>(&self, texts: impl IntoIterator<Item = T>) -> Embed {
+        Embed::new(self.provider(), texts.into_iter().map(Into::into))
+    }
+
     /// The engine as servers and gateways see it.
     pub fn provider(&self) -> Arc<dyn Provider> {
         self.provider.clone()
@@ -314,6 +345,10 @@ impl Provider for LoadingProvider {
         self.engine.start(request)
     }
 
+    fn embed(&self, request: EmbedRequest) -> EmbedFuture<'_> {
+        self.engine.embed(request)
+    }
+
     fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
         self.engine.prompt(request)
     }
@@ -330,6 +365,10 @@ impl Provider for LoadingProvider {
 
     fn token_bytes(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<Vec<Vec<u8>>, ProviderError> {
         self.engine.token_bytes(model, tokens)
+    }
+
+    fn flush_cache(&self, principal: &Principal) -> Result<(), ProviderError> {
+        self.engine.flush_cache(principal)
     }
 
     fn models(&self) -> Vec<ModelInfo> {

@@ -1,4 +1,4 @@
-//! Serves a scripted provider, and stores responses as long as it runs: for trying clients without
+//! Serves a scripted provider, and stores responses and files as long as it runs: for trying clients without
 //! a model. Usage: `scripted ADDRESS [API_KEY]`.
 
 #[path = "../tests/server/scripted.rs"]
@@ -6,7 +6,7 @@ mod scripted;
 
 use std::sync::Arc;
 
-use ingle_ledger::{Responses, Retention};
+use ingle_ledger::{FileLimits, Files, Responses, Retention};
 use ingle_server::{ServerConfig, serve};
 
 #[tokio::main]
@@ -15,10 +15,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = args.next().ok_or("usage: scripted ADDRESS [API_KEY]")?.parse()?;
     let folder = tempfile::tempdir()?;
     let responses = Responses::open(&folder.path().join("responses.sqlite"), Retention::default()).await?;
+    let files = Files::open(&folder.path().join("files.sqlite"), FileLimits::default()).await?;
     let config = ServerConfig {
         listen: vec![addr],
         api_keys: args.collect(),
         responses: Some(Arc::new(responses)),
+        files: Some(Arc::new(files)),
         ..ServerConfig::default()
     };
     let bound = |addrs: &[_]| println!("listening on {addrs:?}");

@@ -5,7 +5,7 @@ use ingle_chat::{DataClass, Principal};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::config::ServerConfig;
+use crate::config::{Scope, ServerConfig};
 
 /// The keys, as digests: comparing digests of equal length tells nothing about where keys differ.
 pub(crate) struct Auth {
@@ -13,12 +13,18 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub fn new(api_keys: &[String]) -> Self {
+    pub fn new(api_keys: &[String], scopes: &[(String, Scope)]) -> Self {
         let key = |key: &String| {
             let digest = Sha256::digest(key.as_bytes()).to_vec();
             // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
             let id: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
-            let principal = Principal { tenant: format!("key-{id}"), key: id, class: DataClass::Internal };
+            let may_write_control_tokens = scopes.iter().any(|(k, s)| k == key && *s == Scope::ControlTokens);
+            let principal = Principal {
+                tenant: format!("key-{id}"),
+                key: id,
+                class: DataClass::Internal,
+                may_write_control_tokens,
+            };
             (digest, principal)
         };
         Self { keys: api_keys.iter().map(key).collect() }
@@ -74,6 +80,13 @@ pub(crate) fn is_local_caller(config: &ServerConfig, headers: &HeaderMap) -> boo
     }
     let cross_site = headers.get("sec-fetch-site").is_some_and(|v| v.as_bytes() == b"cross-site");
     !cross_site || is_allowed_origin(config, headers)
+}
+
+/// Whether another site's page may have made the browser send a form, which browsers do without asking first.
+pub(crate) fn is_foreign_form(config: &ServerConfig, headers: &HeaderMap) -> bool {
+    let of_a_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    // Where there are keys, a page would have to know one.
+    of_a_page && config.api_keys.is_empty() && !is_allowed_origin(config, headers)
 }
 
 fn is_allowed_origin(config: &ServerConfig, headers: &HeaderMap) -> bool {
@@ -133,14 +146,18 @@ mod tests {
 
     #[test]
     fn keys() {
-        let auth = Auth::new(&["first-key".into(), "second-key".into()]);
+        let scopes = [("second-key".to_owned(), Scope::ControlTokens)];
+        let auth = Auth::new(&["first-key".into(), "second-key".into()], &scopes);
         let ask = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
                 headers.append(*name, value.parse().unwrap());
             }
-            auth.principal(&headers).map(|p| p.key)
+            auth.principal(&headers)
         };
+        let may = |key| ask(&[("x-api-key", key)]).expect("valid").may_write_control_tokens;
+        assert_eq!((may("first-key"), may("second-key")), (false, true));
+        let ask = |pairs: &[_]| ask(pairs).map(|p| p.key);
         let first = ask(&[("authorization", "Bearer first-key")]).expect("valid");
         assert_eq!(first.len(), 16);
         assert_eq!(ask(&[("authorization", "bearer first-key")]), Some(first.clone()));

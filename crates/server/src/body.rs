@@ -17,6 +17,11 @@ const BYTES_PER_S_MIN: u64 = 16 * 1024;
 /// How long any body may take.
 const SLACK: Duration = Duration::from_secs(20);
 
+/// When more than these bytes must have come of a body that began then.
+pub(crate) fn deadline(started: Instant, n_bytes: u64) -> Instant {
+    started + SLACK + Duration::from_secs(n_bytes / BYTES_PER_S_MIN)
+}
+
 /// Bodies up to this size are parsed where they were read, and their requests are started there.
 pub(crate) const INLINE_BYTES_MAX: usize = 256 * 1024;
 
@@ -27,6 +32,11 @@ pub(crate) struct BoundedBody {
 }
 
 impl BoundedBody {
+    /// A body that the server wrote itself, and has bounds of its own for.
+    pub fn own(bytes: Vec<u8>) -> Self {
+        Self { bytes, _share: None }
+    }
+
     /// Whether work on the whole of it must not be done where it would keep others waiting.
     pub fn is_large(&self) -> bool {
         self.bytes.len() > INLINE_BYTES_MAX
@@ -66,8 +76,9 @@ async fn read(app: &App, headers: &HeaderMap, mut body: Body) -> Result<BoundedB
     let mut bytes = Vec::new();
     let mut share: Option<OwnedSemaphorePermit> = None;
     loop {
-        let deadline = started + SLACK + Duration::from_secs(bytes.len() as u64 / BYTES_PER_S_MIN);
-        let Ok(frame) = timeout_at(deadline, body.frame()).await else { return Err(Failure::BodyTimeout) };
+        let Ok(frame) = timeout_at(deadline(started, bytes.len() as u64), body.frame()).await else {
+            return Err(Failure::BodyTimeout);
+        };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };
         if bytes.len() + data.len() > max {

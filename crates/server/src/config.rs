@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingle_ledger::Responses;
+use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,25 @@ pub struct Alias {
     pub name: String,
     /// The model's id; `None` is the default model.
     pub model: Option<String>,
+}
+
+/// What a key may do that others may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Raw prompts may spell control tokens.
+    ControlTokens,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::ControlTokens];
+
+    /// The name, as files of keys have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ControlTokens => "control-tokens",
+        }
+    }
 }
 
 /// Settings of a server.
@@ -25,6 +44,8 @@ pub struct ServerConfig {
     pub unix: Vec<PathBuf>,
     /// Keys, any of which opens every route. None: no key is asked for, which needs a loopback address or `no_auth`.
     pub api_keys: Vec<String>,
+    /// What some of the keys may do besides. Without any keys everyone may.
+    pub scopes: Vec<(String, Scope)>,
     /// The operator has decided that everyone who can connect may ask.
     pub no_auth: bool,
     /// More names for models.
@@ -48,6 +69,9 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// Where responses are stored; `None`: nowhere.
     pub responses: Option<Arc<Responses>>,
+    /// Where files and batches are; `None`: nowhere. Responses in the background need it too: whoever has it has the
+    /// data folder to itself, and so knows after a restart which of them nobody makes any more.
+    pub files: Option<Arc<Files>>,
 }
 
 impl Default for ServerConfig {
@@ -56,6 +80,7 @@ impl Default for ServerConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             unix: Vec::new(),
             api_keys: Vec::new(),
+            scopes: Vec::new(),
             no_auth: false,
             aliases: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -67,6 +92,7 @@ impl Default for ServerConfig {
             io_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             responses: None,
+            files: None,
         }
     }
 }
@@ -131,6 +157,9 @@ impl ServerConfig {
         }
         if self.api_keys.iter().any(|k| k.trim().is_empty() || k.trim() != k || !k.is_ascii()) {
             return setting("api_keys", "a key is empty, not ASCII, or has spaces around it");
+        }
+        if self.scopes.iter().any(|(key, _)| !self.api_keys.contains(key)) {
+            return setting("scopes", "a scope belongs to a key that is not among the API keys");
         }
         if !(1024..=1 << 30).contains(&self.body_bytes_max) || self.bodies_bytes_max < self.body_bytes_max {
             return setting(

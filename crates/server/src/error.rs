@@ -1,7 +1,7 @@
 //! Everything that can go wrong with a request, and its status.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ingle_api::RequestError;
 use ingle_api::openai::ErrorObject;
@@ -17,9 +17,12 @@ pub(crate) enum Failure {
     Provider(ProviderError),
     Ledger(LedgerError),
     StoresNothing,
+    StoresNoFiles,
     Unauthorized,
     ForeignCaller,
     UnsupportedMediaType,
+    /// What should be a form is none.
+    NoForm,
     BodyTooLarge {
         bytes_max: usize,
     },
@@ -63,17 +66,32 @@ impl Failure {
                 ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => {
                     StatusCode::BAD_REQUEST
                 }
+                ProviderError::Forbidden { .. } => StatusCode::FORBIDDEN,
                 ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
                 ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
                 ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
-            Self::Ledger(LedgerError::NoSuchResponse { .. }) | Self::StoresNothing => StatusCode::NOT_FOUND,
+            Self::Ledger(
+                LedgerError::NoSuchResponse { .. }
+                | LedgerError::NoSuchFile { .. }
+                | LedgerError::NoSuchBatch { .. },
+            )
+            | Self::StoresNothing
+            | Self::StoresNoFiles => StatusCode::NOT_FOUND,
             Self::Ledger(LedgerError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ledger(LedgerError::FileTooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Ledger(
+                LedgerError::Full { .. }
+                | LedgerError::TooManyFiles { .. }
+                | LedgerError::FileInUse { .. }
+                | LedgerError::NotCancellable { .. },
+            ) => StatusCode::BAD_REQUEST,
+            Self::Ledger(LedgerError::TooManyBatches { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Ledger(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForeignCaller => StatusCode::FORBIDDEN,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyBodies => StatusCode::TOO_MANY_REQUESTS,
@@ -95,17 +113,56 @@ impl Failure {
                 &format!("there is no response `{id}`: it was never stored, was deleted, or is too old"),
             ),
             Self::Ledger(LedgerError::Busy { .. }) => {
-                ErrorObject::new("unavailable_error", 503, "the stored responses are busy; try again in 1 s")
+                ErrorObject::new("unavailable_error", 503, "the data folder is busy; try again in 1 s")
             }
+            Self::Ledger(LedgerError::NoSuchFile { id }) => invalid(
+                "file_not_found",
+                &format!("there is no file `{id}`: it was never uploaded, was deleted, or has expired"),
+            ),
+            Self::Ledger(LedgerError::NoSuchBatch { id }) => {
+                invalid("batch_not_found", &format!("there is no batch `{id}`"))
+            }
+            Self::Ledger(LedgerError::FileTooLarge { bytes_max }) => invalid(
+                "file_too_large",
+                &format!("the file is larger than the {bytes_max} bytes that this server takes; split it"),
+            ),
+            Self::Ledger(LedgerError::Full { bytes_max }) => invalid(
+                "storage_full",
+                &format!("your files may have {bytes_max} bytes together; delete some that you need no more"),
+            ),
+            Self::Ledger(LedgerError::TooManyFiles { count_max }) => invalid(
+                "too_many_files",
+                &format!(
+                    "you have {count_max} files, the most there may be; delete some that you need no more"
+                ),
+            ),
+            Self::Ledger(LedgerError::FileInUse { id, batch }) => invalid(
+                "file_in_use",
+                &format!("file `{id}` is the input of batch `{batch}`; wait for its end, or cancel it"),
+            ),
+            Self::Ledger(LedgerError::TooManyBatches { count_max }) => ErrorObject::new(
+                "rate_limit_error",
+                "too_many_batches",
+                format!("{count_max} of your batches are unfinished, the most there may be; wait for one"),
+            ),
+            Self::Ledger(LedgerError::NotCancellable { id, status }) => invalid(
+                "batch_not_cancellable",
+                &format!("batch `{id}` is {status}; there is nothing to cancel"),
+            ),
             // Where its files are is the operator's to know.
             Self::Ledger(_) => ErrorObject::new(
                 "server_error",
                 "internal_error",
-                "the stored responses cannot be read or written; the server's log says why",
+                "what is stored cannot be read or written; the server's log says why",
             ),
             Self::StoresNothing => invalid(
                 "responses_not_stored",
                 "this server stores no responses: its operator gave it no data folder",
+            ),
+            Self::StoresNoFiles => invalid(
+                "files_not_stored",
+                "this server has no files and batches: its operator gave it no data folder, or one that another server \
+                 uses",
             ),
             Self::Unauthorized => invalid(
                 "invalid_api_key",
@@ -119,6 +176,10 @@ impl Failure {
             Self::UnsupportedMediaType => invalid(
                 "unsupported_media_type",
                 "the body must be JSON, not compressed: send `Content-Type: application/json`",
+            ),
+            Self::NoForm => invalid(
+                "unsupported_media_type",
+                "the body must be a form: send `Content-Type: multipart/form-data` with `purpose` and `file`",
             ),
             Self::BodyTooLarge { bytes_max } => invalid(
                 "body_too_large",
@@ -163,7 +224,7 @@ impl Failure {
     pub fn log(&self) {
         match self {
             Self::Provider(ProviderError::Internal(text)) => tracing::error!("internal error: {text}"),
-            Self::Ledger(e) if self.status().is_server_error() => tracing::error!("stored responses: {e}"),
+            Self::Ledger(e) if self.status().is_server_error() => tracing::error!("data folder: {e}"),
             Self::Panicked => tracing::error!("a handler panicked"),
             other => tracing::debug!(status = other.status().as_u16(), "refused: {}", other.code()),
         }
@@ -184,6 +245,7 @@ impl Failure {
                 Some(retry_after.as_millis() as u64)
             }
             Self::Ledger(LedgerError::Busy { .. }) => Some(1000),
+            Self::Ledger(LedgerError::TooManyBatches { .. }) => Some(60_000),
             Self::TooManyBodies | Self::Loading | Self::Provider(ProviderError::Unavailable(_)) => Some(1000),
             _ => None,
         }
@@ -207,7 +269,10 @@ impl IntoResponse for Failure {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // What is left of the body would be read as the next request.
-            Self::BodyTooLarge { .. } | Self::BodyTimeout | Self::TooManyBodies => {
+            Self::BodyTooLarge { .. }
+            | Self::Ledger(LedgerError::FileTooLarge { .. })
+            | Self::BodyTimeout
+            | Self::TooManyBodies => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -225,19 +290,33 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// The dialect of a path, known or not.
-    pub fn of(path: &str) -> Self {
+    /// The dialect of a request, by its path, known or not; lists of models are there in two.
+    pub fn of(path: &str, headers: &HeaderMap) -> Self {
         let is_in = |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));
         match () {
             () if is_in("/v1/messages") => Self::Anthropic,
+            () if is_in("/v1/models") && headers.contains_key("anthropic-version") => Self::Anthropic,
             () if is_in("/api") => Self::Ollama,
             () => Self::OpenAi,
+        }
+    }
+
+    /// The status by which this dialect's clients know that the server has too much to do, and try again.
+    fn overloaded(self) -> StatusCode {
+        match self {
+            Self::OpenAi => StatusCode::TOO_MANY_REQUESTS,
+            // It has no name in the standard.
+            Self::Anthropic => StatusCode::from_u16(529).expect("a number of three digits"),
+            Self::Ollama => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The reply of a [`Failure`] in this dialect's shape; other replies stay as they are.
     pub fn translate(self, mut response: Response) -> Response {
         let Some(object) = response.extensions_mut().remove::<ErrorObject>() else { return response };
+        if object.code == "rate_limit_exceeded" {
+            *response.status_mut() = self.overloaded();
+        }
         let body = match self {
             Self::OpenAi => return response,
             Self::Anthropic => anthropic::error_body(&object),

@@ -1,15 +1,18 @@
 //! HTTP serving: routes, authentication, limits, event streams, health and metrics pages.
 //!
 //! A [`Server`] sees nothing of models but an [`ingle_chat::Provider`], which may arrive after the server listens
-//! ([`ProviderSlot`]). It wakes for connections, for pieces of answers, for keep-alive comments, and for shutdown:
-//! then it stops accepting, lets answers run for a grace period, ends those that are left with one error event each,
-//! and closes. Wire formats are `api`'s; no handler computes anything about models.
+//! ([`ProviderSlot`]). It wakes for connections, for pieces of answers, for keep-alive comments, for batches that are to
+//! be worked off, and for shutdown: then it stops accepting, lets answers run for a grace period, ends those that are
+//! left with one error event each, and closes. Wire formats are `api`'s; no handler computes anything about models.
 
 mod answer;
 mod auth;
+mod background;
+mod batches;
 mod body;
 mod config;
 mod connection;
+mod embed;
 mod error;
 mod metrics;
 mod names;
@@ -27,7 +30,7 @@ use std::time::{Duration, Instant};
 use ingle_chat::Provider;
 use tokio::sync::Semaphore;
 
-pub use config::{Alias, ServeError, ServerConfig, check_exposure};
+pub use config::{Alias, Scope, ServeError, ServerConfig, check_exposure};
 pub use names::resolve as resolve_model;
 pub use slot::{ProviderSlot, SlotState};
 
@@ -48,8 +51,17 @@ struct App {
     body_budget: Arc<Semaphore>,
     /// The turn of large prompts to become tokens.
     large_start: Arc<Semaphore>,
+    /// Responses that are made in the background.
+    background: background::Background,
+    /// Wakes who works off batches.
+    batches: batches::Bell,
+    /// Work without a connection, one permit each.
+    tasks: Arc<Semaphore>,
     started: Instant,
 }
+
+/// The most work without a connection: more than there can be.
+const TASKS_MAX: usize = 1 << 20;
 
 /// A server that listens and does not yet answer.
 pub struct Server {
@@ -76,12 +88,15 @@ impl Server {
             listeners.push(Listener::unix(path).await?);
         }
         let app = App {
-            auth: auth::Auth::new(&config.api_keys),
+            auth: auth::Auth::new(&config.api_keys, &config.scopes),
             slot,
             metrics: metrics::Metrics::default(),
             phases: Phases::new(),
             body_budget: Arc::new(Semaphore::new(config.bodies_bytes_max / 1024)),
             large_start: Arc::new(Semaphore::new(1)),
+            background: background::Background::default(),
+            batches: batches::Bell::new(),
+            tasks: Arc::new(Semaphore::new(TASKS_MAX)),
             started: Instant::now(),
             config,
         };
@@ -96,6 +111,8 @@ impl Server {
     /// Serves until `shutdown` resolves and everything that runs has ended or run out of grace.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listeners, .. } = self;
+        background::recover(&app).await;
+        batches::start(&app);
         let router = routes::router(app.clone());
         let connections_max = app.config.connections_max.clamp(1, Semaphore::MAX_PERMITS.min(1 << 20));
         let connections = Arc::new(Semaphore::new(connections_max));
@@ -108,8 +125,9 @@ impl Server {
         // The listeners are dropped, so that new connections are refused rather than left waiting.
         while accepting.join_next().await.is_some() {}
         let all_closed = || async {
-            // Every connection holds one permit.
+            // Every connection holds one permit, and so does whatever goes on without one.
             let _ = connections.acquire_many(connections_max as u32).await;
+            let _ = app.tasks.acquire_many(TASKS_MAX as u32).await;
         };
         if tokio::time::timeout(app.config.shutdown_grace, all_closed()).await.is_err() {
             app.phases.set(Phase::Ending);

@@ -52,7 +52,8 @@ pub struct SeqStep {
     /// Whether a row sees only itself and rows before it. Bidirectional models see the whole query range and
     /// are never chunked.
     pub causal: bool,
-    /// Which rows (indices into `inputs`, ascending) give something back.
+    /// Which rows (indices into `inputs`, ascending) give something back. A row that is wanted in both ways is there
+    /// twice.
     pub wants: Vec<(u32, Want)>,
 }
 

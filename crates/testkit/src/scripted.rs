@@ -1,4 +1,4 @@
-//! An executor whose logits are a pure function of the sequence so far: scheduler tests need no model.
+//! An executor whose logits and hidden states are a pure function of the sequence so far: scheduler tests need no model.
 //!
 //! It is also a referee. It keeps the token of every (block, slot) together with a hash of everything before it,
 //! as real K/V depends on everything before it, and reads histories back through the block tables. So a wrong
@@ -12,6 +12,9 @@ use ingle_step::{
     BlockId, Executor, ExecutorError, ExecutorInfo, Input, KvType, NumericPath, RowOut, SeqOut, SeqStep,
     StepBatch, StepOut, TokenId, Want,
 };
+
+/// Size of a hidden state.
+pub const N_EMBD: usize = 4;
 
 /// Fills `(n_vocab,)` logits for the token after a history.
 pub type LogitsFn = Box<dyn Fn(&[TokenId], &mut [f32]) + Send>;
@@ -45,12 +48,13 @@ struct Slot {
 }
 
 impl ScriptedExecutor {
-    /// A cache of `n_blocks` blocks of `block_size` slots; logits are [`hashed_logits`].
+    /// A cache of `n_blocks` blocks of `block_size` slots; logits are [`hashed_logits`],
+    /// hidden states [`hashed_hidden`].
     pub fn new(n_vocab: usize, n_ctx: usize, block_size: usize, n_blocks: usize) -> Self {
         Self {
             info: ExecutorInfo {
                 n_vocab,
-                n_embd: 1,
+                n_embd: N_EMBD,
                 n_ctx,
                 block_size,
                 n_blocks,
@@ -143,7 +147,7 @@ impl ScriptedExecutor {
             if let Some(b) = seq.block_table.iter().find(|b| !in_range(b)) {
                 return Err(format!("sequence {name}: there is no block {}", b.0));
             }
-            let ascending = seq.wants.windows(2).all(|w| w[0].0 < w[1].0);
+            let ascending = seq.wants.windows(2).all(|w| w[0].0 <= w[1].0 && w[0] != w[1]);
             if !ascending || seq.wants.last().is_some_and(|w| w.0 as usize >= seq.inputs.len()) {
                 return Err(format!("sequence {name}: wants {:?}", seq.wants));
             }
@@ -182,14 +186,14 @@ impl ScriptedExecutor {
                 let block = seq.block_table[position / self.info.block_size].0 as usize;
                 self.slots[block][position % self.info.block_size] = Some(Slot { token, history: hash });
             }
-            if let Some(&(_, want)) = wants.next_if(|w| w.0 as usize == row) {
+            while let Some(&(_, want)) = wants.next_if(|w| w.0 as usize == row) {
                 let values = match want {
                     Want::Logits => {
                         let mut values = vec![0.0; self.info.n_vocab];
                         (self.logits)(&tokens, &mut values);
                         values
                     }
-                    Want::Hidden => vec![unit(hash)],
+                    Want::Hidden => hidden_of(hash).to_vec(),
                 };
                 rows.push(RowOut { row: row as u32, values });
             }
@@ -242,6 +246,16 @@ pub fn hashed_logits(history: &[TokenId], logits: &mut [f32]) {
     }
 }
 
+/// A hidden state in `[-1, 1)` that looks random and follows from the history.
+pub fn hashed_hidden(history: &[TokenId]) -> [f32; N_EMBD] {
+    hidden_of(history.iter().fold(0, |hash, &token| extend(hash, token)))
+}
+
+fn hidden_of(history: u64) -> [f32; N_EMBD] {
+    // Other numbers than those that tokens have.
+    std::array::from_fn(|i| 2.0 * unit(extend(history, TokenId(u32::MAX - i as u32))) - 1.0)
+}
+
 /// Logits by which a greedy sampler continues a prompt with `script`, and with `after` from then on. The script
 /// begins after the first token that is `start`.
 pub fn recite(start: TokenId, script: Vec<TokenId>, after: TokenId) -> impl Fn(&[TokenId], &mut [f32]) {
@@ -292,6 +306,19 @@ mod tests {
         let chunked = run(&mut executor, vec![step(2, &[3], &[2, 3])]);
         assert_eq!(whole, chunked);
         assert_ne!(whole, run(&mut executor, vec![step(0, &[1, 2, 4], &[0, 1])]));
+    }
+
+    #[test]
+    fn hidden_states_beside_logits() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
+        let tokens = [1, 2, 3];
+        let both = vec![(0, Want::Hidden), (2, Want::Logits), (2, Want::Hidden)];
+        let seqs = vec![SeqStep { wants: both, ..step(0, &tokens, &[0, 1]) }];
+        executor.submit(StepBatch { seqs, ..StepBatch::default() }).unwrap();
+        let rows = executor.wait().unwrap().seqs.remove(0).rows;
+        let history = tokens.map(TokenId);
+        assert_eq!(rows[0].values, hashed_hidden(&history[..1]));
+        assert_eq!((rows[1].values.len(), &rows[2].values[..]), (10, &hashed_hidden(&history)[..]));
     }
 
     #[test]

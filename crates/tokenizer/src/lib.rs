@@ -25,7 +25,7 @@ mod wpm;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use hashbrown::HashSet;
-use ingle_chat::{Segment, Segments};
+use ingle_chat::{Infill, Segment, Segments};
 use ingle_gguf::{Metadata, StringArray};
 use ingle_step::TokenId;
 
@@ -59,6 +59,8 @@ pub struct Tokenizer {
     add_separator: bool,
     /// Text at the start, and behind a special token, gets a space in front.
     add_space_prefix: bool,
+    /// How gaps are marked; `None` if the model does not fill any.
+    fim: Option<special::FimTokens>,
     in_template: Matcher,
     in_content: Matcher,
 }
@@ -158,7 +160,7 @@ impl Tokenizer {
         };
         let separator = or_default(separator, default_separator);
 
-        let ends = special::find_ends(md, &mut vocab, eos)?;
+        let special::Special { ends, fim } = special::find_special(md, &mut vocab, eos)?;
         for id in [bos, eos, separator].into_iter().flatten() {
             if special::looks_special(vocab.spelling(id)) {
                 vocab.kinds[index(id)] = Kind::Control;
@@ -205,6 +207,7 @@ impl Tokenizer {
                 matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown)
             })?,
             in_content: Matcher::new(&vocab, |id, kind| kind == Kind::UserDefined && is_text(&vocab, id))?,
+            fim,
             vocab,
             model,
             bytes,
@@ -230,24 +233,82 @@ impl Tokenizer {
                 Segment::Content(text) => self.in_content.split(text, true, &mut fragments),
             }
         }
-        self.encode_fragments(&fragments, add_special)
+        self.encode_fragments(&fragments, add_special, true)
     }
 
     /// The tokens of plain text, without anything around them.
     pub fn encode_content(&self, text: &str) -> Vec<TokenId> {
         let mut fragments = Vec::new();
         self.in_content.split(text, true, &mut fragments);
-        self.encode_fragments(&fragments, false)
+        self.encode_fragments(&fragments, false, true)
     }
 
-    fn encode_fragments(&self, fragments: &[Fragment], add_special: bool) -> Vec<TokenId> {
+    /// Whether gaps can be filled.
+    pub fn has_infill(&self) -> bool {
+        self.fim.is_some()
+    }
+
+    /// The tokens of a prompt that asks to fill a gap, which are the marks of the vocabulary around content. `None` if
+    /// the vocabulary has no such marks.
+    pub fn encode_infill(&self, infill: &Infill) -> Option<Vec<TokenId>> {
+        let fim = self.fim.as_ref()?;
+        let mut fragments = Vec::new();
+        let say = |text: &str, fragments: &mut Vec<Fragment>| self.in_content.split(text, true, fragments);
+        // A text behind such a mark goes on where another was cut: no space belongs in front of it.
+        let mark = |id| Fragment::Token { id, content: true };
+        if !infill.files.is_empty() {
+            if let Some(repository) = fim.repository {
+                fragments.push(mark(repository));
+                say("project\n", &mut fragments);
+            }
+            for file in &infill.files {
+                fragments.extend(fim.file.map(mark));
+                say(&format!("{}\n{}\n", file.name, file.text), &mut fragments);
+            }
+            if let Some(file) = fim.file {
+                fragments.push(mark(file));
+                say("file\n", &mut fragments);
+            }
+        }
+        // A text begins here, as others do.
+        fragments.push(Fragment::Token { id: fim.prefix, content: false });
+        say(&infill.prefix, &mut fragments);
+        fragments.push(mark(fim.suffix));
+        say(&infill.suffix, &mut fragments);
+        fragments.push(mark(fim.middle));
+        say(&infill.begun, &mut fragments);
+        let mut ids: Vec<TokenId> = self.bos.filter(|_| self.add_bos).into_iter().collect();
+        ids.extend(self.encode_fragments(&fragments, false, true));
+        Some(ids)
+    }
+
+    /// Whether a text spells a token that only a template may write.
+    pub fn spells_control(&self, text: &str) -> bool {
+        let found = self.in_template.automaton.iter().flat_map(|automaton| automaton.find_iter(text));
+        found.into_iter().any(|found| !self.is_text(self.in_template.ids[found.pattern().as_usize()]))
+    }
+
+    /// The tokens of plain text that goes on where other text ends: without the space that some vocabularies put in front
+    /// of a text.
+    pub fn encode_continuation(&self, text: &str) -> Vec<TokenId> {
+        let mut fragments = Vec::new();
+        self.in_content.split(text, true, &mut fragments);
+        self.encode_fragments(&fragments, false, false)
+    }
+
+    /// `behind_special`: no text is in front.
+    fn encode_fragments(
+        &self,
+        fragments: &[Fragment],
+        add_special: bool,
+        mut behind_special: bool,
+    ) -> Vec<TokenId> {
         let mut ids = Vec::new();
         let starts_with =
             |wanted: TokenId| matches!(fragments.first(), Some(Fragment::Token { id, .. }) if *id == wanted);
         if let Some(bos) = self.bos.filter(|&bos| add_special && self.add_bos && !starts_with(bos)) {
             ids.push(bos);
         }
-        let mut behind_special = true;
         for fragment in fragments {
             match fragment {
                 Fragment::Token { id, content } => {

@@ -47,8 +47,8 @@ const FILE_ENDS: &[&str] = &[
     "<|file_sep|>",
 ];
 
-/// Fill-in-the-middle spellings that some files call plain text.
-const FIM: &[&str] = &[
+/// Fill-in-the-middle spellings, some of which files call plain text: before the prefix, the suffix, the middle.
+const FIM_PREFIX: &[&str] = &[
     "<|fim_prefix|>",
     "<fim-prefix>",
     "<fim_prefix>",
@@ -56,6 +56,8 @@ const FIM: &[&str] = &[
     "<PRE>",
     "▁<PRE>",
     "<|code_prefix|>",
+];
+const FIM_SUFFIX: &[&str] = &[
     "<|fim_suffix|>",
     "<fim-suffix>",
     "<fim_suffix>",
@@ -63,6 +65,8 @@ const FIM: &[&str] = &[
     "<SUF>",
     "▁<SUF>",
     "<|code_suffix|>",
+];
+const FIM_MIDDLE: &[&str] = &[
     "<|fim_middle|>",
     "<fim-middle>",
     "<fim_middle>",
@@ -71,6 +75,49 @@ const FIM: &[&str] = &[
     "▁<MID>",
     "<|code_middle|>",
 ];
+/// Before the name of a project, and of a file in it.
+const FIM_REPOSITORY: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
+const FIM_FILE: &[&str] = &["<|file_sep|>"];
+
+/// The tokens around the parts of a text with a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FimTokens {
+    pub prefix: TokenId,
+    pub suffix: TokenId,
+    pub middle: TokenId,
+    /// Before the name of a project.
+    pub repository: Option<TokenId>,
+    /// Before the name of a file.
+    pub file: Option<TokenId>,
+}
+
+/// Finds the tokens for filling gaps: those that the file names, else those that are spelled so. `None` if one of the
+/// three that it takes is missing.
+fn find_fim(
+    md: &Metadata,
+    vocab: &Vocab,
+    by_spelling: &HashMap<&[u8], TokenId>,
+) -> Result<Option<FimTokens>, TokenizerError> {
+    let find = |keys: [&'static str; 2], spellings: &[&str]| -> Result<Option<TokenId>, TokenizerError> {
+        for key in keys {
+            if let Some(id) = vocab.special_id(md, key)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(spellings.iter().find_map(|spelling| by_spelling.get(spelling.as_bytes()).copied()))
+    };
+    let prefix = find(["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"], FIM_PREFIX)?;
+    let suffix = find(["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"], FIM_SUFFIX)?;
+    let middle = find(["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"], FIM_MIDDLE)?;
+    let (Some(prefix), Some(suffix), Some(middle)) = (prefix, suffix, middle) else { return Ok(None) };
+    Ok(Some(FimTokens {
+        prefix,
+        suffix,
+        middle,
+        repository: find(["tokenizer.ggml.fim_rep_token_id"; 2], FIM_REPOSITORY)?,
+        file: find(["tokenizer.ggml.fim_sep_token_id"; 2], FIM_FILE)?,
+    }))
+}
 
 /// HTML that vocabularies hold as whole tokens: text, not markers.
 const HTML: &[&str] = &[
@@ -113,12 +160,21 @@ const HTML: &[&str] = &[
     "ul",
 ];
 
-/// Finds the tokens that end a generation, and makes control tokens of those that are typed as text but are none.
-pub(crate) fn find_ends(
+/// Tokens with a meaning of their own.
+pub(crate) struct Special {
+    /// Those that end a generation.
+    pub ends: HashSet<TokenId>,
+    /// Those around the parts of a text with a gap, if all that it takes are there.
+    pub fim: Option<FimTokens>,
+}
+
+/// Finds the tokens that end a generation and those that mark gaps, and makes control tokens of those that are typed
+/// as text but are none.
+pub(crate) fn find_special(
     md: &Metadata,
     vocab: &mut Vocab,
     eos: Option<TokenId>,
-) -> Result<HashSet<TokenId>, TokenizerError> {
+) -> Result<Special, TokenizerError> {
     let by_spelling: HashMap<&[u8], TokenId> = vocab.ids().map(|id| (vocab.spelling(id), id)).collect();
     let find = |spelling: &&str| by_spelling.get(spelling.as_bytes()).copied();
     let known = |list: &'static [&'static str]| list.iter().filter_map(find).collect::<Vec<_>>();
@@ -132,7 +188,9 @@ pub(crate) fn find_ends(
             ends.remove(&id);
         }
     }
-    let control: Vec<TokenId> = known(ENDS).into_iter().chain(known(FILE_ENDS)).chain(known(FIM)).collect();
+    let markers = [ENDS, FILE_ENDS, FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE];
+    let control: Vec<TokenId> = markers.into_iter().flat_map(known).collect();
+    let fim = find_fim(md, vocab, &by_spelling)?;
     let named = [
         "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id",
@@ -145,12 +203,13 @@ pub(crate) fn find_ends(
     }
     ends.extend(eos);
     drop(by_spelling);
-    let spelled_so: Vec<TokenId> =
-        ends.iter().copied().filter(|&id| looks_special(vocab.spelling(id))).collect();
+    let marks = fim.iter().flat_map(|fim| [fim.prefix, fim.suffix, fim.middle]);
+    let named = ends.iter().copied().chain(marks);
+    let spelled_so: Vec<TokenId> = named.filter(|&id| looks_special(vocab.spelling(id))).collect();
     for id in control.into_iter().chain(spelled_so) {
         vocab.kinds[id.0 as usize] = Kind::Control;
     }
-    Ok(ends)
+    Ok(Special { ends, fim })
 }
 
 /// Whether a user-defined token is spelled like a marker (`<think>`, `[TOOL_CALLS]`, `<|channel|>`) rather than like text

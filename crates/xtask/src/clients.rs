@@ -1,7 +1,7 @@
-//! Real clients from PyPI against the release binary.
+//! Real clients from PyPI and npm against the release binary.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -9,30 +9,95 @@ use anyhow::{Context, Result, bail};
 /// The key that the server under test asks for.
 const KEY: &str = "client-test-key";
 
-/// Builds the release binary, serves the shipped model, and runs `tests/clients` against it with pytest. `args` go
-/// to pytest.
+/// Tests in Python that share an environment. Packages that do not go together are in different ones.
+struct Suite {
+    name: &'static str,
+    /// Its tests and its `requirements.txt`, in `tests/clients`.
+    folder: &'static str,
+    /// Its environment, in `target`.
+    venv: &'static str,
+}
+
+const SUITES: [Suite; 4] = [
+    Suite { name: "dialects", folder: ".", venv: "clients-venv" },
+    Suite { name: "frameworks", folder: "frameworks", venv: "clients-frameworks" },
+    Suite { name: "litellm", folder: "litellm_routes", venv: "clients-litellm" },
+    Suite { name: "sglang", folder: "sglang_frontend", venv: "clients-sglang" },
+];
+/// The suite in JavaScript.
+const JS: &str = "js";
+
+/// Builds the release binary, serves the shipped model, and runs `tests/clients` against it. The first of `args` may
+/// name the only suite to run; the others go to pytest, or to node.
 pub fn run(root: &Path, args: &[String]) -> Result<()> {
-    let folder = root.join("tests/clients");
-    let venv = root.join("target/clients-venv");
-    let python = venv.join("bin/python");
-    if !python.exists() {
-        sh(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    let is_suite = |name: &str| name == JS || SUITES.iter().any(|suite| suite.name == name);
+    let (only, args) = match args {
+        [name, rest @ ..] if is_suite(name) => (Some(name.as_str()), rest),
+        _ => (None, args),
+    };
+    let is_wanted = |name: &str| only.is_none_or(|only| only == name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(|suite| is_wanted(suite.name)).collect();
+    for suite in &suites {
+        suite.install(root)?;
     }
-    sh(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "-r"])
-        .arg(folder.join("requirements.txt")))?;
+    let with_js = is_wanted(JS) && install_js(root)?;
     sh(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--package", "ingle-cli"])
         .current_dir(root))?;
 
     let server = Server::start(&root.join("target/release/ingle"), &root.join("target/clients-data"))?;
-    sh(Command::new(&python)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .args(args)
-        .arg(".")
-        .current_dir(&folder)
-        .env("INGLE_BASE_URL", &server.base_url)
-        .env("INGLE_API_KEY", KEY))
+    if with_js {
+        let mut node = Command::new("node");
+        node.args(["--test", "--test-concurrency=1"]).args(args).current_dir(root.join("tests/clients/js"));
+        sh(server.named_in(&mut node))?;
+    }
+    for suite in suites {
+        let mut pytest = Command::new(suite.python(root));
+        pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).args(args).arg(suite.folder);
+        sh(server.named_in(pytest.current_dir(root.join("tests/clients"))))?;
+    }
+    Ok(())
+}
+
+impl Suite {
+    fn python(&self, root: &Path) -> PathBuf {
+        root.join("target").join(self.venv).join("bin/python")
+    }
+
+    /// Puts its packages into its environment. The lists are whole, so that nothing else is looked for.
+    fn install(&self, root: &Path) -> Result<()> {
+        let python = self.python(root);
+        if !python.exists() {
+            sh(Command::new("python3").args(["-m", "venv"]).arg(root.join("target").join(self.venv)))?;
+        }
+        sh(Command::new(&python)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-compile",
+            ])
+            .arg("-r")
+            .arg(root.join("tests/clients").join(self.folder).join("requirements.txt")))
+    }
+}
+
+/// Installs the packages of the suite in JavaScript; false if there is no Node.js to run it with.
+fn install_js(root: &Path) -> Result<bool> {
+    if let Err(error) = Command::new("node").arg("--version").stdout(Stdio::null()).status() {
+        if std::env::var_os("CI").is_some() {
+            bail!("cannot run node, which the clients in JavaScript need: {error}");
+        }
+        eprintln!("skipped: clients in JavaScript, because node cannot be run: {error}");
+        return Ok(false);
+    }
+    sh(Command::new("npm")
+        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"])
+        .current_dir(root.join("tests/clients/js")))?;
+    Ok(true)
 }
 
 fn sh(command: &mut Command) -> Result<()> {
@@ -50,6 +115,11 @@ struct Server {
 }
 
 impl Server {
+    /// Tells a command which server it is about.
+    fn named_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("INGLE_BASE_URL", &self.base_url).env("INGLE_API_KEY", KEY)
+    }
+
     fn start(binary: &Path, data: &Path) -> Result<Self> {
         let mut child = Command::new(binary)
             .args(["serve", "--port", "0", "--api-key", KEY, "--data-dir"])

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 
 const HELP: &str = "\
 cargo xtask layers                     check that crates depend only on lower layers
-cargo xtask clients [ARG ...]          run real clients against the release binary (installs them from PyPI)
+cargo xtask clients [SUITE] [ARG ...]  run real clients against the release binary (installs them from PyPI and npm);
+                                       SUITE is dialects, frameworks, litellm, sglang or js; ARGs go to pytest or node
 cargo xtask stories BIN TOKENIZER OUT  convert a llama2.c checkpoint and its tokenizer to GGUF
 ";
 

@@ -13,10 +13,12 @@ pub fn error_body(error: &ErrorObject) -> String {
 fn kind(error: &ErrorObject) -> &'static str {
     match (error.kind, error.code.as_str().unwrap_or_default()) {
         (_, "invalid_api_key") => "authentication_error",
-        (_, "forbidden_host") => "permission_error",
+        (_, "forbidden_host" | "scope_missing") => "permission_error",
         (_, "unknown_route" | "model_not_found") => "not_found_error",
         (_, "body_too_large") => "request_too_large",
         ("invalid_request_error", _) => "invalid_request_error",
+        // The server's own limit, not the key's.
+        ("rate_limit_error", "rate_limit_exceeded") => "overloaded_error",
         ("rate_limit_error", _) => "rate_limit_error",
         ("unavailable_error", _) => "overloaded_error",
         _ => "api_error",
@@ -43,7 +45,9 @@ mod tests {
             ErrorObject::new("invalid_request_error", serde_json::Value::Null, "x"),
             "invalid_request_error",
         );
-        check(ErrorObject::new("rate_limit_error", "rate_limit_exceeded", "later"), "rate_limit_error");
+        check(ErrorObject::new("rate_limit_error", "rate_limit_exceeded", "later"), "overloaded_error");
+        check(ErrorObject::new("rate_limit_error", "key_limit", "later"), "rate_limit_error");
+        check(ErrorObject::new("invalid_request_error", "scope_missing", "no"), "permission_error");
         check(ErrorObject::loading(), "overloaded_error");
         check(ErrorObject::new("server_error", "internal_error", "ours"), "api_error");
     }

@@ -16,7 +16,7 @@ use crate::{RequestError, parse_object};
 
 const I32_MAX: i128 = i32::MAX as i128;
 /// The words for how hard a model thinks.
-const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
+pub(super) const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
 
 /// A body, read.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
-//! Anthropic's dialect: messages, the counting of their tokens, errors.
+//! Anthropic's dialect: messages, the counting of their tokens, lists of models, errors.
 
 mod content;
 mod error;
 pub mod messages;
+pub mod models;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 mod tools;

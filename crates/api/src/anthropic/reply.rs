@@ -4,6 +4,7 @@
 //! one before begins a new block.
 
 use ingle_chat::{Delta, Event, FinishReason, ProviderError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -19,8 +20,8 @@ const INVALID_JSON: &str = "INVALID_JSON";
 const PING: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
 
 /// A message, whole or just begun.
-#[derive(Debug, Serialize)]
-struct Message<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Message<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -47,17 +48,19 @@ impl<'a> Message<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
+#[schemars(rename = "MessageBlock")]
+pub(super) enum Block<'a> {
     Thinking { thinking: &'a str, signature: &'static str },
     Text { text: &'a str },
     ToolUse { id: &'a str, name: &'a str, input: Map<String, Value> },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
-enum BlockDelta<'a> {
+#[schemars(rename = "MessageBlockDelta")]
+pub(super) enum BlockDelta<'a> {
     #[serde(rename = "thinking_delta")]
     Thinking { thinking: &'a str },
     #[serde(rename = "signature_delta")]
@@ -69,15 +72,17 @@ enum BlockDelta<'a> {
 }
 
 /// Why a message ended.
-#[derive(Debug, Serialize)]
-struct Stop<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "MessageStop")]
+pub(super) struct Stop<'a> {
     stop_reason: &'static str,
     stop_sequence: Option<&'a str>,
 }
 
 /// What a message cost. Tokens of the prompt that came out of the cache are counted apart.
-#[derive(Debug, Default, Serialize)]
-struct Usage {
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "MessageUsage")]
+pub(super) struct Usage {
     input_tokens: u64,
     /// Always 0: what is computed is cached, and nobody pays for that.
     cache_creation_input_tokens: u64,
@@ -85,9 +90,10 @@ struct Usage {
     output_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum StreamEvent<'a> {
+#[schemars(rename = "MessageStreamEvent")]
+pub(super) enum StreamEvent<'a> {
     MessageStart { message: Message<'a> },
     ContentBlockStart { index: u32, content_block: Block<'a> },
     ContentBlockDelta { index: u32, delta: BlockDelta<'a> },

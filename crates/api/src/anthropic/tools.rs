@@ -7,13 +7,10 @@ use super::content::{missing, required, take_cache_control};
 use crate::RequestError;
 use crate::error::quoted;
 use crate::fields::Fields;
+use crate::tools::Tool;
 
-/// The most tools of a request.
-const TOOLS_MAX: usize = 1024;
-/// How many bytes their definitions may take together.
-const TOOLS_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a tool in bytes.
-const TOOL_NAME_BYTES_MAX: usize = 128;
+pub(super) const TOOL_NAME_BYTES_MAX: usize = 128;
 
 /// Tools in the shape that templates and parsers know, which is OpenAI's, and what is wanted of them.
 #[derive(Debug, Default)]
@@ -25,29 +22,9 @@ pub(super) struct Tools {
 
 /// Takes `tools` and `tool_choice`.
 pub(super) fn take_tools(fields: &mut Fields) -> Result<Tools, RequestError> {
-    let list = fields.list("tools")?.unwrap_or_default();
-    if list.len() > TOOLS_MAX {
-        let text = format!("`tools` has {} entries; at most {TOOLS_MAX} are taken", list.len());
-        return Err(fields.error("tools", text));
-    }
-    let mut names: Vec<String> = Vec::with_capacity(list.len());
-    let mut definitions = Vec::with_capacity(list.len());
-    let mut bytes = 0;
-    for (i, value) in list.into_iter().enumerate() {
-        let mut fields = Fields::nested(value, &format!("tools[{i}]"))?;
-        let (name, definition) = tool(&mut fields)?;
-        if names.contains(&name) {
-            return Err(fields.error("name", format!("two tools are called {}; rename one", quoted(&name))));
-        }
-        fields.finish()?;
-        bytes += definition.to_string().len();
-        if bytes > TOOLS_BYTES_MAX {
-            let text = format!("`tools` takes more than {TOOLS_BYTES_MAX} bytes; send fewer or shorter ones");
-            return Err(RequestError::field("tools", text));
-        }
-        names.push(name);
-        definitions.push(definition);
-    }
+    let tools = crate::tools::take_tools(fields, tool)?;
+    let names: Vec<String> = tools.iter().map(|t| t.name.clone()).collect();
+    let definitions = tools.into_iter().map(|t| t.definition).collect();
     let (choice, at_most_one_call) = match fields.take("tool_choice") {
         None => (ToolChoice::Auto, false),
         Some(value) => tool_choice(Fields::nested(value, "tool_choice")?, &names)?,
@@ -55,7 +32,16 @@ pub(super) fn take_tools(fields: &mut Fields) -> Result<Tools, RequestError> {
     Ok(Tools { definitions, choice, at_most_one_call })
 }
 
-fn tool(fields: &mut Fields) -> Result<(String, Value), RequestError> {
+fn tool(value: Value, path: &str) -> Result<Tool, RequestError> {
+    let mut fields = Fields::nested(value, path)?;
+    let (name, definition) = take_tool(&mut fields)?;
+    let name_path = fields.path("name");
+    fields.finish()?;
+    Ok(Tool { name, name_path, definition, more: () })
+}
+
+/// The name and the definition.
+fn take_tool(fields: &mut Fields) -> Result<(String, Value), RequestError> {
     if let Some(kind) = fields.string("type")?.filter(|kind| kind != "custom") {
         let text = format!(
             "`{}` is {}: this server has no tools of its own; define it as a custom tool, with `name` and \

@@ -34,10 +34,15 @@ pub const REFUSED_GENERATE: &[Refused] = &[
 pub const HARMLESS_GENERATE: &[Harmless] =
     &[harmless("return_hidden_states", "false", is_false), harmless("log_metrics", "true", is_true)];
 
+fn is_empty_list(v: &Value) -> bool {
+    v.as_array().is_some_and(Vec::is_empty)
+}
+
 /// The same inside `sampling_params`.
 pub const HARMLESS_SAMPLING: &[Harmless] = &[
     harmless("spaces_between_special_tokens", "true", is_true),
     harmless("no_stop_trim", "false", is_false),
+    harmless("stop_regex", "an empty list; use `stop`", is_empty_list),
 ];
 
 /// A body, read.
@@ -104,7 +109,8 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<GenerateCall, RequestError> 
     })
 }
 
-/// `text` or `input_ids`: one prompt, or a list of them. Text is content: it cannot spell control tokens.
+/// `text` or `input_ids`: one prompt, or a list of them. Text is read as the peer reads
+/// it: control tokens that it spells are meant.
 fn take_prompts(fields: &mut Fields) -> Result<(Vec<Prompt>, bool), RequestError> {
     let bounded = |name: &str, list: &[Value]| match list.len() {
         0 => Err(RequestError::field(name, format!("`{name}` is an empty list: give at least one prompt"))),
@@ -122,10 +128,10 @@ fn take_prompts(fields: &mut Fields) -> Result<(Vec<Prompt>, bool), RequestError
         (Some(_), Some(_)) => {
             Err(RequestError::field("input_ids", "`text` and `input_ids` are two prompts; give one of them"))
         }
-        (Some(Value::String(text)), None) => Ok((vec![Prompt::Text(text)], false)),
+        (Some(Value::String(text)), None) => Ok((vec![Prompt::Marked(text)], false)),
         (Some(Value::Array(list)), None) => {
             bounded("text", &list)?;
-            let text = |(i, v)| into_string(v, &format!("text[{i}]")).map(Prompt::Text);
+            let text = |(i, v)| into_string(v, &format!("text[{i}]")).map(Prompt::Marked);
             Ok((list.into_iter().enumerate().map(text).collect::<Result<_, _>>()?, true))
         }
         (Some(other), None) => Err(wrong_type("text", "a string or a list of strings", &other)),
@@ -188,6 +194,9 @@ fn take_logprobs(
         let text = "`logprob_start_len` cannot be streamed; set `stream` to false";
         return Err(fields.error("logprob_start_len", text));
     }
+    // Whoever wants no answer can only mean the prompt.
+    let is_score = from.is_none() && request.max_tokens == Some(0) && !stream;
+    let prompt_from = if is_score { Some(0) } else { prompt_from };
     request.logprobs = Some(top);
     request.prompt_logprobs = prompt_from.map(|_| top);
     Ok(Some(LogprobWish { prompt_from, with_top: top > 0, with_text }))

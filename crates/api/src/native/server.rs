@@ -1,7 +1,11 @@
-//! What a server says about itself: llama-server's `/props` and `/slots`, SGLang's `/get_model_info`.
+//! What a server says about itself: llama-server's `/props` and `/slots`, SGLang's `/get_model_info` and
+//! `/get_server_info`. And the body of its `/flush_cache`.
 
 use ingle_chat::{ModelInfo, ProviderStatus};
 use serde_json::{Value, json};
+
+use crate::fields::Fields;
+use crate::{RequestError, parse_object};
 
 /// How many answers may be computed at a time, as far as it is known.
 fn total_slots(status: &ProviderStatus) -> usize {
@@ -63,9 +67,49 @@ pub fn model_info(name: &str, info: &ModelInfo) -> String {
     .to_string()
 }
 
+/// The reply of `/get_server_info`: what SGLang's clients look for of its settings and of its state.
+pub fn server_info(name: &str, info: &ModelInfo, status: &ProviderStatus, version: &str) -> String {
+    json!({
+        "model_path": name,
+        "tokenizer_path": name,
+        "served_model_name": name,
+        "context_length": info.n_ctx,
+        "max_running_requests": total_slots(status),
+        "version": version,
+        "status": if status.ready { "ready" } else { "starting" },
+        "internal_states": [{ "last_gen_throughput": status.decode_tokens_per_s }],
+    })
+    .to_string()
+}
+
+/// Checks a body of `/flush_cache`. It may be empty; `empty_cache` is about memory that this server does not have.
+pub fn parse_flush(body: &[u8]) -> Result<(), RequestError> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    let mut fields = Fields::new(parse_object(body)?);
+    fields.bool("empty_cache")?;
+    fields.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bodies_of_flushes() {
+        for (body, param) in [
+            ("", None),
+            ("{}", None),
+            (r#"{"empty_cache":true}"#, None),
+            (r#"{"empty_cache":false}"#, None),
+            (r#"{"empty_cache":1}"#, Some("empty_cache")),
+            (r#"{"timeout":1}"#, Some("timeout")),
+        ] {
+            let got = parse_flush(body.as_bytes()).err().and_then(|e| e.param);
+            assert_eq!(got.as_deref(), param, "{body}");
+        }
+    }
 
     #[test]
     fn places() {

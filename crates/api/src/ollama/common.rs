@@ -1,12 +1,14 @@
 //! The bodies of both routes: the fields around prompt and messages.
 
-use ingle_chat::{ChatInput, Content, Echo, Format, Message, Prompt, ReasoningWish, Request, Role, Task};
+use ingle_chat::{
+    ChatInput, Content, Echo, Format, Infill, Message, Prompt, ReasoningWish, Request, Role, Task,
+};
 use serde_json::Value;
 
 use super::Call;
 use super::messages::{take_messages, take_tools};
 use super::options::take_options;
-use super::refused::{EMPTY, EMPTY_GENERATE, HARMLESS, REFUSED, REFUSED_CHAT, REFUSED_GENERATE, check_empty};
+use super::refused::{EMPTY, HARMLESS, REFUSED, REFUSED_CHAT, REFUSED_GENERATE, check_empty};
 use crate::fields::{Fields, wrong_type};
 use crate::openai::Caller;
 use crate::openai::chat::take_logprobs;
@@ -14,31 +16,40 @@ use crate::openai::refused;
 use crate::{RequestError, parse_object};
 
 /// How hard a model may be told to think.
-const EFFORTS: [&str; 4] = ["low", "medium", "high", "max"];
+pub(super) const EFFORTS: [&str; 4] = ["low", "medium", "high", "max"];
 
 pub(super) fn parse_generate(body: &[u8], caller: Caller) -> Result<Call, RequestError> {
     let mut fields = Fields::new(parse_object(body)?);
     refused::check(&mut fields, &[REFUSED, REFUSED_GENERATE], &[HARMLESS])?;
-    check_empty(&mut fields, &[EMPTY, EMPTY_GENERATE])?;
+    check_empty(&mut fields, &[EMPTY])?;
     let prompt = fields.string("prompt")?.unwrap_or_default();
     let system = fields.string("system")?.filter(|s| !s.is_empty());
     let raw = fields.bool("raw")?.unwrap_or(false);
     let reasoning = take_think(&mut fields)?;
-    let load_only = prompt.is_empty();
-    let task = if raw {
-        if system.is_some() {
-            return Err(fields.error(
-                "system",
-                "`system` needs the model's template, which `raw` leaves out; remove one of the two",
-            ));
+    let suffix = fields.string("suffix")?.filter(|s| !s.is_empty());
+    let load_only = prompt.is_empty() && suffix.is_none();
+    let without_template = match (raw, suffix) {
+        (true, Some(_)) => {
+            let text = "`suffix` is marked with the model's own tokens, which `raw` leaves to you; remove one of the two";
+            return Err(fields.error("suffix", text));
         }
-        if reasoning.enabled == Some(true) {
-            return Err(fields.error(
-                "think",
-                "`think` needs the model's template, which `raw` leaves out; remove one of the two",
-            ));
+        // Whoever writes the template's part writes its control tokens, too.
+        (true, None) => Some(("raw", Prompt::Marked(prompt.clone()))),
+        (false, Some(suffix)) => {
+            let infill = Infill { prefix: prompt.clone(), suffix, ..Infill::default() };
+            Some(("suffix", Prompt::Infill(infill)))
         }
-        Task::Completion { prompt: Prompt::Text(prompt), echo: Echo::No }
+        (false, None) => None,
+    };
+    let task = if let Some((by, prompt)) = without_template {
+        let given = [("system", system.is_some()), ("think", reasoning.enabled == Some(true))];
+        if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
+            let text = format!(
+                "`{name}` needs the model's template, which `{by}` leaves out; remove one of the two"
+            );
+            return Err(fields.error(name, text));
+        }
+        Task::Completion { prompt, echo: Echo::No }
     } else {
         let system = system.map(|text| Message::text(Role::System, text));
         let messages = system.into_iter().chain([Message::text(Role::User, prompt)]).collect();
@@ -114,7 +125,7 @@ fn take_think(fields: &mut Fields) -> Result<ReasoningWish, RequestError> {
 }
 
 /// `keep_alive` in seconds, where below zero is for ever. It changes no answer.
-fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, RequestError> {
+pub(super) fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, RequestError> {
     let seconds = match fields.take("keep_alive") {
         None => return Ok(None),
         Some(Value::Number(number)) => number.as_f64(),

@@ -10,12 +10,11 @@ use crate::RequestError;
 use crate::error::quoted;
 use crate::fields::Fields;
 use crate::openai::chat::{MESSAGES_MAX, PARTS_MAX};
-
-/// The most tools of a request.
-const TOOLS_MAX: usize = 1024;
+use crate::tools::Tool;
 
 /// What messages may have only when it is empty.
-const IMAGES: &[Refused] = &[Refused { name: "images", advice: "images are not available yet; send text" }];
+pub(super) const IMAGES: &[Refused] =
+    &[Refused { name: "images", advice: "images are not available yet; send text" }];
 
 /// Takes the conversation; without one there is nothing to answer.
 pub(super) fn take_messages(fields: &mut Fields) -> Result<Vec<Message>, RequestError> {
@@ -162,21 +161,17 @@ fn pair_calls(messages: &mut [Message]) {
 
 /// Takes the tools, as the template will see them.
 pub(super) fn take_tools(fields: &mut Fields) -> Result<Vec<Value>, RequestError> {
-    let list = fields.list("tools")?.unwrap_or_default();
-    if list.len() > TOOLS_MAX {
-        let text = format!("`tools` has {} entries; at most {TOOLS_MAX} are taken", list.len());
-        return Err(fields.error("tools", text));
-    }
-    list.into_iter().enumerate().map(|(i, v)| tool(v, &format!("tools[{i}]"))).collect()
+    Ok(crate::tools::take_tools(fields, tool)?.into_iter().map(|tool| tool.definition).collect())
 }
 
-fn tool(value: Value, path: &str) -> Result<Value, RequestError> {
+fn tool(value: Value, path: &str) -> Result<Tool, RequestError> {
     let mut fields = Fields::nested(value, path)?;
     check_function_type(&mut fields)?;
     let mut function = take_function(&mut fields)?;
     fields.finish()?;
     let mut definition = Map::new();
-    definition.insert("name".into(), take_name(&mut function)?.into());
+    let (name, name_path) = (take_name(&mut function)?, function.path("name"));
+    definition.insert("name".into(), name.clone().into());
     if let Some(description) = function.string("description")? {
         definition.insert("description".into(), description.into());
     }
@@ -187,5 +182,6 @@ fn tool(value: Value, path: &str) -> Result<Value, RequestError> {
         definition.insert("strict".into(), strict.into());
     }
     function.finish()?;
-    Ok(json!({ "type": "function", "function": definition }))
+    let definition = json!({ "type": "function", "function": definition });
+    Ok(Tool { name, name_path, definition, more: () })
 }

@@ -1,16 +1,18 @@
-//! Ollama's dialect: generate, chat, the pages about models, errors.
+//! Ollama's dialect: generate, chat, embeddings, the pages about models, errors.
 //!
 //! What both generating routes share is in one place each: the fields around prompt and messages (`common`), the
 //! options (`options`), and the lines of an answer (`reply`). Sampling options have the names and ranges of
 //! [`crate::openai::sampling`].
 
 mod common;
+mod embed;
 mod error;
 mod messages;
 pub mod models;
 pub mod options;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 mod time;
 
 use ingle_chat::Request;
@@ -18,8 +20,10 @@ use ingle_chat::Request;
 use crate::RequestError;
 use crate::openai::Caller;
 
+pub use embed::{EmbedCall, EmbedRoute};
 pub use error::error_body;
 pub use reply::{Collector, Encoder, Envelope};
+pub(crate) use time::rfc3339;
 
 /// The version of Ollama whose API this is. Clients switch features by it.
 pub const VERSION: &str = "0.33.0";
@@ -62,16 +66,21 @@ impl Route {
 impl Call {
     /// Checks what depends on the model: its context is as long as the caller counts on.
     pub fn check_context(&self, n_ctx: usize) -> Result<(), RequestError> {
-        match self.num_ctx {
-            Some(wanted) if wanted > n_ctx => Err(RequestError::field(
-                "options.num_ctx",
-                format!(
-                    "`options.num_ctx` is {wanted}, but the model runs with a context of {n_ctx} tokens: ask for at \
-                     most that; the operator sets it when the server starts"
-                ),
-            )),
-            _ => Ok(()),
-        }
+        check_context(self.num_ctx, n_ctx)
+    }
+}
+
+/// Refuses to be counted on for a longer context than there is.
+fn check_context(num_ctx: Option<usize>, n_ctx: usize) -> Result<(), RequestError> {
+    match num_ctx {
+        Some(wanted) if wanted > n_ctx => Err(RequestError::field(
+            "options.num_ctx",
+            format!(
+                "`options.num_ctx` is {wanted}, but the model runs with a context of {n_ctx} tokens: ask for at most \
+                 that; the operator sets it when the server starts"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

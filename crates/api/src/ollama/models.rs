@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ingle_chat::ModelInfo;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -17,12 +18,13 @@ use crate::{RequestError, parse_object};
 const FOR_EVER: Duration = Duration::from_nanos(i64::MAX as u64);
 
 /// What a request for one model's page can change of it there, and not here.
-const CHANGES: &[Refused] = &[
+pub(super) const CHANGES: &[Refused] = &[
     Refused { name: "system", advice: "the page shows the model as it is" },
     Refused { name: "template", advice: "the page shows the model as it is" },
 ];
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaModelDetails")]
 struct Details<'a> {
     /// What it was derived from: nobody says.
     parent_model: &'static str,
@@ -35,8 +37,9 @@ struct Details<'a> {
     embedding_length: usize,
 }
 
-#[derive(Serialize)]
-struct Tag<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaModel")]
+pub(super) struct Tag<'a> {
     name: String,
     model: String,
     modified_at: String,
@@ -46,8 +49,9 @@ struct Tag<'a> {
     capabilities: Vec<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Running<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaRunningModel")]
+pub(super) struct Running<'a> {
     name: String,
     model: String,
     size: u64,
@@ -58,8 +62,9 @@ struct Running<'a> {
     context_length: usize,
 }
 
-#[derive(Serialize)]
-struct Show<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaModelPage")]
+pub(super) struct Show<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     license: &'a str,
     modelfile: String,
@@ -171,8 +176,15 @@ fn details(info: &ModelInfo) -> Details<'_> {
 }
 
 fn capabilities(info: &ModelInfo) -> Vec<&'static str> {
-    let all =
-        [("completion", true), ("tools", info.details.has_tools), ("thinking", info.details.has_reasoning)];
+    // As Ollama tells models apart: one whose file says how to pool is there to embed.
+    let pools = info.details.metadata.contains_key(&format!("{}.pooling_type", info.details.architecture));
+    let all = [
+        ("completion", !pools),
+        ("tools", info.details.has_tools),
+        ("thinking", info.details.has_reasoning),
+        ("insert", info.details.has_infill),
+        ("embedding", pools),
+    ];
     all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
 }
 

@@ -51,16 +51,34 @@ pub const REFUSED_GENERATE: &[Refused] = &[
     refused("steps", "images are not made here; remove it"),
 ];
 
+/// Refused by `/api/embed`.
+pub const REFUSED_EMBED: &[Refused] = &[
+    refused("prompt", "use `input`, or the route /api/embeddings"),
+    refused("messages", "use `input`"),
+    refused("images", "images are not available yet; send text"),
+    refused("template", "a template cannot come with a request; texts are embedded as they are"),
+    refused("temperature", "nothing is generated here; remove it"),
+    refused("num_ctx", IN_OPTIONS),
+];
+
+/// Refused by `/api/embeddings`.
+pub const REFUSED_EMBEDDINGS: &[Refused] = &[
+    refused("input", "use `prompt`, or the route /api/embed"),
+    refused("truncate", "the route /api/embed takes it"),
+    refused("dimensions", "the route /api/embed takes it"),
+    refused("messages", "use `prompt`"),
+    refused("num_ctx", IN_OPTIONS),
+];
+
+/// Accepted by the routes that embed, with values under which the vectors stay the same.
+pub const HARMLESS_EMBED: &[Harmless] = &[harmless("stream", "false (vectors come in one reply)", is_false)];
+
 /// Fields that clients send empty when nobody set them; anything else is refused, with this advice.
 pub const EMPTY: &[Refused] = &[
     refused("template", "a template cannot come with a request; the operator sets it when the server starts"),
     refused("context", "nothing is kept between requests; send the conversation to /api/chat"),
     refused("images", "images are not available yet; send text"),
 ];
-
-/// The same in generate only.
-pub const EMPTY_GENERATE: &[Refused] =
-    &[refused("suffix", "infilling is not available yet; send only the text before")];
 
 /// Accepted on both routes with values under which the answer stays the same.
 pub const HARMLESS: &[Harmless] = &[

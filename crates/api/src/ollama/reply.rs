@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ingle_chat::{Delta, Event, FinishReason, TokenLogprob, Usage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -23,7 +24,8 @@ pub struct Envelope {
 }
 
 /// A token with its log-probability.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OllamaToken")]
 struct TokenLine {
     #[serde(flatten)]
     token: ChatTop,
@@ -32,13 +34,15 @@ struct TokenLine {
 }
 
 /// A call of a tool, complete.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OllamaToolCall")]
 struct CallLine {
     id: String,
     function: FunctionLine,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OllamaFunctionCall")]
 struct FunctionLine {
     index: u32,
     name: String,
@@ -46,7 +50,8 @@ struct FunctionLine {
 }
 
 /// What an answer cost: times in nanoseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OllamaMetrics")]
 struct Metrics {
     total_duration: u64,
     load_duration: u64,
@@ -73,8 +78,9 @@ struct Ending {
     metrics: Option<Metrics>,
 }
 
-#[derive(Serialize)]
-struct GenerateLine<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaGenerateReply")]
+pub(super) struct GenerateLine<'a> {
     model: &'a str,
     created_at: &'a str,
     response: &'a str,
@@ -89,8 +95,9 @@ struct GenerateLine<'a> {
     logprobs: &'a [TokenLine],
 }
 
-#[derive(Serialize)]
-struct ChatLine<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaChatReply")]
+pub(super) struct ChatLine<'a> {
     model: &'a str,
     created_at: &'a str,
     message: MessageLine<'a>,
@@ -103,7 +110,8 @@ struct ChatLine<'a> {
     metrics: Option<Metrics>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaReplyMessage")]
 struct MessageLine<'a> {
     role: &'static str,
     content: &'a str,

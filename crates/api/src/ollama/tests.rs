@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use ingle_chat::{
-    ChatInput, Content, Delta, Echo, Event, FinishReason, Format, Message, ModelDetails, ModelInfo,
+    ChatInput, Content, Delta, Echo, Event, FinishReason, Format, Infill, Message, ModelDetails, ModelInfo,
     Principal, Prompt, ReasoningWish, Request, Role, Task, TokenLogprob, ToolCall, Usage,
 };
 use ingle_step::TokenId;
@@ -200,7 +200,9 @@ fn fields_are_refused_by_name() {
             refuse(json!({ "options": { option: value } }), &format!("options.{option}"), part);
         }
     }
-    refuse(Generate, json!({ "suffix": "x" }), "suffix", "infilling");
+    refuse(Generate, json!({ "suffix": "x", "raw": true }), "suffix", "which `raw` leaves to you");
+    refuse(Generate, json!({ "suffix": "x", "system": "x" }), "system", "`suffix` leaves out");
+    refuse(Generate, json!({ "suffix": 5 }), "suffix", "a string");
     assert_eq!(read(Generate, json!({ "suffix": "" })).request, read(Generate, json!({})).request);
     refuse(Generate, json!({ "raw": true, "system": "x" }), "system", "`raw` leaves out");
     refuse(Generate, json!({ "raw": true, "think": true }), "think", "`raw` leaves out");
@@ -210,10 +212,9 @@ fn fields_are_refused_by_name() {
 
 #[test]
 fn the_tables_hold() {
-    let by_route =
-        [(Generate, [REFUSED, REFUSED_GENERATE], EMPTY_GENERATE), (Chat, [REFUSED, REFUSED_CHAT], &[])];
-    for (route, refused, empty) in by_route {
-        for field in refused.concat().iter().chain(empty).chain(EMPTY) {
+    let by_route = [(Generate, [REFUSED, REFUSED_GENERATE]), (Chat, [REFUSED, REFUSED_CHAT])];
+    for (route, refused) in by_route {
+        for field in refused.concat().iter().chain(EMPTY) {
             refuse(route, json!({ field.name: "x" }), field.name, field.advice);
         }
         for field in HARMLESS {
@@ -234,8 +235,14 @@ fn prompts() {
     assert_eq!(input(&call).messages, expected);
     assert_eq!(input(&read(Generate, json!({ "system": "" }))).messages, expected[1..]);
     let raw = read(Generate, json!({ "raw": true, "think": false }));
-    let expected = Task::Completion { prompt: Prompt::Text("hi".into()), echo: Echo::No };
+    let expected = Task::Completion { prompt: Prompt::Marked("hi".into()), echo: Echo::No };
     assert_eq!(raw.request.task, expected);
+    for (prompt, prefix) in [(json!("a("), "a("), (json!(""), "")] {
+        let call = read(Generate, json!({ "prompt": prompt, "suffix": ")" }));
+        let gap = Infill { prefix: prefix.into(), suffix: ")".into(), ..Infill::default() };
+        let expected = Task::Completion { prompt: Prompt::Infill(gap), echo: Echo::No };
+        assert_eq!((call.request.task, call.load_only), (expected, false));
+    }
 }
 
 #[test]
@@ -590,6 +597,7 @@ fn model() -> ModelInfo {
             template: Some("{{ x }}".into()),
             has_tools: true,
             has_reasoning: false,
+            has_infill: true,
             metadata: metadata.as_object().expect("an object").clone(),
         },
         ..ModelInfo::default()
@@ -605,7 +613,7 @@ fn pages() {
     let digest = "ab".repeat(32);
     let listed = |name: &str| {
         format!(
-            r#"{{"name":"{name}","model":"{name}","modified_at":"2023-11-14T22:13:20.000000000Z","size":770000000,"digest":"{digest}","details":{details},"capabilities":["completion","tools"]}}"#
+            r#"{{"name":"{name}","model":"{name}","modified_at":"2023-11-14T22:13:20.000000000Z","size":770000000,"digest":"{digest}","details":{details},"capabilities":["completion","tools","insert"]}}"#
         )
     };
     let all = [("m".to_owned(), model()), ("alias:x".to_owned(), model())];
@@ -616,7 +624,7 @@ fn pages() {
     assert_eq!(running(&[model()]), expected);
     let page = |ids: &str| {
         format!(
-            r#"{{"license":"mit","modelfile":"FROM m:latest\nTEMPLATE \"\"\"{{{{ x }}}}\"\"\"\n","parameters":"num_ctx                        4096","template":"{{{{ x }}}}","details":{details},"model_info":{{"general.architecture":"llama","general.license":"mit","llama.context_length":4096,"tokenizer.ggml.tokens":null,"tokenizer.ggml.eos_token_ids":{ids},"general.parameter_count":1235814432}},"capabilities":["completion","tools"],"modified_at":"2023-11-14T22:13:20.000000000Z"}}"#
+            r#"{{"license":"mit","modelfile":"FROM m:latest\nTEMPLATE \"\"\"{{{{ x }}}}\"\"\"\n","parameters":"num_ctx                        4096","template":"{{{{ x }}}}","details":{details},"model_info":{{"general.architecture":"llama","general.license":"mit","llama.context_length":4096,"tokenizer.ggml.tokens":null,"tokenizer.ggml.eos_token_ids":{ids},"general.parameter_count":1235814432}},"capabilities":["completion","tools","insert"],"modified_at":"2023-11-14T22:13:20.000000000Z"}}"#
         )
     };
     assert_eq!(show("m", &model(), false), page("null"));

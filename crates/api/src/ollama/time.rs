@@ -5,7 +5,7 @@ use std::time::Duration;
 use ingle_chat::template::CivilTime;
 
 /// A time since the epoch.
-pub(super) fn rfc3339(since_epoch: Duration) -> String {
+pub(crate) fn rfc3339(since_epoch: Duration) -> String {
     let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
     let CivilTime { year, month, day, hour, minute, second } = CivilTime::from_unix(seconds);
     let nanos = since_epoch.subsec_nanos();

@@ -1,19 +1,21 @@
 //! Completions (the older route): the body, the reply, the chunks.
 
-use ingle_chat::{Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenLogprob};
+use ingle_chat::{Delta, Echo, Event, FinishReason, Infill, Prompt, Request, Task, TokenLogprob};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::constraint::take_format;
 use super::logprobs::{TextOffset, prompt_logprobs};
+use super::prompts::take_prompts;
 use super::refused::{self, HARMLESS, HARMLESS_COMPLETION, REFUSED, REFUSED_COMPLETION};
-use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens, token_ids};
+use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens};
 use super::usage::Cost;
 use super::{
     Caller, CompletionLogprobs, DONE, Envelope, ErrorBody, ErrorObject, Streaming, Timings, Usage, event,
-    finish_name, into_string, json, stop_reason, take_streaming,
+    finish_name, json, stop_reason, take_streaming,
 };
-use crate::fields::{Fields, wrong_type};
+use crate::fields::Fields;
 use crate::{RequestError, StreamEncoder, parse_object};
 
 /// How many tokens a completion has unless the request says so, as OpenAI does it.
@@ -36,8 +38,17 @@ pub struct CompletionCall {
 pub fn parse(body: &[u8], caller: Caller) -> Result<CompletionCall, RequestError> {
     let mut fields = Fields::new(parse_object(body)?);
     refused::check(&mut fields, &[REFUSED, REFUSED_COMPLETION], &[HARMLESS, HARMLESS_COMPLETION])?;
-    let prompts = take_prompts(&mut fields)?;
+    let prompts = take_prompts(&mut fields, "prompt", CHOICES_MAX)?;
+    let mut prompts = prompts
+        .ok_or_else(|| RequestError::field("prompt", "`prompt` is missing: give the text to continue"))?;
     let echo = if fields.bool("echo")?.unwrap_or(false) { Echo::Yes } else { Echo::No };
+    if let Some(suffix) = fields.string("suffix")?.filter(|s| !s.is_empty()) {
+        if echo == Echo::Yes {
+            let text = "`echo` repeats a text that is continued, and with `suffix` a gap is filled; remove one of the two";
+            return Err(fields.error("echo", text));
+        }
+        prompts = prompts.into_iter().map(|prompt| gap(prompt, &suffix)).collect::<Result<_, _>>()?;
+    }
     let task = Task::Completion { prompt: Prompt::Text(String::new()), echo };
     let mut request = Request::new(caller.id, caller.principal, task);
     // 0 new tokens is how evaluations ask for a prompt's log-probabilities.
@@ -78,48 +89,19 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<CompletionCall, RequestError
     })
 }
 
-/// A string, a list of strings, a list of token ids, or a list of such lists.
-fn take_prompts(fields: &mut Fields) -> Result<Vec<Prompt>, RequestError> {
-    const WANTED: &str = "a string, a list of strings, a list of token ids, or a list of lists of token ids";
-    let list = match fields.take("prompt") {
-        None => return Err(RequestError::field("prompt", "`prompt` is missing: give the text to continue")),
-        Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(wrong_type("prompt", WANTED, &other)),
-    };
-    let too_many = || {
-        let text = format!("`prompt` has {} entries; at most {CHOICES_MAX} prompts are taken", list.len());
-        RequestError::field("prompt", text)
-    };
-    match list.first() {
-        None => Err(RequestError::field("prompt", "`prompt` is an empty list: give at least one prompt")),
-        Some(Value::Number(_)) => Ok(vec![tokens(&list, "prompt")?]),
-        Some(Value::String(_) | Value::Array(_)) if list.len() > CHOICES_MAX => Err(too_many()),
-        Some(Value::String(_)) => {
-            let text = |(i, v)| into_string(v, &format!("prompt[{i}]")).map(Prompt::Text);
-            list.into_iter().enumerate().map(text).collect()
+/// The gap between a prompt and what follows it.
+fn gap(prompt: Prompt, suffix: &str) -> Result<Prompt, RequestError> {
+    match prompt {
+        Prompt::Text(prefix) => {
+            Ok(Prompt::Infill(Infill { prefix, suffix: suffix.to_owned(), ..Infill::default() }))
         }
-        Some(Value::Array(_)) => {
-            let prompt = |(i, v): (usize, Value)| {
-                let path = format!("prompt[{i}]");
-                match v {
-                    Value::Array(ids) => tokens(&ids, &path),
-                    other => Err(wrong_type(&path, "a list of token ids", &other)),
-                }
-            };
-            list.into_iter().enumerate().map(prompt).collect()
-        }
-        Some(other) => Err(wrong_type("prompt", WANTED, other)),
+        _ => Err(RequestError::field("suffix", "`suffix` needs a `prompt` of text, not of token ids")),
     }
 }
 
-fn tokens(ids: &[Value], path: &str) -> Result<Prompt, RequestError> {
-    token_ids(ids, path).map(Prompt::Tokens)
-}
-
 /// A whole reply.
-#[derive(Debug, Serialize)]
-struct Completion<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Completion<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -131,7 +113,8 @@ struct Completion<'a> {
 }
 
 /// One answer, whole or a piece.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChoice")]
 struct Choice<'a> {
     index: u32,
     text: &'a str,
@@ -144,8 +127,9 @@ struct Choice<'a> {
 }
 
 /// A streamed piece.
-#[derive(Debug, Serialize)]
-struct Chunk<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionChunk")]
+pub(super) struct Chunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,

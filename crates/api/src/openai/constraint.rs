@@ -12,6 +12,8 @@ use crate::{RequestError, parse_object};
 
 /// The longest schema, grammar, expression or list of choices, in bytes.
 pub const CONSTRAINT_BYTES_MAX: usize = 1 << 20;
+/// The longest name of a schema in bytes.
+pub(super) const SCHEMA_NAME_BYTES_MAX: usize = 64;
 /// The most choices.
 pub const CHOICES_MAX: usize = 10_000;
 /// The most structures of a structural tag, and triggers.
@@ -204,25 +206,41 @@ fn response_format(value: Value, path: &str) -> Result<Option<Format>, RequestEr
 }
 
 /// `{"name", "description", "schema", "strict"}`. The schema is enforced whether or not it is called strict.
-fn named_schema(value: Value, path: &str) -> Result<Value, RequestError> {
-    let mut fields = Fields::nested(value, path)?;
-    if let Some(name) = fields.string("name")? {
+pub(crate) struct NamedSchema {
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub schema: Value,
+    pub strict: Option<bool>,
+}
+
+impl NamedSchema {
+    /// Takes the fields of one.
+    pub fn take(fields: &mut Fields) -> Result<Self, RequestError> {
+        let name = fields.string("name")?;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(fits) {
+        if let Some(name) = &name
+            && !((1..=SCHEMA_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits))
+        {
             let text = format!(
-                "`{path}.name` is {}; it must be 1 to 64 of the characters a-z, A-Z, 0-9, `_` and `-`",
-                quoted(&name)
+                "`{}` is {}; it must be 1 to {SCHEMA_NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, `_` and `-`",
+                fields.path("name"),
+                quoted(name)
             );
             return Err(fields.error("name", text));
         }
+        let (description, strict) = (fields.string("description")?, fields.bool("strict")?);
+        let path = fields.path("schema");
+        let value =
+            fields.take("schema").ok_or_else(|| missing(&path, "give the schema, or ask for json_object"))?;
+        Ok(Self { name, description, schema: schema(value, &path)?, strict })
     }
-    fields.string("description")?;
-    fields.bool("strict")?;
-    let path = fields.path("schema");
-    let value =
-        fields.take("schema").ok_or_else(|| missing(&path, "give the schema, or ask for json_object"))?;
+}
+
+fn named_schema(value: Value, path: &str) -> Result<Value, RequestError> {
+    let mut fields = Fields::nested(value, path)?;
+    let named = NamedSchema::take(&mut fields)?;
     fields.finish()?;
-    schema(value, &path)
+    Ok(named.schema)
 }
 
 /// vLLM's.

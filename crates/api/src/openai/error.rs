@@ -1,20 +1,22 @@
 //! The shape of errors: `{"error": {"message", "type", "param", "code"}}`.
 
 use ingle_chat::ProviderError;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::RequestError;
 
 /// An error reply.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct ErrorBody {
     /// The only field.
     pub error: ErrorObject,
 }
 
 /// What went wrong, for people and for programs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ErrorObject {
     /// For people: what happened, to what, what to do.
     pub message: String,
@@ -60,10 +62,15 @@ impl From<&ProviderError> for ErrorObject {
                 param: param.as_deref().map(|p| wire_name(p).to_owned()),
                 ..Self::new("invalid_request_error", Value::Null, message)
             },
-            ProviderError::ContextLength { .. } => {
-                let message = format!("{message}; shorten the prompt or ask for fewer tokens");
+            ProviderError::ContextLength { n_ctx, .. } => {
+                // Many clients know by OpenAI's words alone that it is about the length.
+                let message = format!(
+                    "this model's maximum context length is {n_ctx} tokens: {message}; shorten the prompt or ask \
+                     for fewer tokens"
+                );
                 Self::new("invalid_request_error", "context_length_exceeded", message)
             }
+            ProviderError::Forbidden { .. } => Self::new("invalid_request_error", "scope_missing", message),
             ProviderError::UnknownModel { .. } => Self {
                 param: Some("model".into()),
                 ..Self::new("invalid_request_error", "model_not_found", message)

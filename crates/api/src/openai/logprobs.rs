@@ -2,6 +2,7 @@
 
 use ingle_chat::TokenLogprob;
 use ingle_step::TokenId;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -23,7 +24,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// `choices[].logprobs` of chat.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ChatLogprobs {
     /// One per token.
     pub content: Vec<ChatToken>,
@@ -32,7 +33,8 @@ pub struct ChatLogprobs {
 }
 
 /// A token of an answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "TokenLogprob")]
 pub struct ChatToken {
     #[serde(flatten)]
     token: ChatTop,
@@ -40,7 +42,8 @@ pub struct ChatToken {
 }
 
 /// A token with its log-probability.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "TopLogprob")]
 pub(crate) struct ChatTop {
     token: String,
     logprob: f32,
@@ -64,7 +67,7 @@ impl ChatLogprobs {
 }
 
 /// `choices[].logprobs` of completions: four lists of equal length.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// The tokens' texts.
     pub tokens: Vec<String>,

@@ -1,14 +1,22 @@
-//! OpenAI's dialect: chat completions, completions, responses, models, errors.
+//! OpenAI's dialect: chat completions, completions, responses, embeddings, files, batches, models, errors.
 
+pub mod batches;
+pub(crate) mod batches_schema;
 pub mod chat;
 pub mod completion;
+pub(crate) mod completion_schema;
 pub mod constraint;
+pub mod embeddings;
+pub(crate) mod embeddings_schema;
 mod error;
+pub mod files;
 mod logprobs;
 pub mod models;
+mod prompts;
 pub mod refused;
 pub mod responses;
 pub mod sampling;
+pub(crate) mod schema;
 mod usage;
 
 use ingle_chat::{FinishReason, Principal};
@@ -21,6 +29,7 @@ pub use error::{ErrorBody, ErrorObject};
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprob};
 pub(crate) use logprobs::{ChatTop, spelled};
 pub use sampling::check_vocabulary;
+pub(crate) use usage::Cost;
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, Timings, Usage};
 
 /// Ends a regular event stream.

@@ -1,17 +1,18 @@
 //! `/v1/models`.
 
 use ingle_chat::ModelInfo;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The list of models.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ModelList {
     object: &'static str,
     data: Vec<Model>,
 }
 
 /// A model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Model {
     id: String,
     object: &'static str,
@@ -25,7 +26,8 @@ pub struct Model {
 }
 
 /// The model's sizes, where llama-server's clients look for them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelMeta")]
 struct Meta {
     n_ctx: usize,
     n_ctx_train: usize,

@@ -78,7 +78,6 @@ pub const REFUSED_CHAT: &[Refused] = &[
 
 /// Refused in completions.
 pub const REFUSED_COMPLETION: &[Refused] = &[
-    refused("suffix", "infilling is not available yet; send only the text before"),
     refused("messages", "use `prompt`, or the route /v1/chat/completions"),
     refused("top_logprobs", "in completions `logprobs` is the number of alternatives"),
     refused("tools", "it belongs to chat completions"),
@@ -88,7 +87,7 @@ pub const REFUSED_COMPLETION: &[Refused] = &[
     refused("chat_template_kwargs", "it belongs to chat completions"),
 ];
 
-fn string(v: &Value) -> bool {
+pub(crate) fn string(v: &Value) -> bool {
     v.is_string()
 }
 fn object(v: &Value) -> bool {
@@ -100,7 +99,7 @@ pub(crate) fn is_false(v: &Value) -> bool {
 pub(crate) fn is_true(v: &Value) -> bool {
     v == &Value::Bool(true)
 }
-fn zero(v: &Value) -> bool {
+pub(crate) fn zero(v: &Value) -> bool {
     v.as_f64() == Some(0.0)
 }
 fn minus_one(v: &Value) -> bool {

@@ -59,10 +59,19 @@ const WHOLES: &[Whole] = &[
     Whole(&["dry_penalty_last_n"], -1, I32_MAX, |s| &mut s.dry_penalty_last_n),
 ];
 
+/// Names of the fields that are real numbers, with their ranges.
+pub(super) fn real_fields() -> impl Iterator<Item = (&'static str, f64, f64)> {
+    REALS.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1, f.2)))
+}
+
+/// Names of the fields that are whole numbers, with their ranges.
+pub(super) fn whole_fields() -> impl Iterator<Item = (&'static str, i128, i128)> {
+    WHOLES.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1, f.2)))
+}
+
 /// Names of the fields that are numbers, with their ranges: for documentation and tests.
 pub fn numeric_fields() -> impl Iterator<Item = (&'static str, f64, f64)> {
-    let reals = REALS.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1, f.2)));
-    reals.chain(WHOLES.iter().flat_map(|f| f.0.iter().map(|n| (*n, f.1 as f64, f.2 as f64))))
+    real_fields().chain(whole_fields().map(|(name, min, max)| (name, min as f64, max as f64)))
 }
 
 /// Takes the shared fields into `request`.

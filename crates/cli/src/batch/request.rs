@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use ingle_api::openai::batches::{CUSTOM_ID_BYTES_MAX, Endpoint, LineError, read_line};
 use ingle_api::openai::chat::{self, ChatCall};
 use ingle_api::openai::completion::{self, CompletionCall};
 use ingle_api::openai::{Caller, Envelope, ErrorObject, check_vocabulary};
-use ingle_api::{RequestError, parse_object, shown};
+use ingle_api::{RequestError, parse_object};
 use ingle_chat::{Principal, Provider, ProviderError, Request};
 use ingle_server::{ServerConfig, resolve_model};
 use serde_json::{Map, Value, json};
@@ -13,11 +14,8 @@ use serde_json::{Map, Value, json};
 use super::input::{LINE_BYTES_MAX, Line, Shape};
 use super::wishes::Wishes;
 
-/// The longest `custom_id`.
-const CUSTOM_ID_BYTES_MAX: usize = 4096;
-
-const CHAT_URL: &str = "/v1/chat/completions";
-const COMPLETION_URL: &str = "/v1/completions";
+/// The routes that lines in OpenAI's format can go to.
+const ENDPOINTS: &[Endpoint] = &[Endpoint::Chat, Endpoint::Completions];
 
 /// Why a line has no answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +46,7 @@ impl From<ProviderError> for Fault {
     fn from(error: ProviderError) -> Self {
         let status = match &error {
             ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => 400,
+            ProviderError::Forbidden { .. } => 403,
             ProviderError::UnknownModel { .. } => 404,
             ProviderError::Overloaded { .. } => 429,
             ProviderError::Unavailable(_) => 503,
@@ -122,9 +121,19 @@ impl Requests {
             )),
             (Ok(bytes), Shape::Text) => self.text(line, bytes),
             (Ok(bytes), Shape::Simple) => object(bytes).and_then(|object| self.simple(line, object)),
-            (Ok(bytes), Shape::OpenAi) => {
-                object(bytes).and_then(|object| self.openai(line, object, &mut custom_id))
-            }
+            (Ok(bytes), Shape::OpenAi) => match read_line(bytes, ENDPOINTS) {
+                Ok(read) => {
+                    custom_id = Some(read.custom_id);
+                    match read.endpoint {
+                        Endpoint::Chat => self.chat(line, &read.body),
+                        _ => self.completion(line, &read.body),
+                    }
+                }
+                Err(LineError { custom_id: found, code, message, .. }) => {
+                    custom_id = found;
+                    Err(not_a_request(code, message))
+                }
+            },
         };
         Read { custom_id, asked }
     }
@@ -181,45 +190,6 @@ impl Requests {
                 }
                 object.insert("messages".into(), json!([{ "role": "user", "content": prompt }]));
                 self.chat(line, &object)
-            }
-        }
-    }
-
-    fn openai(
-        &self,
-        line: &Line,
-        mut object: Map<String, Value>,
-        custom_id: &mut Option<String>,
-    ) -> Result<Asked, Fault> {
-        let wrong =
-            |name: &str, wanted: &str| not_a_request("invalid_line", format!("`{name}` must be {wanted}"));
-        *custom_id = match object.shift_remove("custom_id") {
-            Some(Value::String(id)) if id.len() <= CUSTOM_ID_BYTES_MAX => Some(id),
-            _ => {
-                let wanted = format!("there: a string of at most {CUSTOM_ID_BYTES_MAX} bytes");
-                return Err(wrong("custom_id", &wanted));
-            }
-        };
-        if object.shift_remove("method").as_ref().and_then(Value::as_str) != Some("POST") {
-            return Err(wrong("method", "`POST`"));
-        }
-        let url = object.shift_remove("url");
-        let Some(Value::Object(body)) = object.shift_remove("body") else {
-            return Err(wrong("body", "there: the request, an object"));
-        };
-        if let Some(name) = object.keys().next() {
-            let message = format!("unknown field `{}` beside `body`; remove it", shown(name));
-            return Err(not_a_request("unknown_field", message));
-        }
-        match url.as_ref().and_then(Value::as_str) {
-            Some(CHAT_URL) => self.chat(line, &body),
-            Some(COMPLETION_URL) => self.completion(line, &body),
-            _ => {
-                let message = format!(
-                    "`url` is {}; a batch answers {CHAT_URL} and {COMPLETION_URL}",
-                    url.as_ref().map_or("missing".into(), |url| shown(&url.to_string()))
-                );
-                Err(not_a_request("invalid_url", message))
             }
         }
     }

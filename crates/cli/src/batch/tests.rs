@@ -276,7 +276,7 @@ fn bad_lines_of_openais_format() {
         &openai("/v1/embeddings", json!({})),
         json!("a"),
         "invalid_url",
-        "\"/v1/embeddings\"; a batch answers",
+        "\"/v1/embeddings\"; this batch answers",
     );
     let extra = r#"{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {}, "user": 1}"#;
     check(extra, json!("a"), "unknown_field", "`user` beside `body`");

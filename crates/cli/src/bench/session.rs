@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use ingle_gguf::{GgufFile, TensorType};
 use ingle_kernels::{Pool, limits};
 use ingle_model::{CpuExecutor, LoadOptions};
-use ingle_step::{BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, TokenId, Want};
+use ingle_step::{
+    BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, StepOut, TokenId, Want,
+};
 use serde_json::{Map, Value, json};
 
 use super::Plan;
@@ -203,15 +205,7 @@ impl Session {
         time: Option<Duration>,
     ) -> Result<Run> {
         self.check_room(n_seqs, depth + n_tokens)?;
-        if self.held != Some((n_seqs, depth)) {
-            self.held = None;
-            if depth > 0 {
-                for seq in 0..n_seqs {
-                    self.fill(seq, depth)?;
-                }
-            }
-            self.held = Some((n_seqs, depth));
-        }
+        self.hold(n_seqs, depth)?;
         let started = Instant::now();
         let mut done = 0;
         while done < n_tokens && time.is_none_or(|time| done == 0 || started.elapsed() < time) {
@@ -221,6 +215,38 @@ impl Session {
             done += 1;
         }
         Ok(Run { n_tokens: done * n_seqs, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// Sees to it that so many tokens are in each sequence's K/V memory.
+    pub(super) fn hold(&mut self, n_seqs: usize, depth: usize) -> Result<()> {
+        if self.held != Some((n_seqs, depth)) {
+            self.held = None;
+            if depth > 0 {
+                for seq in 0..n_seqs {
+                    self.fill(seq, depth)?;
+                }
+            }
+            self.held = Some((n_seqs, depth));
+        }
+        Ok(())
+    }
+
+    /// Computes tokens of the first sequence behind `start` others. `meanwhile` is called while they are computed, and
+    /// `then` with the logits of the last.
+    pub(super) fn say<T>(
+        &mut self,
+        start: usize,
+        tokens: &[TokenId],
+        meanwhile: impl FnOnce() -> Result<()>,
+        then: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T> {
+        self.check_room(1, start + tokens.len())?;
+        let mut step = self.seq_step(0, start, tokens.len(), vec![(tokens.len() as u32 - 1, Want::Logits)]);
+        step.inputs = tokens.iter().map(|&token| Input::Token(token)).collect();
+        let out = self.compute(vec![step], meanwhile)?;
+        let given = then(out.seqs.last().and_then(|seq| seq.rows.last()).map_or(&[], |row| &row.values));
+        self.executor.recycle(out);
+        Ok(given)
     }
 
     fn check_room(&self, n_seqs: usize, n_tokens: usize) -> Result<()> {
@@ -269,13 +295,19 @@ impl Session {
     }
 
     fn run(&mut self, seqs: Vec<SeqStep>) -> Result<()> {
+        let out = self.compute(seqs, || Ok(()))?;
+        self.executor.recycle(out);
+        Ok(())
+    }
+
+    fn compute(&mut self, seqs: Vec<SeqStep>, meanwhile: impl FnOnce() -> Result<()>) -> Result<StepOut> {
         self.step += 1;
         self.executor.submit(StepBatch { step: self.step, copies: Vec::new(), seqs })?;
+        meanwhile()?;
         let out = self.executor.wait()?;
         if !out.seqs.iter().flat_map(|s| &s.rows).all(RowOut::is_finite) {
             bail!("the model gives a logit that is not finite: its weights are damaged");
         }
-        self.executor.recycle(out);
-        Ok(())
+        Ok(out)
     }
 }

@@ -450,13 +450,22 @@ options! {
     ] dash ["md", "cd", "ngld", "devd", "td", "tbd", "ctkd", "ctvd", "otd", "lcs", "lcd", "hfd", "hfrd", "sc"] => refuse "speculative decoding is not supported yet";
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
     LOAD switch "offline" => note "nothing is ever downloaded";
-    SERVE switch "embedding" also ["embeddings", "reranking", "rerank"] => refuse "embeddings and reranking are not supported yet";
-    SERVE value "embd-normalize" also ["pooler-config", "override-pooler-config"] => refuse "embeddings are not supported yet";
+    SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";
+    SERVE switch "reranking" also ["rerank"] => refuse "models with a head that ranks are not supported yet; /v1/rerank compares embeddings";
+    SERVE value "embd-normalize" => check |value, _| match value {
+        "2" => Ok(None),
+        _ => Err("embeddings have the length 1 unless a request says otherwise with `normalize`".into()),
+    };
+    SERVE value "pooler-config" also ["override-pooler-config"] => refuse "use --pooling";
     SERVE value "runner" also ["task"] => check |value, _| match value {
         "auto" | "generate" => Ok(None),
-        other => Err(format!("`{other}` is not supported yet: models generate text")),
+        "pooling" | "embed" | "embedding" => Ok(Some("embeddings are always served, beside generation".into())),
+        other => Err(format!("`{other}` is not supported yet: models generate and embed text")),
     };
-    SERVE value "pooling" also ["convert"] => refuse "only text generation is supported yet";
+    SERVE value "convert" => check |value, _| match value {
+        "auto" | "none" | "embed" => Ok(None),
+        other => Err(format!("`{other}` is not supported yet: models generate and embed text")),
+    };
     SERVE switch "spm-infill" => refuse "infilling is not supported yet";
     ANSWER value "reasoning-format" => check |value, _| match value {
         "none" => Ok(Some("thoughts stay in the text as the model writes them".into())),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ingle_chat::Pooling;
 use ingle_step::KvType;
 
 use super::value::{Auto, Seed, Slot};
@@ -78,6 +79,9 @@ settings! {
     chat_template: Option<String>, One, ANSWER, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
 
+    pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
+        "TYPE", default "the file's, else last", "How a text's hidden states become its embedding: mean, cls or last.";
+
     choice: Vec<String>, Many, BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";
     json_schema: Option<String>, One, BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
@@ -94,7 +98,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line.";
+        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
@@ -110,13 +114,17 @@ settings! {
     max_body_mb: Option<u32>, One, SERVE, "max-body-mb",
         "MB", default "32", "Largest request body.";
     data_dir: Option<PathBuf>, One, SERVE, "data-dir",
-        "DIR", default "ingle where the system keeps users' data", "Folder for stored responses; with an empty value nothing is stored.";
+        "DIR", default "ingle where the system keeps users' data", "Folder for stored responses, files and batches; with an empty value nothing is stored.";
     store_days: Option<u32>, One, SERVE, "store-days",
         "DAYS", default "30", "How long a stored response is kept; 0 stores nothing.";
     store_count: Option<u32>, One, SERVE, "store-count",
         "N", default "10000", "Stored responses that each key may have; the oldest go first. 0 stores nothing.";
     store_mb: Option<u32>, One, SERVE, "store-mb",
         "MB", default "1024", "Size of the stored responses that each key may have; the oldest go first. 0 stores nothing.";
+    max_file_mb: Option<u32>, One, SERVE, "max-file-mb",
+        "MB", default "200", "Largest file that may be uploaded, for batches among others.";
+    store_files_mb: Option<u32>, One, SERVE, "store-files-mb",
+        "MB", default "4096", "Size of the files that each key may have, outputs of batches included; what exceeds it is refused. 0 takes none.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 

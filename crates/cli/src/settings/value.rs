@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ingle_chat::Pooling;
 use ingle_step::KvType;
 
 /// A type that a setting can have.
@@ -82,6 +83,15 @@ impl FromText for KvType {
             _ => Self::from_name(text)
                 .ok_or_else(|| format!("`{text}` is no type of the KV cache: f32, f16, bf16 and q8_0 are")),
         }
+    }
+}
+
+impl FromText for Pooling {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_name(text).ok_or_else(|| match text {
+            "rank" => "models with a head that ranks are not supported yet; mean, cls and last are".into(),
+            _ => format!("`{text}` is no way to pool: mean, cls and last are"),
+        })
     }
 }
 

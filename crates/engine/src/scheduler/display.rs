@@ -26,10 +26,11 @@ impl fmt::Display for Scheduler {
             };
             write!(
                 f,
-                "  seq {} of {}: {state}{}, {} prompt + {} new tokens, {} computed, blocks [",
+                "  seq {} of {}: {state}{}{}, {} prompt + {} new tokens, {} computed, blocks [",
                 id.0,
                 seq.request.0,
                 if seq.paused { " (paused)" } else { "" },
+                if seq.is_background() { " (background)" } else { "" },
                 seq.n_prompt,
                 seq.tokens.len() - seq.n_prompt,
                 seq.n_computed,

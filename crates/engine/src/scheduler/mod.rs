@@ -8,13 +8,23 @@
 //! **States.** A sequence is *waiting* (holds no blocks), *running* (holds the blocks of its computed tokens) or
 //! finished (gone). Ids count up, so the order of ids is the order of age, and older always goes first.
 //!
-//! **A step** serves running decodes first (one token each), then running prefills in chunks, then admits waiting
-//! sequences, all within the token budget. A paused sequence (its reader is slow) keeps its state and is skipped.
+//! **A step** serves running decodes first (one token each, or as many as are known of those that jump ahead), then
+//! running prefills in chunks, then admits waiting sequences, all within the token budget. However far some jump, each
+//! decode gets a token, and so does a prefill. A paused sequence (its reader is slow) keeps its state and is skipped.
+//!
+//! **A text to be pooled** is a prompt that nothing follows: its rows give hidden states in place of logits, those that
+//! its pooling needs, each once and in order. It takes from the prefix cache only what lies before those.
+//!
+//! **Background.** A sequence of a [background](Priority::Background) request takes what normal ones leave: it comes
+//! after all of them in a step, has a place only where they do not fill all, is admitted only while none of them waits,
+//! and is preempted for any of them, however often. Where it has no place for a step it keeps its blocks and is skipped.
+//! So whoever is normal is served as if nothing ran in the background, but for the rows that share its steps.
 //!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
 //! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
 //! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
-//! remaining need *reserved* and is never preempted again, so that every sequence ends.
+//! remaining need *reserved* and is never preempted again by its equals, so that every sequence ends: the background
+//! ones once no normal one is left that wants their blocks.
 //!
 //! Blocks, by who holds them, after each call:
 //! ```text
@@ -29,6 +39,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ingle_chat::Pooling;
+pub use ingle_chat::Priority;
 use ingle_step::{BlockCopy, BlockId, Input, SeqId, SeqStep, StepBatch, TokenId, Want};
 
 use crate::block_allocator::BlockAllocator;
@@ -51,9 +63,9 @@ pub struct SchedulerConfig {
     pub max_running_seqs: usize,
     /// Tokens computed in one step.
     pub step_token_budget: usize,
-    /// Requests that wait for their first step.
+    /// Requests of one priority that wait for their first step.
     pub max_waiting_requests: usize,
-    /// Prompt tokens of requests that wait for their first step. One request alone may have more.
+    /// Prompt tokens of requests of one priority that wait for their first step. One request alone may have more.
     pub max_waiting_tokens: usize,
     /// Whether equal beginnings are computed once.
     pub prefix_cache: bool,
@@ -74,6 +86,11 @@ pub struct NewRequest {
     pub salt: u64,
     /// Whether logits after every prompt token are wanted, not only after the last.
     pub prompt_logits: bool,
+    /// Hidden states in place of logits: those that this pooling needs, and always that of the last token. Nothing is
+    /// sampled then: one choice, no new tokens, and not `prompt_logits`.
+    pub pooling: Option<Pooling>,
+    /// Whether it makes way for others.
+    pub priority: Priority,
 }
 
 /// Names an admitted request: the id of its first sequence. The others follow it.
@@ -98,7 +115,7 @@ pub enum AddError {
         /// What fits.
         max_tokens: usize,
     },
-    /// Too much waits already.
+    /// Too much of its priority waits already.
     #[error("{waiting} requests are waiting already")]
     Full {
         /// How many.
@@ -106,13 +123,21 @@ pub enum AddError {
     },
 }
 
+/// Requests of one priority whose first step has not come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    requests: usize,
+    /// Their prompt tokens.
+    tokens: usize,
+}
+
 /// What a step gave one sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampled {
     /// Whose it is. When a prompt's last row arrives, each choice of the request has a result.
     pub seq: SeqId,
-    /// The new token; `None` if none was wanted.
-    pub token: Option<TokenId>,
+    /// The new token, and those that are certain to follow it; none if none was wanted.
+    pub tokens: Vec<TokenId>,
     /// Whether the sequence is complete with it.
     pub done: bool,
 }
@@ -155,8 +180,8 @@ pub struct Scheduler {
     in_flight: Vec<(SeqId, usize)>,
     next_seq: u64,
     step: u64,
-    queued_requests: usize,
-    queued_tokens: usize,
+    /// By priority.
+    queues: [Queue; 2],
     preemptions: u64,
     cached_tokens: u64,
 }
@@ -188,8 +213,7 @@ impl Scheduler {
             in_flight: Vec::new(),
             next_seq: 0,
             step: 0,
-            queued_requests: 0,
-            queued_tokens: 0,
+            queues: [Queue::default(); 2],
             preemptions: 0,
             cached_tokens: 0,
         }
@@ -205,24 +229,27 @@ impl Scheduler {
     /// # Errors
     /// If it can never run or too much waits.
     pub fn add(&mut self, request: NewRequest) -> Result<RequestId, AddError> {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits } = request;
-        assert!(!prompt.is_empty() && n_choices > 0, "a request has a prompt and a choice");
-        let n_tokens = prompt.len().saturating_add(max_tokens);
+        let NewRequest { prompt, n_choices, max_tokens, priority, .. } = &request;
+        assert!(!prompt.is_empty() && *n_choices > 0, "a request has a prompt and a choice");
+        let samples = *n_choices > 1 || *max_tokens > 0 || request.prompt_logits;
+        assert!(request.pooling.is_none() || !samples, "what is pooled is not sampled");
+        let n_tokens = prompt.len().saturating_add(*max_tokens);
         if n_tokens > self.max_seq_tokens() {
             return Err(AddError::TooLong { n_tokens, max_tokens: self.max_seq_tokens() });
         }
-        let too_many_tokens = self.queued_requests > 0
-            && self.queued_tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
-        if self.queued_requests >= self.config.max_waiting_requests || too_many_tokens {
-            return Err(AddError::Full { waiting: self.queued_requests });
+        // Each priority has a queue of its own, so that none is turned away for the other.
+        let queue = &mut self.queues[*priority as usize];
+        let too_many_tokens =
+            queue.requests > 0 && queue.tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
+        if queue.requests >= self.config.max_waiting_requests || too_many_tokens {
+            return Err(AddError::Full { waiting: queue.requests });
         }
         let id = RequestId(self.next_seq);
-        self.next_seq += u64::from(n_choices);
-        self.queued_requests += 1;
-        self.queued_tokens += prompt.len();
+        self.next_seq += u64::from(*n_choices);
+        queue.requests += 1;
+        queue.tokens += prompt.len();
         self.waiting.insert(id.choice(0));
-        let first = Sequence::new(id, prompt, max_tokens, salt, prompt_logits, n_choices);
-        self.seqs.insert(id.choice(0), first);
+        self.seqs.insert(id.choice(0), Sequence::new(id, request));
         Ok(id)
     }
 
@@ -253,14 +280,15 @@ impl Scheduler {
             prompt_rows: PROMPT_LOGITS_ROWS_MAX,
             members: BTreeSet::new(),
         };
-        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) =
-            self.runnable().partition(|id| self.seqs[id].n_pending() == 1);
-        for id in decodes.into_iter().chain(prefills) {
-            if self.running.contains(&id) {
-                self.plan_rows(&mut plan, id);
-            }
+        for priority in [Priority::Normal, Priority::Background] {
+            self.plan_running(&mut plan, priority);
+            self.admit(&mut plan, priority);
         }
-        self.admit(&mut plan);
+        let runs_background = plan.members.iter().any(|id| self.seqs[id].is_background());
+        assert!(
+            !runs_background || !self.normal_waits(),
+            "a background sequence runs while a normal one waits"
+        );
         if plan.batch.seqs.is_empty() {
             return None;
         }
@@ -275,7 +303,7 @@ impl Scheduler {
         for (id, n_rows) in std::mem::take(&mut self.in_flight) {
             if let Some(seq) = self.seqs.get_mut(&id) {
                 seq.n_computed += n_rows;
-                seq.prompt_rows_done = seq.prompt_rows_done.max(seq.n_computed.min(seq.n_prompt - 1));
+                seq.early_rows_done = seq.early_rows_done.max(seq.n_computed.min(seq.n_early_rows));
             }
         }
         // Publish and fork first: every choice starts from the prompt's blocks, even if the first ends right here.
@@ -289,9 +317,11 @@ impl Scheduler {
         for result in results {
             let seq = self.seq_mut(result.seq);
             assert!(seq.n_pending() == 0 || seq.n_computed == 0, "a sequence is sampled when it is computed");
-            assert!(result.token.is_some() || result.done, "a sequence that goes on has a next token");
+            assert!(!result.tokens.is_empty() || result.done, "a sequence that goes on has a next token");
             seq.unborn = 0;
-            seq.tokens.extend(result.token);
+            seq.tokens.extend(&result.tokens);
+            let most = seq.n_prompt + seq.max_tokens;
+            assert!(seq.tokens.len() <= most, "a sequence gets {} tokens of {most}", seq.tokens.len());
             if result.done {
                 self.finish(result.seq);
             }
@@ -315,6 +345,12 @@ impl Scheduler {
         self.n_reserved = 0;
         self.allocator = BlockAllocator::new(self.config.n_blocks);
         self.cache = PrefixCache::new(self.config.n_blocks, self.config.block_size);
+    }
+
+    /// Forgets what the prefix cache has of a salt and no sequence holds. Between steps.
+    pub fn flush(&mut self, salt: u64) {
+        assert!(self.in_flight.is_empty(), "the cache is flushed between steps");
+        self.cache.flush(&mut self.allocator, salt);
     }
 
     /// Prompt tokens that a request took from the prefix cache when it started; `None` while it is queued.
@@ -342,8 +378,8 @@ impl Scheduler {
         SchedulerStats {
             running: self.running.len(),
             waiting: self.waiting.len(),
-            queued_requests: self.queued_requests,
-            queued_tokens: self.queued_tokens,
+            queued_requests: self.queues.iter().map(|queue| queue.requests).sum(),
+            queued_tokens: self.queues.iter().map(|queue| queue.tokens).sum(),
             blocks_free,
             blocks_cached,
             blocks_used: self.config.n_blocks - blocks_free - blocks_cached,
@@ -394,23 +430,50 @@ impl Scheduler {
 
     // ---- one step ----
 
-    /// Adds a running sequence's next rows: its one new token, or as much of its prompt as the budget allows.
-    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId) {
+    /// Adds the next rows of running sequences: first of those that need one, then of those that read their prompt. In
+    /// the background only of as many as there are places left; the others keep their blocks and wait.
+    fn plan_running(&mut self, plan: &mut Plan, priority: Priority) {
+        let mut places = match priority {
+            // They had a place when they were admitted, and have it again when their reader has caught up.
+            Priority::Normal => usize::MAX,
+            Priority::Background => {
+                self.config.max_running_seqs.saturating_sub(self.n_active(Priority::Normal))
+            }
+        };
+        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) = self
+            .runnable()
+            .filter(|id| self.seqs[id].priority == priority)
+            .partition(|id| self.seqs[id].is_decode());
+        // However far one jumps, each decode after it has a row, and so has a prefill.
+        let mut n_later = decodes.len() + usize::from(!prefills.is_empty());
+        for id in decodes.into_iter().chain(prefills) {
+            n_later = n_later.saturating_sub(1);
+            let share = plan.budget.saturating_sub(n_later).max(1);
+            if places > 0 && self.running.contains(&id) && self.plan_rows(plan, id, share) {
+                places -= 1;
+            }
+        }
+    }
+
+    /// Adds a running sequence's next rows: all that is known of it, or as much as its share of the budget allows.
+    /// False if there was no room for any.
+    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId, share: usize) -> bool {
         let seq = &self.seqs[&id];
-        let mut n_rows = seq.n_pending().min(plan.budget);
-        if seq.wants_prompt_rows() {
+        let mut n_rows = seq.n_pending().min(share).min(plan.budget);
+        if seq.wants_early_rows() && seq.want == Want::Logits {
             n_rows = n_rows.min(plan.prompt_rows);
         }
         if n_rows == 0 || !self.make_room(plan, id, n_rows) {
-            return;
+            return false;
         }
         let seq = &self.seqs[&id];
         let (start, end) = (seq.n_computed, seq.n_computed + n_rows);
-        let first_wanted = if seq.prompt_logits { seq.prompt_rows_done.max(start) } else { end };
         let last = (end == seq.tokens.len()).then_some(end - 1);
-        let prompt_rows = first_wanted..end.min(seq.n_prompt - 1);
-        plan.prompt_rows -= prompt_rows.len();
-        let wants = prompt_rows.chain(last).map(|at| ((at - start) as u32, Want::Logits)).collect();
+        let early_rows = seq.early_rows_done.max(start)..end.min(seq.n_early_rows);
+        if seq.want == Want::Logits {
+            plan.prompt_rows -= early_rows.len();
+        }
+        let wants = early_rows.chain(last).map(|at| ((at - start) as u32, seq.want)).collect();
         plan.budget -= n_rows;
         plan.members.insert(id);
         plan.batch.seqs.push(SeqStep {
@@ -421,6 +484,7 @@ impl Scheduler {
             causal: true,
             wants,
         });
+        true
     }
 
     /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
@@ -437,8 +501,9 @@ impl Scheduler {
             if self.available() + seq.n_reserved >= n_new + usize::from(shared.is_some()) {
                 break shared;
             }
-            let Some(victim) = self.victim(plan, id) else { return false };
-            self.preempt(victim);
+            let victim = self.background_victim(plan, id).or_else(|| self.peer_victim(plan, id));
+            let Some(victim) = victim else { return false };
+            self.preempt(victim, id);
         };
         if let Some(from) = shared {
             let to = self.take_block(id);
@@ -453,42 +518,67 @@ impl Scheduler {
         true
     }
 
-    /// Who gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in this step's
-    /// batch, and nobody who has been preempted too often already. `None` if there is no one.
-    fn victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+    /// Who in the background gives way to a normal sequence: somebody paused, else the youngest. `None` if there is no
+    /// one, or the sequence is no better.
+    fn background_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+        if self.seqs[&beneficiary].is_background() {
+            return None;
+        }
+        let can_yield = |id: &SeqId| self.seqs[id].is_background() && !plan.members.contains(id);
+        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
+        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
+        paused.or_else(|| youngest_first.next())
+    }
+
+    /// Who of its own priority gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in
+    /// this step's batch, and nobody who has been preempted too often already. `None` if there is no one.
+    fn peer_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
+        let priority = self.seqs[&beneficiary].priority;
         let can_yield = |id: &SeqId| {
             let seq = &self.seqs[id];
-            *id != beneficiary && !plan.members.contains(id) && seq.preemptions < self.config.max_preemptions
+            *id != beneficiary
+                && seq.priority == priority
+                && !plan.members.contains(id)
+                && seq.preemptions < self.config.max_preemptions
         };
         let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
         let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
         paused.or_else(|| youngest_first.next().filter(|&id| id > beneficiary))
     }
 
-    fn preempt(&mut self, id: SeqId) {
+    fn preempt(&mut self, id: SeqId, beneficiary: SeqId) {
         self.release_blocks(id);
         self.running.remove(&id);
         self.waiting.insert(id);
         self.preemptions += 1;
         let max_preemptions = self.config.max_preemptions;
+        let is_peer = self.seqs[&beneficiary].priority == self.seqs[&id].priority;
         let seq = self.seq_mut(id);
-        assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
-        seq.preemptions += 1;
+        if is_peer {
+            assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
+            seq.preemptions += 1;
+        }
         seq.forget_kv();
     }
 
-    /// Starts waiting sequences, oldest first, as long as the whole of each fits.
-    fn admit(&mut self, plan: &mut Plan) {
-        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(|id| !self.seqs[id].paused).collect();
+    /// Starts waiting sequences, oldest first, as long as the whole of each fits; in the background only while no normal
+    /// one waits.
+    fn admit(&mut self, plan: &mut Plan, priority: Priority) {
+        if priority == Priority::Background && self.normal_waits() {
+            return;
+        }
+        let is_next = |id: &SeqId| !self.seqs[id].paused && self.seqs[id].priority == priority;
+        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(is_next).collect();
         for id in waiting {
-            let n_active = self.runnable().count();
+            let n_active = self.n_active(priority);
             if plan.budget == 0 || n_active >= self.config.max_running_seqs {
                 return;
             }
             if !self.admit_one(plan, id, n_active) {
                 return; // in order of age: nobody overtakes who waits for memory
             }
-            self.plan_rows(plan, id);
+            let share = plan.budget;
+            self.plan_rows(plan, id, share);
         }
     }
 
@@ -503,12 +593,12 @@ impl Scheduler {
         // Room for those who run to grow, more of it for who has been preempted: to preempt is to waste work.
         let headroom = if must_finish { 0 } else { n_active * (1 + seq.preemptions as usize) };
         while self.available() < n_needed + headroom {
-            let victim = if n_active == 0 { self.victim(plan, id) } else { None };
-            let Some(victim) = victim else {
+            let peer = || if n_active == 0 { self.peer_victim(plan, id) } else { None };
+            let Some(victim) = self.background_victim(plan, id).or_else(peer) else {
                 self.release_all(&blocks);
                 return false;
             };
-            self.preempt(victim);
+            self.preempt(victim, id);
         }
         self.waiting.remove(&id);
         self.running.insert(id);
@@ -524,26 +614,26 @@ impl Scheduler {
         if seq.cached_tokens.is_none() {
             seq.cached_tokens = Some(n_matched);
             self.cached_tokens += n_matched as u64;
-            self.queued_requests -= 1;
-            self.queued_tokens -= seq.n_prompt;
+            let (priority, n_prompt) = (seq.priority, seq.n_prompt);
+            self.leave_queue(priority, n_prompt);
         }
         true
     }
 
-    /// The blocks that a sequence need not compute: never its last token, whose logits are wanted, nor any row
-    /// whose logits are still wanted.
+    /// The blocks that a sequence need not compute: never its last token, of which something is wanted, nor any row
+    /// of which something is still wanted.
     fn match_prefix(&mut self, id: SeqId) -> (NodeId, Vec<BlockId>) {
         if !self.config.prefix_cache {
             return (NodeId::ROOT, Vec::new());
         }
         let seq = &self.seqs[&id];
-        let n_tokens = if seq.wants_prompt_rows() { seq.prompt_rows_done } else { seq.tokens.len() - 1 };
+        let n_tokens = if seq.wants_early_rows() { seq.early_rows_done } else { seq.tokens.len() - 1 };
         self.cache.match_prefix(&mut self.allocator, seq.salt, &seq.tokens[..n_tokens])
     }
 
     // ---- after a step ----
 
-    /// Gives a sequence's full blocks to the prefix cache. Called when a row of good logits has come from them.
+    /// Gives a sequence's full blocks to the prefix cache. Called when a row of good values has come from them.
     fn publish(&mut self, id: SeqId) {
         if !self.config.prefix_cache {
             return;
@@ -571,7 +661,7 @@ impl Scheduler {
         let parent = &self.seqs[&first];
         assert!(id.0 - first.0 < u64::from(parent.unborn), "sequence {} was never asked for", id.0);
         let mut child = parent.fork();
-        let n_active = self.runnable().count();
+        let n_active = self.n_active(parent.priority);
         // A parent whose whole need was reserved must not need one block more for copy-on-write.
         let can_share = parent.preemptions < self.config.max_preemptions;
         if can_share && n_active < self.config.max_running_seqs {
@@ -592,9 +682,14 @@ impl Scheduler {
         self.running.remove(&id);
         let seq = self.seqs.remove(&id).expect("a sequence finishes once");
         if seq.cached_tokens.is_none() {
-            self.queued_requests -= 1;
-            self.queued_tokens -= seq.n_prompt;
+            self.leave_queue(seq.priority, seq.n_prompt);
         }
+    }
+
+    fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {
+        let queue = &mut self.queues[priority as usize];
+        queue.requests -= 1;
+        queue.tokens -= n_prompt;
     }
 
     // ---- blocks ----
@@ -635,6 +730,17 @@ impl Scheduler {
 
     fn runnable(&self) -> impl Iterator<Item = SeqId> {
         self.running.iter().copied().filter(|id| !self.seqs[id].paused)
+    }
+
+    /// How many sequences have a place that one of this priority would have to find free: in the background that is
+    /// everyone's.
+    fn n_active(&self, priority: Priority) -> usize {
+        self.runnable().filter(|id| self.seqs[id].priority <= priority).count()
+    }
+
+    /// Whether a normal sequence could be admitted, were there room.
+    fn normal_waits(&self) -> bool {
+        self.waiting.iter().any(|id| !self.seqs[id].paused && !self.seqs[id].is_background())
     }
 
     fn members(&self, request: RequestId) -> impl Iterator<Item = SeqId> {

@@ -1,8 +1,9 @@
 //! One token stream of a request.
 
-use ingle_step::{BlockId, TokenId};
+use ingle_chat::Pooling;
+use ingle_step::{BlockId, TokenId, Want};
 
-use super::RequestId;
+use super::{NewRequest, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub request: RequestId,
+    pub priority: Priority,
     pub state: State,
     /// Its reader is slow.
     pub paused: bool,
@@ -32,9 +34,11 @@ pub(super) struct Sequence {
     pub published: Option<NodeId>,
     pub n_published: usize,
     pub salt: u64,
-    /// Whether the rows before the prompt's last are wanted too, and how many have come.
-    pub prompt_logits: bool,
-    pub prompt_rows_done: usize,
+    /// What its rows give.
+    pub want: Want,
+    /// How many rows before the prompt's last are wanted too, from the first on, and how many have come.
+    pub n_early_rows: usize,
+    pub early_rows_done: usize,
     /// On the first choice until the prompt's end: how many choices there will be.
     pub unborn: u32,
     pub preemptions: u32,
@@ -43,16 +47,19 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub fn new(
-        request: RequestId,
-        prompt: Vec<TokenId>,
-        max_tokens: usize,
-        salt: u64,
-        prompt_logits: bool,
-        n_choices: u32,
-    ) -> Self {
+    /// The first choice of a request.
+    pub fn new(id: RequestId, request: NewRequest) -> Self {
+        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority } = request;
+        let all = prompt.len() - 1;
+        let n_early_rows = match pooling {
+            None if prompt_logits => all,
+            Some(Pooling::Mean) => all,
+            Some(Pooling::Cls) => all.min(1),
+            None | Some(Pooling::Last) => 0,
+        };
         Self {
-            request,
+            request: id,
+            priority,
             state: State::Waiting,
             paused: false,
             n_prompt: prompt.len(),
@@ -64,12 +71,17 @@ impl Sequence {
             published: Some(NodeId::ROOT),
             n_published: 0,
             salt,
-            prompt_logits,
-            prompt_rows_done: 0,
+            want: if pooling.is_some() { Want::Hidden } else { Want::Logits },
+            n_early_rows,
+            early_rows_done: 0,
             unborn: n_choices,
             preemptions: 0,
             cached_tokens: None,
         }
+    }
+
+    pub fn is_background(&self) -> bool {
+        self.priority == Priority::Background
     }
 
     /// Tokens that are known and not computed.
@@ -77,8 +89,13 @@ impl Sequence {
         self.tokens.len() - self.n_computed
     }
 
-    pub fn wants_prompt_rows(&self) -> bool {
-        self.prompt_logits && self.prompt_rows_done < self.n_prompt - 1
+    /// Whether its prompt is computed, or all but a last token.
+    pub fn is_decode(&self) -> bool {
+        self.n_pending() == 1 || self.n_computed >= self.n_prompt
+    }
+
+    pub fn wants_early_rows(&self) -> bool {
+        self.early_rows_done < self.n_early_rows
     }
 
     /// Another choice with the same prompt and, for the caller to count, the same blocks.

@@ -181,6 +181,22 @@ fn another_tenant_finds_nothing() {
 }
 
 #[test]
+fn a_tenant_flushes_its_own_cache() {
+    let engine = start(executor(), EngineConfig::default());
+    let prompt = "a_prompt_that_is_longer_than_one_block_of_eight";
+    let mine = || completion(prompt);
+    let mut others = completion(prompt);
+    others.principal.tenant = "other".into();
+    for request in [mine(), others.clone()] {
+        ask(&engine, request).unwrap();
+    }
+    engine.flush_cache(&mine().principal).unwrap();
+    let cached = [mine(), others].map(|request| ask(&engine, request).unwrap().usage.cached_tokens);
+    assert_eq!(cached, [0, 40]);
+    wait_until_idle(&engine);
+}
+
+#[test]
 fn choices_share_the_prompt_and_have_their_own_randomness() {
     let engine = start(executor(), EngineConfig::default());
     let sampling = Sampling { temperature: Some(1.0), seed: Some(7), ..Sampling::default() };

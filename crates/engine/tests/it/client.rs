@@ -12,21 +12,14 @@ use ingle_chat::{
     ProviderStatus, Request, Sampling, Task, TokenLogprob, Usage,
 };
 use ingle_engine::{Engine, EngineConfig, Frontend};
-use ingle_gguf::{Array, Metadata, StringArray, Value};
 use ingle_step::TokenId;
+use ingle_testkit::bytes::metadata;
+pub use ingle_testkit::bytes::{BOS, EOS, N_VOCAB, byte};
 use ingle_testkit::scripted::ScriptedExecutor;
 use ingle_tokenizer::Tokenizer;
 
-pub const N_VOCAB: usize = 3 + 256;
-pub const BOS: TokenId = TokenId(1);
-pub const EOS: TokenId = TokenId(2);
 /// Longer than any test should wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The token of a byte.
-pub fn byte(b: u8) -> TokenId {
-    TokenId(3 + u32::from(b))
-}
 
 pub fn bytes(text: &[u8]) -> Vec<TokenId> {
     text.iter().map(|&b| byte(b)).collect()
@@ -34,21 +27,7 @@ pub fn bytes(text: &[u8]) -> Vec<TokenId> {
 
 /// A vocabulary of three special tokens and all bytes.
 pub fn tokenizer() -> Arc<Tokenizer> {
-    let mut tokens = StringArray::default();
-    ["<unk>", "<s>", "</s>"].iter().for_each(|t| tokens.push(t.as_bytes()));
-    (0..256).for_each(|b| tokens.push(format!("<0x{b:02X}>").as_bytes()));
-    let types: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).collect();
-    let mut md = Metadata::default();
-    md.set("tokenizer.ggml.model", Value::String("llama".into()));
-    md.set("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));
-    md.set("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; N_VOCAB])));
-    md.set("tokenizer.ggml.token_type", Value::Array(Array::I32(types)));
-    md.set("tokenizer.ggml.unknown_token_id", Value::U32(0));
-    md.set("tokenizer.ggml.bos_token_id", Value::U32(1));
-    md.set("tokenizer.ggml.eos_token_id", Value::U32(2));
-    md.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
-    md.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
-    Arc::new(Tokenizer::from_metadata(&md).expect("a valid vocabulary"))
+    Arc::new(Tokenizer::from_metadata(&metadata(&[])).expect("a valid vocabulary"))
 }
 
 pub fn frontend(n_ctx: usize) -> Frontend {
@@ -58,7 +37,7 @@ pub fn frontend(n_ctx: usize) -> Frontend {
         n_ctx,
         n_ctx_train: n_ctx,
         n_vocab: N_VOCAB,
-        n_embd: 1,
+        n_embd: ingle_testkit::scripted::N_EMBD,
         n_params: 0,
         size_bytes: 0,
         fingerprint: "scripted".into(),

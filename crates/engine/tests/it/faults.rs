@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Provider, ProviderError, Request};
+use ingle_chat::{Priority, Provider, ProviderError, Request};
 use ingle_engine::EngineConfig;
 use ingle_testkit::scripted::{Fault, ScriptedExecutor, hashed_logits, recite};
 
@@ -121,6 +121,37 @@ fn who_waits_too_long_is_told_so_and_never_starts() {
     assert!(matches!(error, ProviderError::Overloaded { .. }), "{error}");
     drop(running);
     assert_eq!(wait_until_idle(&engine).prompt_tokens_total, 6);
+}
+
+fn background(request: Request) -> Request {
+    Request { priority: Priority::Background, ..request }
+}
+
+#[test]
+fn the_background_turns_nobody_away_and_waits_as_long_as_it_takes() {
+    let config = EngineConfig {
+        max_running_seqs: 1,
+        max_waiting_requests: 3,
+        queue_timeout: Duration::from_millis(50),
+        ..EngineConfig::default()
+    };
+    let engine = start(slow(), config);
+    let mut running = stream(&engine, background(endless("first")));
+    first_text(&mut running);
+    let waiting: Vec<_> = (0..3).map(|i| stream(&engine, background(completion(&format!("{i}"))))).collect();
+    let refused = block_on(engine.start(background(completion("x")))).err();
+    assert!(matches!(refused, Some(ProviderError::Overloaded { waiting: 3, .. })), "{refused:?}");
+    for i in 0..5 {
+        // The only place is taken, and is given up.
+        ask(&engine, completion(&format!("normal {i}"))).unwrap();
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(engine.status().waiting, 3, "nobody of the background began before the first of it ended");
+    drop(running);
+    for stream in waiting {
+        read(stream).unwrap();
+    }
+    wait_until_idle(&engine);
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 mod answers;
 mod client;
+mod embeddings;
 mod faults;
+mod jumps;
 mod meaning;
 mod refusals;
 mod simulator;
 mod soak;
+mod stops;

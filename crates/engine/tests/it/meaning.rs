@@ -171,6 +171,43 @@ fn an_answer_obeys_after_its_thoughts() {
     assert_eq!(answer.finished, [FinishReason::Stop { matched: None }]);
 }
 
+/// Forced tokens come in one go, but one by one where each wants its log-probability: with the same meaning.
+#[test]
+fn a_jump_means_what_single_steps_mean() {
+    let schema = json!({
+        "type": "object", "properties": { "a_long_name": { "const": "a long value" } }, "required": ["a_long_name"],
+        "additionalProperties": false,
+    });
+    let format = Some(Format::JsonSchema(schema));
+    let required = |input: &mut ChatInput| {
+        with_tool(input);
+        input.tool_choice = ToolChoice::Required;
+    };
+    let budget = |input: &mut ChatInput| input.reasoning.budget_tokens = Some(3);
+    for request in [
+        Request { format: format.clone(), ..chat(|_| ()) },
+        Request { format: format.clone(), n: 2, ..chat(budget) },
+        Request { format, include_special: true, ..chat(|_| ()) },
+        chat(required),
+    ] {
+        let text = "first a thought</think>and now something else";
+        let jumped = say(text, request.clone());
+        let walked = say(text, Request { logprobs: Some(0), ..request });
+        let meaning = |answer: &Answer| {
+            let usage = (answer.usage.completion_tokens, answer.usage.reasoning_tokens);
+            (
+                answer.texts.clone(),
+                answer.reasoning.clone(),
+                answer.calls.clone(),
+                answer.finished.clone(),
+                usage,
+            )
+        };
+        assert_eq!(meaning(&jumped), meaning(&walked));
+        assert!(!jumped.calls.is_empty() || jumped.text().contains("a long value"), "{jumped:?}");
+    }
+}
+
 #[test]
 fn formats_hold_whatever_is_sampled() {
     let check = |format: Format, holds: &dyn Fn(&str) -> bool| {

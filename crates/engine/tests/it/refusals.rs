@@ -1,6 +1,8 @@
 //! What is refused, and in what words.
 
-use ingle_chat::{ChatInput, Message, Prompt, Provider, ProviderError, Request, Role, Sampling, Task};
+use ingle_chat::{
+    ChatInput, Echo, Infill, Message, Prompt, Provider, ProviderError, Request, Role, Sampling, Task,
+};
 use ingle_engine::frontend::{STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX};
 use ingle_engine::{Engine, EngineConfig};
 use ingle_step::TokenId;
@@ -70,7 +72,30 @@ fn what_is_out_of_range_is_named() {
     };
     check(&engine, "prompt", |r| tokens(r, vec![]));
     check(&engine, "prompt", |r| tokens(r, vec![TokenId(N_VOCAB as u32)]));
+    check(&engine, "suffix", |r| {
+        let Task::Completion { prompt, .. } = &mut r.task else { unreachable!() };
+        *prompt = Prompt::Infill(Infill { suffix: ")".into(), ..Infill::default() });
+    });
     assert_eq!(engine.status().steps_total, 0);
+}
+
+#[test]
+fn control_tokens_are_for_those_who_may() {
+    let engine = start(executor(), EngineConfig::default());
+    let say = |text: &str, may: bool| {
+        let task = Task::Completion { prompt: Prompt::Marked(text.into()), echo: Echo::No };
+        let mut request = Request { task, ..completion("") };
+        request.principal.may_write_control_tokens = may;
+        ask(&engine, request).map(|answer| answer.started.expect("it started").0)
+    };
+    assert_eq!(say("</s>x", true), Ok(3));
+    assert_eq!(say("</S>x", false), Ok(6));
+    match say("</s>x", false) {
+        Err(ProviderError::Forbidden { message }) => {
+            assert!(message.contains("`control-tokens`"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -1,14 +1,19 @@
 //! Random traffic through the real scheduler, allocator, prefix cache and samplers, from a seed. After every step
 //! the books must balance, and whatever happens (pauses, preemption, aborts of others, failed steps), a request's
-//! tokens must be those that it gets alone.
+//! tokens must be those that it gets alone, and a pooled text's rows those of that text. Some requests jump ahead:
+//! certain tokens are followed by others that nobody samples. A part of the traffic is in the background: it must never
+//! run while somebody normal has not begun, and must end all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ingle_chat::Pooling;
 use ingle_engine::sampling::{DryBreakers, Sampler};
-use ingle_engine::scheduler::{AddError, NewRequest, RequestId, Sampled, Scheduler, SchedulerConfig};
+use ingle_engine::scheduler::{
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+};
 use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
-use ingle_testkit::scripted::{ScriptedExecutor, hashed_logits};
+use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
 const N_VOCAB: usize = 16;
 const END: TokenId = TokenId(0);
@@ -18,7 +23,11 @@ struct Client {
     prompt: Vec<TokenId>,
     max_tokens: usize,
     prompt_logits: bool,
+    pooling: Option<Pooling>,
+    priority: Priority,
     samplers: Vec<Sampler>,
+    /// Of what is certain to follow; `None` if nothing is.
+    jumps: Option<u64>,
     /// Per choice, as if it ran alone.
     expected: Vec<Vec<TokenId>>,
     got: Vec<Vec<TokenId>>,
@@ -39,13 +48,14 @@ impl Client {
                 TokenId(draw as u32)
             })
             .collect();
-        let max_tokens = rng.below(seq_max - n_prompt + 1);
+        let pooling = rng.one_in(4).then(|| Pooling::ALL[rng.below(3)]);
+        let max_tokens = if pooling.is_some() { 0 } else { rng.below(seq_max - n_prompt + 1) };
         let params = SamplingParams {
             temperature: if rng.one_in(3) { 0.0 } else { 1.0 },
             seed: rng.next_u64(),
             ..SamplingParams::default()
         };
-        let n_choices = if rng.one_in(3) { 1 + rng.below(5) } else { 1 };
+        let n_choices = if pooling.is_none() && rng.one_in(3) { 1 + rng.below(5) } else { 1 };
         let samplers: Vec<Sampler> = (0..n_choices as u32)
             .map(|choice| {
                 let mut sampler = Sampler::new(params.clone(), DryBreakers::default(), choice);
@@ -53,12 +63,16 @@ impl Client {
                 sampler
             })
             .collect();
-        let expected = samplers.iter().map(|s| alone(s.clone(), &prompt, max_tokens)).collect();
+        let jumps = rng.one_in(3).then(|| rng.next_u64());
+        let expected = samplers.iter().map(|s| alone(s.clone(), jumps, &prompt, max_tokens)).collect();
         Self {
             prompt,
             max_tokens,
-            prompt_logits: rng.one_in(6),
+            prompt_logits: pooling.is_none() && rng.one_in(6),
+            pooling,
+            priority: if rng.one_in(3) { Priority::Background } else { Priority::Normal },
             samplers,
+            jumps,
             expected,
             got: vec![Vec::new(); n_choices],
             done: vec![false; n_choices],
@@ -67,33 +81,74 @@ impl Client {
         }
     }
 
+    /// How many rows before the prompt's last it gets.
+    fn n_early_rows(&self) -> usize {
+        let all = self.prompt.len() - 1;
+        match self.pooling {
+            Some(Pooling::Mean) => all,
+            Some(Pooling::Cls) => all.min(1),
+            None if self.prompt_logits => all,
+            None | Some(Pooling::Last) => 0,
+        }
+    }
+
     /// Takes the logits at the end of a choice's sequence.
-    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Option<TokenId>, bool) {
+    fn sample(&mut self, choice: usize, logits: &[f32]) -> (Vec<TokenId>, bool) {
         assert!(!self.done[choice], "a finished choice has a result");
         if self.max_tokens == 0 {
             self.done[choice] = true;
-            return (None, true);
+            return (Vec::new(), true);
         }
-        let position = self.prompt.len() + self.got[choice].len();
-        let token = self.samplers[choice].sample(&mut logits.to_vec(), position as u64);
-        self.samplers[choice].accept(token);
-        self.got[choice].push(token);
-        let done = token == END || self.got[choice].len() == self.max_tokens;
+        let mut history = self.prompt.clone();
+        history.extend(&self.got[choice]);
+        let n_before = history.len();
+        let token = self.samplers[choice].sample(&mut logits.to_vec(), n_before as u64);
+        history.push(token);
+        history.extend(self.jumps.map(|salt| certain(salt, &history)).unwrap_or_default());
+        let new = cut(history.split_off(n_before), self.max_tokens - self.got[choice].len());
+        new.iter().for_each(|&token| self.samplers[choice].accept(token));
+        self.got[choice].extend(&new);
+        let done = new.last() == Some(&END) || self.got[choice].len() == self.max_tokens;
         self.done[choice] = done;
-        (Some(token), done)
+        (new, done)
     }
 }
 
-fn alone(mut sampler: Sampler, prompt: &[TokenId], max_tokens: usize) -> Vec<TokenId> {
+/// What follows these tokens whatever anyone would sample: a function of them alone.
+fn certain(salt: u64, tokens: &[TokenId]) -> Vec<TokenId> {
+    let seed = tokens.iter().fold(salt, |hash, token| {
+        (hash ^ u64::from(token.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+    });
+    let mut rng = Rng::new(seed);
+    let n = if rng.one_in(3) { 1 + rng.below(12) } else { 0 };
+    (0..n).map(|_| TokenId(rng.below(N_VOCAB) as u32)).collect()
+}
+
+/// Up to an end, and no more than so many.
+fn cut(mut tokens: Vec<TokenId>, most: usize) -> Vec<TokenId> {
+    let n = tokens.iter().position(|&token| token == END).map_or(tokens.len(), |at| at + 1);
+    tokens.truncate(n.min(most));
+    tokens
+}
+
+/// One token a step, whatever is certain.
+fn alone(mut sampler: Sampler, jumps: Option<u64>, prompt: &[TokenId], max_tokens: usize) -> Vec<TokenId> {
     let mut tokens = prompt.to_vec();
     let mut logits = vec![0.0; N_VOCAB];
+    let mut ahead = Vec::new().into_iter();
     while tokens.len() < prompt.len() + max_tokens {
         hashed_logits(&tokens, &mut logits);
-        let token = sampler.sample(&mut logits, tokens.len() as u64);
+        let forced = ahead.next();
+        let token = forced.unwrap_or_else(|| sampler.sample(&mut logits, tokens.len() as u64));
         sampler.accept(token);
         tokens.push(token);
         if token == END {
             break;
+        }
+        if forced.is_none()
+            && let Some(salt) = jumps
+        {
+            ahead = certain(salt, &tokens).into_iter();
         }
     }
     tokens.split_off(prompt.len())
@@ -102,12 +157,19 @@ fn alone(mut sampler: Sampler, prompt: &[TokenId], max_tokens: usize) -> Vec<Tok
 #[derive(Default)]
 struct Tally {
     finished: usize,
+    /// Those of them that were pooled.
+    pooled: usize,
+    /// Those of them that were in the background.
+    background: usize,
+    /// Steps in which somebody of the background has begun and does not run.
+    made_way: usize,
     aborted: usize,
     failed: usize,
     refused: usize,
     preemptions: u64,
     cached_tokens: u64,
     copies: usize,
+    jumped: usize,
     steps: usize,
 }
 
@@ -182,13 +244,15 @@ impl Simulation {
 
     fn arrive(&mut self) {
         let client = Client::new(&mut self.rng, self.scheduler.max_seq_tokens());
-        let too_long = self.rng.one_in(30);
+        let too_long = self.rng.one_in(30) && client.pooling.is_none();
         let added = self.scheduler.add(NewRequest {
             prompt: client.prompt.clone(),
             n_choices: client.samplers.len() as u32,
             max_tokens: if too_long { self.config.n_ctx } else { client.max_tokens },
             salt: self.rng.below(2) as u64,
             prompt_logits: client.prompt_logits,
+            pooling: client.pooling,
+            priority: client.priority,
         });
         match added {
             Ok(id) => {
@@ -250,6 +314,18 @@ impl Simulation {
             let client = self.clients.get_mut(&request).expect("only who is there runs");
             for row in seq_out.rows {
                 let position = (start + row.row) as usize;
+                if client.pooling.is_some() {
+                    assert_eq!(row.values, hashed_hidden(&client.prompt[..=position]), "of its own text");
+                    if position + 1 == client.prompt.len() {
+                        client.done[0] = true;
+                        self.tally.pooled += 1;
+                        results.push(Sampled { seq: seq_out.seq, tokens: Vec::new(), done: true });
+                    } else {
+                        assert_eq!(position, client.n_prompt_rows, "early rows come once and in order");
+                        client.n_prompt_rows += 1;
+                    }
+                    continue;
+                }
                 if position + 1 < client.prompt.len() {
                     let mut expected = vec![0.0; N_VOCAB];
                     hashed_logits(&client.prompt[..=position], &mut expected);
@@ -259,8 +335,9 @@ impl Simulation {
                     continue;
                 }
                 for choice in choices.clone() {
-                    let (token, done) = client.sample(choice as usize, &row.values);
-                    results.push(Sampled { seq: request.choice(choice), token, done });
+                    let (tokens, done) = client.sample(choice as usize, &row.values);
+                    self.tally.jumped += tokens.len().saturating_sub(1);
+                    results.push(Sampled { seq: request.choice(choice), tokens, done });
                 }
             }
         }
@@ -270,9 +347,9 @@ impl Simulation {
         for id in done.map(|(&id, _)| id).collect::<Vec<_>>() {
             let client = self.end(id);
             assert_eq!(client.got, client.expected, "request {} differs from itself alone", id.0);
-            let n_rows = if client.prompt_logits { client.prompt.len() - 1 } else { 0 };
-            assert_eq!(client.n_prompt_rows, n_rows);
+            assert_eq!(client.n_prompt_rows, client.n_early_rows());
             self.tally.finished += 1;
+            self.tally.background += usize::from(client.priority == Priority::Background);
         }
         true
     }
@@ -288,7 +365,7 @@ impl Simulation {
         assert_eq!(self.scheduler.stats().blocks_free, self.config.n_blocks);
     }
 
-    fn check_batch(&self, batch: &StepBatch) {
+    fn check_batch(&mut self, batch: &StepBatch) {
         let n_rows: usize = batch.seqs.iter().map(|s| s.inputs.len()).sum();
         let budget = self.config.step_token_budget.max(self.config.max_running_seqs + 1);
         assert!(n_rows <= budget, "{n_rows} rows over a budget of {budget}");
@@ -296,6 +373,19 @@ impl Simulation {
             let client = self.clients.range(..=RequestId(seq.seq.0)).next_back();
             assert!(!client.expect("only who is there runs").1.paused, "a paused sequence runs");
         }
+        let runs = |id: &RequestId| {
+            batch.seqs.iter().any(|s| self.clients.range(..=RequestId(s.seq.0)).next_back().unwrap().0 == id)
+        };
+        // The first choice tells, as long as it is there.
+        let has_begun = |id: &RequestId, c: &Client| c.done[0] || self.scheduler.cached_tokens(*id).is_some();
+        let mut background = self.clients.iter().filter(|(_, c)| c.priority == Priority::Background);
+        if background.clone().any(|(id, _)| runs(id)) {
+            let mut normal = self.clients.iter().filter(|(_, c)| c.priority == Priority::Normal && !c.paused);
+            let waits = normal.find(|(id, c)| !has_begun(id, c));
+            assert!(waits.is_none(), "somebody waits while the background runs:\n{}", self.scheduler);
+        }
+        let made_way = background.any(|(id, c)| !c.paused && has_begun(id, c) && !runs(id));
+        self.tally.made_way += usize::from(made_way);
     }
 }
 
@@ -319,35 +409,47 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         let tally = Simulation::new(seed).run();
         drop(guard);
         total.finished += tally.finished;
+        total.pooled += tally.pooled;
+        total.background += tally.background;
+        total.made_way += tally.made_way;
         total.aborted += tally.aborted;
         total.failed += tally.failed;
         total.refused += tally.refused;
         total.preemptions += tally.preemptions;
         total.cached_tokens += tally.cached_tokens;
         total.copies += tally.copies;
+        total.jumped += tally.jumped;
         total.steps += tally.steps;
     }
     println!(
-        "{} steps: {} finished, {} aborted, {} failed, {} refused, {} preemptions, {} cached tokens, {} copies",
+        "{} steps: {} finished ({} in the background, which made way in {} steps), {} aborted, {} failed, {} refused, \
+         {} preemptions, {} cached tokens, {} copies, {} tokens jumped",
         total.steps,
         total.finished,
+        total.background,
+        total.made_way,
         total.aborted,
         total.failed,
         total.refused,
         total.preemptions,
         total.cached_tokens,
-        total.copies
+        total.copies,
+        total.jumped
     );
     if only.is_none() {
         // A simulation in which a thing never happens proves nothing about it.
         for (what, n) in [
             ("finished", total.finished),
+            ("pooled", total.pooled),
+            ("finished in the background", total.background),
+            ("steps in which the background made way", total.made_way),
             ("aborted", total.aborted),
             ("failed", total.failed),
             ("refused", total.refused),
             ("preemptions", total.preemptions as usize),
             ("cached tokens", total.cached_tokens as usize),
             ("copies", total.copies),
+            ("jumped tokens", total.jumped),
         ] {
             assert!(n >= 100, "{what}: only {n} in all simulations");
         }

@@ -11,15 +11,17 @@
 //! by their spelling, and `"\u0061"` would pass for another name than `"a"`. So control characters other than those
 //! with a short escape cannot be generated.
 //!
-//! Properties come in the order of the schema. Between tokens there may be white space as people and models write it,
-//! but no more: a model must not be able to go on with it for ever.
+//! Properties come in the order of the schema. Between tokens there may be white space as models write it, but no more,
+//! or weak ones fill answers with it ([`indents`]).
 
 mod endless;
 mod formats;
+mod indents;
 mod keywords;
 mod numbers;
 mod references;
 mod rewrite;
+mod work;
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +32,6 @@ use crate::{GrammarError, Limits};
 use references::References;
 use rewrite::Rewriter;
 
-/// White space between tokens: a space, or a new line with an indentation.
-const WHITE_SPACE: &str = r"[ \t]{1,2}|\r?\n[ \t]{0,64}";
 /// Escapes of one letter.
 const ESCAPES: &str = "nrbtf\\\"";
 /// How many schemas within a refused schema are tried alone, to find the guilty one.
@@ -54,11 +54,13 @@ pub(crate) fn prepare(schema: &Value, limits: &Limits) -> Result<Prepared, Gramm
         let reason = "no value can be valid: each one must have another one in it, without end";
         return Err(GrammarError::invalid(reason).at("", "$ref"));
     }
+    work::check(&written)?;
     let compiled = with_options(written)?;
     Ok(Prepared { compiled, original: schema.clone() })
 }
 
 fn with_options(schema: Value) -> Result<Value, GrammarError> {
+    let white_space = indents::white_space(&schema);
     let mut map = match schema {
         Value::Object(map) => map,
         Value::Bool(true) => Map::new(),
@@ -66,7 +68,7 @@ fn with_options(schema: Value) -> Result<Value, GrammarError> {
     };
     map.insert(
         "x-guidance".to_owned(),
-        json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": ESCAPES }),
+        json!({ "whitespace_pattern": white_space, "json_allowed_escapes": ESCAPES }),
     );
     Ok(Value::Object(map))
 }

@@ -172,6 +172,94 @@ fn contradictions_are_refused() {
     }
 }
 
+/// Cases that multiply, copies of large parts, expressions that are all compared.
+#[test]
+fn intersections() {
+    let compiler = compiler();
+    let list = |n: usize, of: &dyn Fn(usize) -> Value| -> Vec<Value> { (0..n).map(of).collect() };
+    let object = |names: &[String]| -> Value {
+        let properties: Map<String, Value> =
+            names.iter().map(|name| (name.clone(), json!({ "type": "null" }))).collect();
+        json!({ "type": "object", "properties": properties })
+    };
+    let wide = object(&(0..900).map(|n| format!("p{n}")).collect::<Vec<_>>());
+    let deep = json!({ "type": "object", "properties": { "a": wide, "b": wide, "c": wide, "d": wide } });
+    let patterns = |i: usize| -> Map<String, Value> {
+        (0..20).map(|n| (format!("^(a|b)*{i}_{n}$"), json!({ "type": "null" }))).collect()
+    };
+    let with_deep = |parts: Vec<Value>| json!({ "allOf": ([vec![deep.clone()], parts].concat()) });
+    for (name, one) in [
+        ("copies", with_deep(vec![json!({ "anyOf": list(900, &|_| json!({ "type": "object" })) })])),
+        (
+            "copies by `oneOf`",
+            with_deep(vec![
+                json!({ "oneOf": list(900, &|n| json!({ "type": "object", "properties": { "k": { "const": n } }, "required": ["k"] })) }),
+            ]),
+        ),
+        ("types left open", with_deep(list(900, &|n| json!({ "minimum": n })))),
+        (
+            "types left open, nested",
+            with_deep(list(
+                900,
+                &|n| json!({ "properties": { "a": { "properties": { "p0": { "minimum": n } } } } }),
+            )),
+        ),
+        ("few types", with_deep(list(900, &|_| json!({ "type": ["object", "null"] })))),
+        (
+            "patterns",
+            json!({ "type": "object", "allOf": list(25, &|n| json!({ "type": "object", "patternProperties": patterns(n) })) }),
+        ),
+        (
+            "patterns apart",
+            json!({ "type": "array", "prefixItems": list(25, &|n| json!({ "type": "object", "patternProperties": patterns(n) })) }),
+        ),
+        (
+            "patterns of cases",
+            json!({ "allOf": [{ "type": "object", "patternProperties": patterns(0) }, { "anyOf": list(900, &|n| object(&[format!("a{n}")])) }] }),
+        ),
+        (
+            "products",
+            json!({ "allOf": list(15, &|n| json!({ "anyOf": [object(&[format!("a{n}")]), object(&[format!("b{n}")])] })) }),
+        ),
+        (
+            "small products",
+            json!({ "allOf": list(8, &|n| json!({ "anyOf": [object(&[format!("a{n}")]), object(&[format!("b{n}")])] })) }),
+        ),
+        (
+            "nested products",
+            json!({ "allOf": list(6, &|n| json!({ "type": "object", "properties": { "x": { "anyOf": list(9, &|m| object(&[format!("a{n}_{m}")])) } } })) }),
+        ),
+        ("growing", json!({ "type": "object", "allOf": list(900, &|n| object(&[format!("a{n}")])) })),
+        (
+            "growing, open",
+            json!({ "allOf": list(900, &|n| json!({ "properties": { format!("a{n}"): { "minimum": n } } })) }),
+        ),
+        (
+            "numbers",
+            json!({ "type": "integer", "allOf": list(900, &|n| json!({ "type": "integer", "minimum": n })) }),
+        ),
+        (
+            "constants",
+            json!({ "allOf": list(9, &|n| json!({ "enum": list(1_000, &|m| json!({ "k": [m, n] })) })) }),
+        ),
+        (
+            "copies of a definition",
+            json!({
+                "allOf": list(2_000, &|_| json!({ "$ref": "#/$defs/d" })), "type": "object", "$defs": { "d": deep },
+            }),
+        ),
+    ] {
+        let result = verdict(name, &compiler, &schema(one));
+        assert!(result.as_ref().err().is_none_or(GrammarError::is_refusal), "{name}: {result:?}");
+    }
+    for n in [8, 400] {
+        let one = |pattern: fn(usize) -> String| json!({ "type": "string", "allOf": list(n, &|n| json!({ "type": "string", "pattern": pattern(n) })) });
+        _ = verdict("lengths", &compiler, &schema(one(|n| format!("a{{{n}}}"))));
+        _ = verdict("letters", &compiler, &schema(one(|n| format!("^[a-z]*x{n}[a-z]*$"))));
+    }
+    assert!(compiler.compile(&schema(json!({ "allOf": [deep, object(&["e".to_owned()])] }))).is_ok());
+}
+
 #[test]
 fn references_in_circles_and_chains() {
     let compiler = compiler();

@@ -1,5 +1,6 @@
 //! What the crate promises, on a small vocabulary made here and, where the shared data is there, on one of 128k.
 
+mod bfcl;
 mod common;
 mod formats;
 mod gbnf;

@@ -139,7 +139,8 @@ fn nothing_follows_the_end() {
 
 #[test]
 fn what_must_come_is_said() {
-    for tokenizer in [Some(small()), large()].into_iter().flatten() {
+    let vocabularies = [Some(small()), large(), crate::common::vocabulary("llama-spm")];
+    for tokenizer in vocabularies.into_iter().flatten() {
         let compiler = ingle_grammar::Compiler::new(&tokenizer, Default::default());
         let format = Format::JsonSchema(json!({ "const": { "description of it": "hello" } }));
         let grammar = compiler.compile(&format).expect("sound");
@@ -167,9 +168,55 @@ fn what_must_come_is_said() {
         }
         assert_eq!(text, r#"{"description of it":"hello"}"#);
         assert!(n_asked < 12, "{n_asked}");
-        let whole = tokenizer.encode_content(r#"{"description of it": "hello"}"#);
+        let whole = tokenizer.encode_continuation(r#"{"description of it": "hello"}"#);
         assert!(takes(&grammar, &tokenizer, &whole));
     }
+}
+
+/// Tokens that must come are taken in one go or one by one, or picked: masks behind them are the same.
+#[test]
+fn what_is_forced_may_be_long() {
+    let tokenizer = small();
+    let long = "hello world ".repeat(2_000);
+    for (format, n_most) in [
+        (Format::Choice(vec![format!("{long}a"), format!("{long}b")]), 4096),
+        // So many symbols at once are more than the recognizer takes; it goes on without looking ahead.
+        (Format::Gbnf("root ::= a{9000} b\na ::= \"a\" | \"a\"\nb ::= [bc]\n".to_owned()), 4096),
+    ] {
+        let grammar = compile(&format).expect("sound");
+        let (mut jumping, mut walking) = (grammar.matcher(), grammar.matcher());
+        let (mut mask, mut expected) =
+            (TokenMask::new(tokenizer.n_vocab()), TokenMask::new(tokenizer.n_vocab()));
+        let mut n_forced = 0;
+        for _ in 0..40 {
+            let forced = jumping.forced();
+            assert!(forced.len() <= n_most, "{} tokens", forced.len());
+            n_forced += forced.len();
+            for (at, &token) in forced.iter().enumerate() {
+                jumping.accept(token).expect("it must come");
+                if at % 16 == 0 {
+                    walking.mask(&mut expected).expect("it goes on");
+                }
+                walking.accept(token).expect("it must come");
+            }
+            jumping.mask(&mut mask).expect("it goes on");
+            walking.mask(&mut expected).expect("it goes on");
+            assert_eq!(mask, expected);
+            let token = mask.tokens().next().expect("one is allowed");
+            if tokenizer.is_end(token) {
+                break;
+            }
+            jumping.accept(token).expect("it is allowed");
+            walking.accept(token).expect("it is allowed");
+        }
+        println!("{n_forced} tokens were forced");
+    }
+    let spelled = |options: &str| {
+        let text = format!("%llguidance {{{options}}}\nstart: \"true hello\"");
+        compile(&Format::Lark(text)).expect("sound").matcher().forced().len()
+    };
+    assert!(spelled("") > 0 && spelled("\"no_forcing\": false") > 0);
+    assert_eq!(spelled("\"no_forcing\": true"), 0, "the model spells");
 }
 
 #[test]

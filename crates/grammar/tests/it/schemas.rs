@@ -262,7 +262,29 @@ fn schemas_that_are_wrong() {
 }
 
 #[test]
-fn white_space_is_bounded() {
-    let schema = json!({ "type": "array", "items": { "type": "integer" } });
-    takes(schema, &["[1, 2]", "[\n  1,\n  2\n]", "[1,2]", "[\r\n\t\t1]"], &["[1,   2]", "[\n\n\n1]", " [1]"]);
+fn white_space_is_what_models_write() {
+    let list = json!({ "type": "array", "items": { "type": "integer" } });
+    takes(
+        list,
+        &["[1, 2]", "[\n  1,\n  2\n]", "[1,2]", "[ 1 ]", "[\r\n\t1]", "[\n    1]"],
+        &["[1,  2]", "[1,\t2]", "[  1]", "[\n\n\n1]", " [1]", "[\n     1]", "[\n\t\t1]", "[1] "],
+    );
+    let deep = json!({
+        "type": "object",
+        "properties": { "a": { "type": "object", "properties": { "b": { "type": "null" } }, "additionalProperties": false } },
+        "additionalProperties": false,
+    });
+    takes(
+        deep,
+        &[
+            r#"{"a": {"b": null}}"#,
+            r#"{"a":{"b":null}}"#,
+            "{\n    \"a\": {\n        \"b\": null\n    }\n}",
+            "{\n\t\"a\": {\n\t\t\"b\": null\n\t}\n}",
+            "{\n  \"a\":\n  {\n    \"b\": null\n  }\n}",
+        ],
+        &[r#"{"a":  {}}"#, r#"{  "a":{}}"#, "{\n         \"a\": {}}", "{\n \t\"a\": {}}"],
+    );
+    let open = json!({ "type": "array" });
+    takes(open, &["[\n                                [1]]"], &["[\n                                 [1]]"]);
 }

@@ -60,11 +60,12 @@ struct LastScratch {
 }
 
 impl Scratch {
-    /// Keeps rows of logits for the next step.
-    pub(super) fn recycle(&mut self, out: StepOut) {
+    /// Keeps rows of logits for the next step; hidden states are small.
+    pub(super) fn recycle(&mut self, out: StepOut, n_vocab: usize) {
         let spare = &mut self.last.spare;
         let rows = out.seqs.into_iter().flat_map(|seq| seq.rows).map(|row| row.values);
-        spare.extend(rows.take(LOGITS_ROWS - spare.len()));
+        let logits = rows.filter(|values| values.len() == n_vocab);
+        spare.extend(logits.take(LOGITS_ROWS - spare.len()));
     }
 }
 

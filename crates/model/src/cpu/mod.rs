@@ -231,7 +231,7 @@ impl Executor for CpuExecutor {
     }
 
     fn recycle(&mut self, out: StepOut) {
-        self.scratch.recycle(out);
+        self.scratch.recycle(out, self.info.n_vocab);
     }
 }
 

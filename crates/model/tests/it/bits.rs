@@ -1,4 +1,4 @@
-//! A token's logits are a function of its own sequence alone, bit for bit: whatever runs beside it, however the
+//! A token's logits and hidden state are a function of its own sequence alone, bit for bit: whatever runs beside it, however the
 //! text is cut into steps, on any number of threads, in any order of work and on any instruction set.
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ingle_gguf::{GgufFile, TensorType};
 use ingle_kernels::{ClaimOrder, Isa, Pool};
 use ingle_model::{CpuExecutor, LoadOptions};
-use ingle_step::{Executor, KvType, SeqStep};
+use ingle_step::{Executor, KvType, SeqStep, Want};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::tiny::{Arch, TinySpec};
 
@@ -67,7 +67,7 @@ fn is_compared(position: usize) -> bool {
     position.is_multiple_of(61) || ends.iter().any(|end| end.contains(&position))
 }
 
-/// The bits of the logits of each compared row.
+/// The bits of the logits of each compared row, and of its hidden state.
 fn bits(file: &Arc<GgufFile>, kv_type: KvType, schedule: Schedule) -> Vec<(usize, Vec<u32>)> {
     let pool = Arc::new(Pool::with(schedule.n_threads, schedule.isa, schedule.order));
     let options = LoadOptions {
@@ -118,7 +118,10 @@ impl Sequence {
         let start = self.at;
         self.at += n;
         let wants = |row: usize| self.id == 0 && is_compared(start + row);
-        seq_step(self.id, &self.text[start..self.at], start, &self.blocks, wants)
+        let mut step = seq_step(self.id, &self.text[start..self.at], start, &self.blocks, wants);
+        step.wants =
+            step.wants.iter().flat_map(|&(row, _)| [(row, Want::Logits), (row, Want::Hidden)]).collect();
+        step
     }
 }
 
@@ -143,7 +146,7 @@ fn collect(executor: &mut CpuExecutor, steps: Vec<SeqStep>, main: usize, out: &m
     let start = steps[main].start as usize;
     let result = run(executor, steps);
     for row in &result.seqs[main].rows {
-        assert!(row.values.iter().all(|l| l.is_finite()), "logits are finite");
+        assert!(row.is_finite(), "values are finite");
         out.push((start + row.row as usize, row.values.iter().map(|l| l.to_bits()).collect()));
     }
 }

@@ -15,7 +15,7 @@ use ingle_chat::{Provider, ProviderError, Request};
 use super::{Context, Reply, now, unique};
 use crate::App;
 use crate::answer::{Answer, Call};
-use crate::body::{parse, read_json};
+use crate::body::{BoundedBody, parse, read_json};
 use crate::error::{Failure, json};
 use crate::names::resolve;
 use crate::phase::Phase;
@@ -28,21 +28,28 @@ pub(super) async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let provider = provider(&app)?;
+    provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
+    chat_reply(&app, &context, body).await
+}
+
+/// The reply to a conversation, whoever sends it.
+pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
+    let provider = provider(app)?;
     let is_large = body.is_large();
-    let caller = caller("chatcmpl", &context);
+    let caller = caller("chatcmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
-    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    call.request.priority = context.priority;
+    let envelope = address(app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call));
         let call = Call { requests: vec![call.request], is_large };
-        return stream(&app, provider, &context, call, encoder).await;
+        return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = ChatCollector::new(envelope, &call);
     let call = Call { requests: vec![call.request], is_large };
-    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    let mut answer = Answer::start(app, provider, context.started, call).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
@@ -53,21 +60,30 @@ pub(super) async fn completions(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let provider = provider(&app)?;
+    provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
+    completion_reply(&app, &context, body).await
+}
+
+/// The reply to raw prompts, whoever sends them.
+pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
+    let provider = provider(app)?;
     let is_large = body.is_large();
-    let caller = caller("cmpl", &context);
+    let caller = caller("cmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
-    let envelope = address(&app, &*provider, id, &mut call.requests)?;
+    for request in &mut call.requests {
+        request.priority = context.priority;
+    }
+    let envelope = address(app, &*provider, id, &mut call.requests)?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
         let call = Call { requests: call.requests, is_large };
-        return stream(&app, provider, &context, call, encoder).await;
+        return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = CompletionCollector::new(envelope, &call);
     let call = Call { requests: call.requests, is_large };
-    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    let mut answer = Answer::start(app, provider, context.started, call).await?;
     answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }

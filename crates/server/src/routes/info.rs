@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ingle_api::anthropic::models as anthropic;
 use ingle_api::ollama::BANNER;
 use ingle_api::openai::models::{Model, ModelList};
 use ingle_chat::{ProviderError, ProviderStatus};
 use serde_json::{Value, json};
 
-use super::Reply;
 use super::generate::provider;
+use super::{Context, Reply};
 use crate::App;
-use crate::error::{Failure, json as reply};
+use crate::error::{Dialect, Failure, json as reply};
 use crate::names::listed;
 use crate::phase::Phase;
+use crate::query::pairs;
 use crate::slot::SlotState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -39,20 +42,41 @@ pub(super) async fn version() -> Response {
     reply(StatusCode::OK, json!({ "name": "ingle", "version": VERSION }).to_string())
 }
 
-pub(super) async fn models(State(app): State<Arc<App>>) -> Reply {
+/// The models, in the shape that the caller's dialect has for them.
+pub(super) async fn models(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    RawQuery(query): RawQuery,
+) -> Reply {
     let provider = provider(&app)?;
     let all = listed(&app.config, &*provider);
+    if context.dialect == Dialect::Anthropic {
+        let pairs = pairs(query.as_deref().unwrap_or_default());
+        let query =
+            anthropic::ListQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        return Ok(reply(StatusCode::OK, anthropic::list(&all, &query)?));
+    }
     let list = ModelList::new(all.iter().map(|(name, info)| Model::new(name, info)).collect());
     Ok(reply(StatusCode::OK, list.into_json()))
 }
 
-pub(super) async fn model(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>) -> Reply {
+pub(super) async fn model(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    id: Result<Path<String>, PathRejection>,
+) -> Reply {
     let provider = provider(&app)?;
     // A name that is no text is no model's.
     let Ok(Path(id)) = id else { return Err(Failure::NotFound) };
     let all = listed(&app.config, &*provider);
     match all.iter().find(|(name, _)| *name == id) {
-        Some((name, info)) => Ok(reply(StatusCode::OK, Model::new(name, info).into_json())),
+        Some((name, info)) => {
+            let page = match context.dialect {
+                Dialect::Anthropic => anthropic::model(name, info),
+                _ => Model::new(name, info).into_json(),
+            };
+            Ok(reply(StatusCode::OK, page))
+        }
         None => Err(Failure::Provider(ProviderError::UnknownModel {
             model: ingle_api::shown(&id),
             available: all.into_iter().map(|(name, _)| name).collect(),

@@ -1,10 +1,15 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
 mod anthropic;
+mod batches;
+mod embeddings;
+mod files;
 mod generate;
 mod info;
 mod ollama;
+mod openapi;
 mod responses;
+mod table;
 mod utility;
 
 use std::hash::{BuildHasher, RandomState};
@@ -13,12 +18,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ingle_chat::Principal;
+use ingle_chat::{Principal, Priority};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -26,42 +31,56 @@ use tracing::Instrument;
 use crate::App;
 use crate::auth::is_local_caller;
 use crate::error::{Dialect, Failure};
+use table::Routes;
 
-/// Routes that need no key, because whoever restarts a sick server has none. All others do, unknown ones included.
-const PUBLIC: [&str; 4] = ["/health", "/v1/health", "/health/live", "/health/ready"];
+/// Routes that need no key, because whoever restarts a sick server has none, and because what the API is like is no
+/// secret. All others do, unknown ones included.
+const PUBLIC: [&str; 5] = ["/health", "/v1/health", "/health/live", "/health/ready", "/openapi.json"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where OpenAI's clients look for how long a reply took.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// What the gate found out about a request.
+/// What is known of a request beside its head and its body: the gate found it out, or, of a line of a batch, the batch.
 #[derive(Clone)]
-struct Context {
-    principal: Principal,
-    started: Instant,
+pub(crate) struct Context {
+    pub principal: Principal,
+    pub dialect: Dialect,
+    pub priority: Priority,
+    pub started: Instant,
 }
 
-/// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new();
+pub(crate) use embeddings::embedding_reply;
+pub(crate) use generate::{chat_reply, completion_reply};
+pub(crate) use responses::reply as response_reply;
+
+/// All routes. Each is described in `ingle_api::openapi`, which a test compares with this table; those that are always
+/// refused are not.
+fn routes() -> Routes {
+    let mut routes = Routes::default();
     for (path, advice) in utility::NOT_YET.iter().copied() {
-        router = router.route(path, post(move || utility::not_yet(advice)));
+        routes = routes.refused(path, post(move || utility::not_yet(advice)));
     }
-    let mut router = router
+    routes
         .route("/", get(info::root))
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .merge(embeddings::routes())
         .route("/tokenize", post(utility::tokenize))
         .route("/v1/tokenize", post(utility::tokenize))
         .route("/detokenize", post(utility::detokenize))
         .route("/v1/detokenize", post(utility::detokenize))
         .route("/apply-template", post(utility::apply_template))
         .route("/generate", post(utility::generate))
+        .route("/infill", post(utility::infill))
         .route("/props", get(utility::props))
         .route("/slots", get(utility::slots))
         .route("/get_model_info", get(utility::model_info))
         .route("/model_info", get(utility::model_info))
+        .route("/get_server_info", get(utility::server_info))
+        .route("/server_info", get(utility::server_info))
+        .route("/flush_cache", post(utility::flush_cache))
         .route("/health_generate", get(utility::health_generate))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
@@ -69,6 +88,16 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/responses/{id}", get(responses::get).delete(responses::delete))
         .route("/v1/responses/{id}/input_items", get(responses::list_input_items))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route(
+            "/v1/files",
+            // Uploads have a bound of their own.
+            post(files::upload).get(files::list).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", post(batches::create).get(batches::list))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/health", get(info::health))
@@ -77,7 +106,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health/ready", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/version", get(info::version))
+        .route("/openapi.json", get(openapi::document))
         .merge(ollama::routes())
+}
+
+/// What serves the routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let mut router = routes()
+        .into_router()
         .fallback(async || Failure::NotFound)
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| Failure::Panicked.into_response()))
@@ -103,14 +139,14 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("x-api-key"),
             REQUEST_ID,
         ])
-        .expose_headers([REQUEST_ID])
+        .expose_headers([REQUEST_ID, embeddings::TRUNCATED_INPUTS])
 }
 
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let id = request_id(request.headers());
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of(request.uri().path(), request.headers());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
@@ -123,7 +159,7 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, started });
+        request.extensions_mut().insert(Context { principal, dialect, priority: Priority::Normal, started });
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);
@@ -154,16 +190,16 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// 128 bits that no other reply has, in hexadecimal.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     // Each `RandomState` has other keys, so its hashes are as good as random numbers, without a crate for them.
     let half = |salt: u8| RandomState::new().hash_one(salt);
     format!("{:016x}{:016x}", half(0), half(1))
 }
 
 /// Seconds since the epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Handlers return this.
-type Reply = Result<Response, Failure>;
+pub(crate) type Reply = Result<Response, Failure>;

@@ -3,42 +3,46 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get, head, post};
-use axum::{Extension, Router};
 use ingle_api::RequestError;
 use ingle_api::ollama::models::{self, ShowCall};
-use ingle_api::ollama::{Collector, Encoder, Envelope, Route};
+use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route};
 use ingle_api::openai::check_vocabulary;
+use ingle_chat::Embeddings;
 
+use super::embeddings::written;
 use super::generate::{caller, collected, provider, stream};
+use super::table::Routes;
 use super::{Context, Reply};
 use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json};
+use crate::embed::embed as vectors_of;
 use crate::error::json;
 use crate::names::{listed, resolve};
 
 /// All routes under `/api`.
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::default()
         .route("/api/generate", post(generate))
         .route("/api/chat", post(chat))
         .route("/api/tags", get(tags))
         .route("/api/ps", get(running))
         .route("/api/show", post(show))
         .route("/api/version", get(version))
-        .route("/api/embed", post(no_embeddings))
-        .route("/api/embeddings", post(no_embeddings))
-        .route("/api/pull", post(no_store))
-        .route("/api/push", post(no_store))
-        .route("/api/create", post(no_store))
-        .route("/api/copy", post(no_store))
-        .route("/api/delete", delete(no_store))
-        .route("/api/blobs/{digest}", head(no_store).post(no_store))
+        .route("/api/embed", post(embed))
+        .route("/api/embeddings", post(embeddings))
+        .refused("/api/pull", post(no_store))
+        .refused("/api/push", post(no_store))
+        .refused("/api/create", post(no_store))
+        .refused("/api/copy", post(no_store))
+        .refused("/api/delete", delete(no_store))
+        .refused("/api/blobs/{digest}", head(no_store).post(no_store))
 }
 
 async fn generate(
@@ -87,6 +91,42 @@ async fn answer(
     collected(collector.finish())
 }
 
+async fn embed(state: State<Arc<App>>, context: Extension<Context>, headers: HeaderMap, body: Body) -> Reply {
+    vectors(EmbedRoute::Embed, state, context, headers, body).await
+}
+
+async fn embeddings(
+    state: State<Arc<App>>,
+    context: Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    vectors(EmbedRoute::Embeddings, state, context, headers, body).await
+}
+
+async fn vectors(
+    route: EmbedRoute,
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("ollama", &context);
+    let call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
+    let mut request = call.request.clone();
+    let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+    call.check_context(info.n_ctx)?;
+    let model = request.model.replace(info.id).unwrap_or(name);
+    let embeddings = match request.inputs.is_empty() {
+        true => Embeddings::default(),
+        false => vectors_of(&app, provider, request, is_large, context.started).await?,
+    };
+    written(embeddings, move |embeddings| call.reply(&model, embeddings)).await
+}
+
 /// The clock of replies.
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -111,14 +151,6 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
 
 async fn version() -> Response {
     json(StatusCode::OK, models::version())
-}
-
-async fn no_embeddings(route: MatchedPath) -> Reply {
-    let route = route.as_str();
-    Err(RequestError::body(format!(
-        "{route} is not available: this server makes no embeddings yet; use another server for them"
-    ))
-    .into())
 }
 
 async fn no_store(route: MatchedPath) -> Reply {

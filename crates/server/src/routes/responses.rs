@@ -13,11 +13,11 @@ use axum::response::Response;
 use futures_core::Stream;
 use ingle_api::openai::responses::{
     ListOptions, Reply as ResponseReply, ResponsesCall, ResponsesEncoder, StoredTurn, deleted, input_items,
-    parse as parse_body,
+    is_background, parse as parse_body,
 };
 use ingle_api::openai::{Caller, ErrorObject};
 use ingle_api::{RequestError, StreamEncoder};
-use ingle_chat::{Delta, ProviderError};
+use ingle_chat::{Delta, Priority, ProviderError};
 use ingle_ledger::{LedgerError, Responses, StoredResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -26,7 +26,8 @@ use super::generate::{address, provider};
 use super::{Context, Reply, now, unique};
 use crate::App;
 use crate::answer::{Answer, Call};
-use crate::body::{INLINE_BYTES_MAX, parse, read_json};
+use crate::background::{Begun, begin};
+use crate::body::{BoundedBody, INLINE_BYTES_MAX, parse, read_json};
 use crate::error::{Failure, json};
 use crate::query::pairs;
 use crate::sse::EventStream;
@@ -45,32 +46,52 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let provider = provider(&app)?;
+    provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
+    reply(&app, &context, body).await
+}
+
+/// The reply to items, whoever sends them.
+pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
+    let provider = provider(app)?;
     let mut is_large = body.is_large();
     let id = format!("resp_{}", unique());
     tracing::Span::current().record("answer", &id);
     let caller = Caller { id: id.clone(), principal: context.principal.clone() };
     let call = parse(body, move |bytes| parse_body(bytes, caller)).await?;
-    let shelf = shelf(&app, &context, &call)?;
-    let (turns, share) = history(&app, &context, &call).await?;
+    let shelf = shelf(app, context, &call)?;
+    let is_background = call.background;
+    if is_background && (shelf.is_none() || app.config.files.is_none()) {
+        let text = "`background` cannot be true: this server stores no responses, or shares its data folder with another; \
+                    set it to false, or ask the operator to give the server a data folder of its own";
+        return Err(RequestError::field("background", text).with_code("unsupported_value").into());
+    }
+    let (turns, share) = history(app, context, &call).await?;
     let history_bytes: usize = turns.iter().map(|t| t.input.len() + t.body.len()).sum();
     is_large |= history_bytes > INLINE_BYTES_MAX;
     let stream = call.stream;
-    let (request, echo) = if is_large {
+    let (mut request, echo) = if is_large {
         let joined = tokio::task::spawn_blocking(move || call.into_request(&turns)).await;
         joined.map_err(|_| Failure::Panicked)??
     } else {
         call.into_request(&turns)?
     };
     drop(share);
+    request.priority = if is_background { Priority::Background } else { context.priority };
     let mut requests = vec![request];
-    let envelope = address(&app, &*provider, id, &mut requests)?;
+    let envelope = address(app, &*provider, id, &mut requests)?;
     let mut reply = ResponseReply::new(envelope, echo, shelf.is_some());
     let call = Call { requests, is_large };
-    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    let mut answer = Answer::start(app, provider, context.started, call).await?;
     if stream {
-        return Ok(streamed(&app, answer, ResponsesEncoder::new(reply), shelf));
+        return Ok(streamed(app, answer, ResponsesEncoder::new(reply), shelf));
+    }
+    if is_background && let Some(shelf) = shelf {
+        let body = reply.to_json();
+        let (responses, tenant) = (shelf.responses.clone(), shelf.tenant.clone());
+        let stored = shelf.stored(&reply, &body);
+        begin(app, Begun { responses, tenant, stored, answer, reply }).await?;
+        return Ok(json(StatusCode::OK, body));
     }
     answer.each(|_, delta| reply.push(delta)).await?;
     let unfinished = || ProviderError::Internal("a response never finished".into());
@@ -105,14 +126,19 @@ fn shelf(app: &App, context: &Context, call: &ResponsesCall) -> Result<Option<Sh
 impl Shelf {
     /// Stores a response, in a task of its own: it is stored whether or not the client waits for it.
     fn put(self, reply: &ResponseReply, body: &str) -> JoinHandle<Result<(), LedgerError>> {
-        let stored = StoredResponse {
+        let (responses, tenant) = (self.responses.clone(), self.tenant.clone());
+        let stored = self.stored(reply, body);
+        tokio::spawn(async move { responses.store(&tenant, &stored, now()).await })
+    }
+
+    fn stored(self, reply: &ResponseReply, body: &str) -> StoredResponse {
+        StoredResponse {
             id: reply.id().to_owned(),
             previous_id: self.previous_id,
             created_at: reply.created(),
             input: self.input,
             body: body.to_owned(),
-        };
-        tokio::spawn(async move { self.responses.store(&self.tenant, &stored, now()).await })
+        }
     }
 }
 
@@ -284,9 +310,9 @@ pub(super) async fn get(
     for (name, value) in pairs(query.as_deref().unwrap_or_default()) {
         match (name.as_str(), value.as_str()) {
             ("stream", "false") | ("include" | "include[]", _) => {}
-            ("stream", _) => {
-                let text = "`stream`: a stored response is not streamed again; read it whole";
-                return Err(RequestError::field("stream", text).with_code("unsupported_value").into());
+            ("stream" | "starting_after", _) => {
+                let text = format!("`{name}`: a stored response is not streamed again; read it whole");
+                return Err(RequestError::field(name, text).with_code("unsupported_value").into());
             }
             _ => {
                 let name = ingle_api::shown(&name);
@@ -305,9 +331,11 @@ pub(super) async fn delete(
     id: Result<Path<String>, PathRejection>,
 ) -> Reply {
     let id = path_id(id)?;
-    if !responses(&app)?.delete(&context.principal.tenant, &id, now()).await? {
+    let tenant = &context.principal.tenant;
+    if !responses(&app)?.delete(tenant, &id, now()).await? {
         return Err(no_such(&id));
     }
+    app.background.cancel(tenant, &id).await;
     Ok(json(StatusCode::OK, deleted(&id)))
 }
 
@@ -327,16 +355,21 @@ pub(super) async fn list_input_items(
     Ok(json(StatusCode::OK, page.into_json()))
 }
 
-/// Nothing runs in the background, so nothing can be cancelled; the reply says which of the two it was.
+/// Ends a response that is made in the background; one that is complete stays as it is.
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
     id: Result<Path<String>, PathRejection>,
 ) -> Reply {
     let id = path_id(id)?;
-    let found = responses(&app)?.input(&context.principal.tenant, &id, now()).await?;
-    found.ok_or_else(|| no_such(&id))?;
-    let text = "only responses that are made in the background can be cancelled, and this one was not; an answer ends \
-                when its connection is closed";
-    Err(RequestError::field("id", text).with_code("unsupported_value").into())
+    let (responses, tenant) = (responses(&app)?, &context.principal.tenant);
+    let found = responses.get(tenant, &id, now()).await?.ok_or_else(|| no_such(&id))?;
+    if !is_background(&found.body) {
+        let text = "only responses that are made in the background can be cancelled, and this one was not; an answer \
+                    ends when its connection is closed";
+        return Err(RequestError::field("id", text).with_code("unsupported_value").into());
+    }
+    app.background.cancel(tenant, &id).await;
+    let found = responses.get(tenant, &id, now()).await?.ok_or_else(|| no_such(&id))?;
+    Ok(json(StatusCode::OK, found.body))
 }

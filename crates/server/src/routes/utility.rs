@@ -1,4 +1,5 @@
-//! Routes beside the dialects: tokens and templates, what the server says about itself, SGLang's `/generate`.
+//! Routes beside the dialects: tokens and templates, what the server says about itself, SGLang's `/generate`,
+//! llama-server's `/infill`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use ingle_api::RequestError;
 use ingle_api::native::generate::{self, GenerateCollector, GenerateEncoder};
+use ingle_api::native::infill::{self, InfillCollector, InfillEncoder};
 use ingle_api::native::server as pages;
 use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
 use ingle_api::openai::{chat, check_vocabulary};
@@ -19,28 +22,26 @@ use super::generate::{address, aside, caller, collected, provider, stream};
 use super::{Context, Reply};
 use crate::App;
 use crate::answer::{Answer, Call};
-use crate::body::{parse, read_json};
+use crate::body::{parse, read_any_json, read_json};
 use crate::error::{Failure, json as reply};
 use crate::names::resolve;
+use crate::query::pairs;
 
 /// How long a probe that generates may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Routes of peers that this server does not have yet, and what to do instead.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("/infill", "infilling needs a later version; send the text before to /v1/completions"),
-    ("/embedding", EMBEDDINGS),
-    ("/embeddings", EMBEDDINGS),
-    ("/v1/embeddings", EMBEDDINGS),
-    ("/rerank", RERANK),
-    ("/reranking", RERANK),
-    ("/v1/rerank", RERANK),
-    ("/v1/reranking", RERANK),
-    ("/score", RERANK),
-    ("/v1/score", RERANK),
+    ("/v1/audio/speech", MEDIA),
+    ("/v1/audio/transcriptions", MEDIA),
+    ("/v1/audio/translations", MEDIA),
+    ("/v1/images/edits", MEDIA),
+    ("/v1/images/generations", MEDIA),
+    ("/v1/images/variations", MEDIA),
+    ("/v1/moderations", MODERATION),
 ];
-const EMBEDDINGS: &str = "embeddings need a later version; use a server of embeddings";
-const RERANK: &str = "ranking needs a later version; use a server that ranks";
+const MEDIA: &str = "models here read and write text; use a server of such models";
+const MODERATION: &str = "there is no classifier here; ask a model with /v1/chat/completions and a schema";
 
 pub(super) async fn tokenize(
     State(app): State<Arc<App>>,
@@ -127,6 +128,30 @@ pub(super) async fn generate(
     collected(collector.finish())
 }
 
+pub(super) async fn infill(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_json(&app, &headers, body).await?;
+    let is_large = body.is_large();
+    let caller = caller("infill", &context);
+    let id = caller.id.clone();
+    let mut call = parse(body, move |bytes| infill::parse(bytes, caller)).await?;
+    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let stream_it = call.stream;
+    let call = Call { requests: vec![call.request], is_large };
+    if stream_it {
+        return stream(&app, provider, &context, call, Box::new(InfillEncoder::new(envelope))).await;
+    }
+    let mut collector = InfillCollector::new(envelope);
+    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    answer.each(|_, delta| collector.push(delta)).await?;
+    collected(collector.finish())
+}
+
 pub(super) async fn props(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
     let (name, info) = resolve(&app.config, &*provider, None)?;
@@ -138,7 +163,20 @@ pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery
     let provider = provider(&app)?;
     let info = model_for(&app, &*provider, None)?;
     let status = provider.status();
-    let fails_when_full = query.unwrap_or_default().split('&').any(|pair| pair == "fail_on_no_slot=1");
+    let mut fails_when_full = false;
+    for (_, value) in
+        pairs(query.as_deref().unwrap_or_default()).iter().filter(|(n, _)| n == "fail_on_no_slot")
+    {
+        fails_when_full = match value.as_str() {
+            "1" => true,
+            "0" => false,
+            other => {
+                let other = ingle_api::shown(other);
+                let text = format!("`fail_on_no_slot` is `{other}`; it can be 0 or 1");
+                return Err(RequestError::field("fail_on_no_slot", text).into());
+            }
+        };
+    }
     if fails_when_full && pages::is_full(&status) {
         let text = "every place for an answer is taken; more wait in the queue";
         return Err(ProviderError::Unavailable(text.into()).into());
@@ -150,6 +188,27 @@ pub(super) async fn model_info(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
     let (name, info) = resolve(&app.config, &*provider, None)?;
     Ok(reply(StatusCode::OK, pages::model_info(&name, &info)))
+}
+
+pub(super) async fn server_info(State(app): State<Arc<App>>) -> Reply {
+    let provider = provider(&app)?;
+    let (name, info) = resolve(&app.config, &*provider, None)?;
+    let page = pages::server_info(&name, &info, &provider.status(), env!("CARGO_PKG_VERSION"));
+    Ok(reply(StatusCode::OK, page))
+}
+
+/// Each caller flushes what is cached for them: others' prompts stay.
+pub(super) async fn flush_cache(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let provider = provider(&app)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    parse(body, pages::parse_flush).await?;
+    provider.flush_cache(&context.principal)?;
+    Ok("The cache is flushed.\n".into_response())
 }
 
 /// Whether a token really comes out.

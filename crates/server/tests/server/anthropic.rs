@@ -149,7 +149,7 @@ async fn refusals() {
     failed(&server.get(ROUTE).await, 405, "invalid_request_error", "method");
     failed(&server.get("/v1/messages/batches").await, 404, "not_found_error", "no such route");
     for (text, status, kind) in [
-        ("!overloaded", 429, "rate_limit_error"),
+        ("!overloaded", 529, "overloaded_error"),
         ("!unavailable", 503, "overloaded_error"),
         ("!internal", 500, "api_error"),
         ("!panic", 500, "api_error"),
@@ -205,4 +205,22 @@ async fn keys_and_headers() {
     }
     // Elsewhere the header has one name.
     assert_eq!(server.get("/health").await.header("request-id"), None);
+}
+
+#[tokio::test]
+async fn models() {
+    let server = start().await;
+    let ask = async |path: &str| {
+        let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nanthropic-version: 2023-06-01\r\n";
+        server.send(&format!("GET {path} {head}\r\n")).await
+    };
+    let page = ask("/v1/models?limit=1").await.json();
+    let model = &page["data"][0];
+    assert_eq!((&model["type"], &model["id"]), (&json!("model"), &json!("scripted")));
+    assert_eq!((&page["has_more"], &page["last_id"]), (&json!(false), &json!("scripted")));
+    assert_eq!(&ask("/v1/models/scripted").await.json(), model);
+    failed(&ask("/v1/models/absent").await, 404, "not_found_error", "`absent` is not here");
+    failed(&ask("/v1/models?limit=0").await, 400, "invalid_request_error", "from 1 to 1000");
+    // Without the header it is OpenAI's.
+    assert_eq!(server.get("/v1/models").await.json()["object"], "list");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ingle_chat::Provider;
 use ingle_server::{ProviderSlot, Server, ServerConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,10 +15,10 @@ use tokio::task::JoinHandle;
 
 use crate::scripted::Scripted;
 
-/// A running server over a scripted provider.
-pub struct Running {
+/// A running server over a provider.
+pub struct Running<P = Scripted> {
     pub addr: SocketAddr,
-    pub provider: Arc<Scripted>,
+    pub provider: Arc<P>,
     pub slot: ProviderSlot,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -35,6 +36,17 @@ pub async fn start() -> Running {
 pub async fn start_with(config: ServerConfig, ready: bool) -> Running {
     let provider = Arc::new(Scripted::default());
     let slot = if ready { ProviderSlot::ready(provider.clone()) } else { ProviderSlot::loading() };
+    listen(config, provider, slot).await
+}
+
+/// A server over another provider.
+pub async fn start_over<P: Provider + 'static>(config: ServerConfig, provider: P) -> Running<P> {
+    let provider = Arc::new(provider);
+    let slot = ProviderSlot::ready(provider.clone());
+    listen(config, provider, slot).await
+}
+
+async fn listen<P>(config: ServerConfig, provider: Arc<P>, slot: ProviderSlot) -> Running<P> {
     let server = Server::bind(config, slot.clone()).await.expect("a free port");
     let addr = server.local_addrs()[0];
     let (stop, stopped) = oneshot::channel();
@@ -44,7 +56,25 @@ pub async fn start_with(config: ServerConfig, ready: bool) -> Running {
     Running { addr, provider, slot, stop: Some(stop), task }
 }
 
+/// A server in another process.
+pub fn remote(addr: SocketAddr) -> Running {
+    let provider = Arc::new(Scripted::default());
+    let slot = ProviderSlot::ready(provider.clone());
+    Running { addr, provider, slot, stop: None, task: tokio::spawn(async {}) }
+}
+
 impl Running {
+    /// Waits until no answer is alive; panics after a while.
+    pub async fn idle(&self) {
+        let begun = Instant::now();
+        while self.provider.live.load(Ordering::SeqCst) > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(5), "an answer was not dropped");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl<P> Running<P> {
     /// Begins shutdown.
     pub fn begin_stop(&mut self) {
         let _ = self.stop.take().expect("once").send(());
@@ -53,15 +83,6 @@ impl Running {
     /// Waits for the end.
     pub async fn stopped(self) {
         self.task.await.expect("the server does not panic");
-    }
-
-    /// Waits until no answer is alive; panics after a while.
-    pub async fn idle(&self) {
-        let begun = Instant::now();
-        while self.provider.live.load(Ordering::SeqCst) > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(5), "an answer was not dropped");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     pub async fn get(&self, path: &str) -> Reply {

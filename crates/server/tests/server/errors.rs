@@ -105,7 +105,7 @@ async fn fields_are_refused_by_name() {
         ("prompt", json!([[5, -1]]), "prompt[0][1]", "a token id, not -1"),
         ("prompt", json!([256]), "prompt", "token 256"),
         ("prompt", json!(vec!["a"; 1025]), "prompt", "at most 1024"),
-        ("suffix", json!("x"), "suffix", "not available"),
+        ("suffix", json!(5), "suffix", "a string, not a number"),
         ("logprobs", json!(21), "logprobs", "from 0 to 20"),
         ("echo", json!("yes"), "echo", "true or false"),
     ];
@@ -120,6 +120,12 @@ async fn fields_are_refused_by_name() {
     assert_eq!(server.post_json(CHAT, body).await.status, 200);
     refused(&server.post_json(CHAT, json!({})).await, Some("messages"), "missing");
     refused(&server.post_json(COMPLETIONS, json!({})).await, Some("prompt"), "missing");
+    for (prompt, echo, param, part) in
+        [(json!("x"), true, "echo", "a gap is filled"), (json!([1, 2]), false, "suffix", "not of token ids")]
+    {
+        let body = json!({ "prompt": prompt, "suffix": "y", "echo": echo });
+        refused(&server.post_json(COMPLETIONS, body).await, Some(param), part);
+    }
 }
 
 #[tokio::test]
@@ -202,7 +208,11 @@ async fn provider_errors_have_their_status() {
     }
     let body = json!({ "prompt": "x".repeat(4000), "max_tokens": 100 });
     let reply = server.post_json(COMPLETIONS, body).await;
-    refused(&reply, None, "the prompt has 4000 tokens and 100 are to be generated, the context holds 4096");
+    refused(
+        &reply,
+        None,
+        "maximum context length is 4096 tokens: the prompt has 4000 tokens and 100 are to be generated",
+    );
     assert_eq!(reply.json()["error"]["code"], "context_length_exceeded");
     // One bad prompt among several: nothing runs.
     let body = json!({ "prompt": ["a", "!invalid"] });

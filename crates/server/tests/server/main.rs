@@ -1,14 +1,21 @@
 //! The server over a scripted provider: every route, streams as exact bytes, errors, limits, shutdown.
 
 mod anthropic;
+mod background;
+mod batches;
 mod chat;
 mod client;
 mod completions;
+mod conformance;
 mod documentation;
+mod embeddings;
 mod errors;
+mod files;
 mod fixtures;
+mod infill;
 mod ollama;
 mod operations;
 mod responses;
+mod scopes;
 mod scripted;
 mod utility;

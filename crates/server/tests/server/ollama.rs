@@ -154,7 +154,7 @@ async fn errors_are_texts() {
     let more = json!({ "options": { "logit_bias": { "256": 1 } } });
     refused(&server.post_json(CHAT, chat("hi", more)).await, 400, "vocabulary of 256");
     refused(&server.post_json(CHAT, chat(&"x".repeat(5000), json!({}))).await, 400, "the context holds 4096");
-    refused(&server.post_json(CHAT, chat("!overloaded", json!({}))).await, 429, "requests are waiting");
+    refused(&server.post_json(CHAT, chat("!overloaded", json!({}))).await, 503, "requests are waiting");
     refused(&server.post_json(CHAT, chat("!internal", json!({}))).await, 500, "internal error");
     refused(&server.get(CHAT).await, 405, "method");
     refused(&server.get("/api/unknown").await, 404, "no such route");
@@ -179,8 +179,6 @@ async fn errors_are_texts() {
 async fn what_is_not_here_is_refused_by_name() {
     let server = start().await;
     for (method, path, part) in [
-        ("POST", "/api/embed", "makes no embeddings yet"),
-        ("POST", "/api/embeddings", "makes no embeddings yet"),
         ("POST", "/api/pull", "/api/pull is not available: this server has no store"),
         ("POST", "/api/push", "no store of models yet"),
         ("POST", "/api/create", "no store of models yet"),

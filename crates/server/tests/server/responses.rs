@@ -256,8 +256,12 @@ async fn input_items_are_listed_in_pages() {
         json!("unknown_field"),
         "unknown parameter",
     );
+    let reply = server.get(&format!("{ROUTE}/{id}?starting_after=1")).await;
+    refused(&reply, 400, Some("starting_after"), json!("unsupported_value"), "not streamed again");
     let reply = server.post(&format!("{ROUTE}/{id}/cancel"), "").await;
     refused(&reply, 400, Some("id"), json!("unsupported_value"), "made in the background");
+    let reply = server.post_json(ROUTE, body("hi", json!({ "background": true }))).await;
+    refused(&reply, 400, Some("background"), json!("unsupported_value"), "a data folder of its own");
     let reply = server.post(&format!("{ROUTE}/resp_x/cancel"), "").await;
     refused(&reply, 404, None, json!("response_not_found"), "`resp_x`");
 }

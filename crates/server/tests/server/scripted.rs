@@ -5,16 +5,16 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_chat::{
-    ChatInput, Content, Delta, DeltaStream, Echo, Event, FinishReason, Message, ModelDetails, ModelInfo,
-    Part, Prompt, Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task,
-    TokenLogprob, Usage,
+    ChatInput, Content, Delta, DeltaStream, Echo, EmbedFuture, EmbedRequest, Embedding, Embeddings,
+    EmbeddingsFuture, Event, FinishReason, Message, ModelDetails, ModelInfo, Part, Principal, Prompt,
+    Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
 };
 use ingle_step::TokenId;
 use tokio::time::Sleep;
@@ -33,6 +33,8 @@ pub struct Scripted {
     pub room: AtomicUsize,
     /// Half of the model is still on its way.
     pub loading: AtomicBool,
+    /// Whose cache was flushed.
+    pub flushed: Mutex<Vec<Principal>>,
 }
 
 enum Scene {
@@ -40,6 +42,15 @@ enum Scene {
     Fail(ProviderError),
     Pause(Duration),
     Hang,
+}
+
+/// Vectors on their way.
+struct Live(Arc<AtomicUsize>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Play {
@@ -96,6 +107,9 @@ pub fn prompt_bytes(request: &Request) -> Vec<u8> {
         }
         Task::Completion { prompt: Prompt::Text(text) | Prompt::Marked(text), .. } => {
             text.clone().into_bytes()
+        }
+        Task::Completion { prompt: Prompt::Infill(gap), .. } => {
+            [&gap.prefix, "[gap]", &gap.suffix].concat().into_bytes()
         }
         Task::Completion { prompt: Prompt::Tokens(ids), .. } => ids.iter().map(|id| id.0 as u8).collect(),
     }
@@ -212,6 +226,12 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(text("Half an"));
             return Ok(scenes);
         }
+        b"!priority" => {
+            scenes.push_back(text(&format!("{:?}", request.priority)));
+            scenes.push_back(delta(Event::Finished(FinishReason::Stop { matched: None })));
+            scenes.push_back(delta(Event::Done(Usage::default())));
+            return Ok(scenes);
+        }
         b"!hang" => {
             scenes.extend([text("Half an"), Scene::Hang]);
             return Ok(scenes);
@@ -297,6 +317,46 @@ impl Provider for Scripted {
         })
     }
 
+    /// Counts of bytes, by what they leave when divided by 4. Prompts that fail as completions fail here too.
+    fn embed(&self, request: EmbedRequest) -> EmbedFuture<'_> {
+        Box::pin(async move {
+            let mut items = Vec::new();
+            let mut hangs = false;
+            for input in &request.inputs {
+                let task = Task::Completion { prompt: input.prompt.clone(), echo: Echo::No };
+                let completion = Request::new("embed", request.principal.clone(), task);
+                let mut bytes = prompt_bytes(&completion);
+                let n_tokens = bytes.len() as u64;
+                if request.truncate {
+                    bytes.truncate(N_CTX);
+                } else {
+                    scenes(&completion)?;
+                }
+                hangs |= bytes == b"!hang";
+                let truncated_from = (n_tokens > bytes.len() as u64).then_some(n_tokens);
+                let mut vector = vec![0.0; request.dimensions.map_or(4, |n| n as usize)];
+                let n = vector.len();
+                bytes.iter().for_each(|b| vector[usize::from(*b) % n] += 1.0);
+                if request.normalize {
+                    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    vector.iter_mut().for_each(|x| *x /= length);
+                }
+                items.push(Embedding { vector, n_tokens: bytes.len() as u64, truncated_from });
+            }
+            let usage = Usage { prompt_tokens: items.iter().map(|i| i.n_tokens).sum(), ..Usage::default() };
+            self.started.fetch_add(1, Ordering::SeqCst);
+            self.live.fetch_add(1, Ordering::SeqCst);
+            let live = Live(self.live.clone());
+            Ok(Box::pin(async move {
+                let _live = live;
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Embeddings { items, usage })
+            }) as EmbeddingsFuture)
+        })
+    }
+
     fn prompt(&self, request: &Request) -> Result<Prompted, ProviderError> {
         scenes(request)?;
         let bytes = prompt_bytes(request);
@@ -327,6 +387,11 @@ impl Provider for Scripted {
             }),
         };
         tokens.iter().map(bytes).collect()
+    }
+
+    fn flush_cache(&self, principal: &Principal) -> Result<(), ProviderError> {
+        self.flushed.lock().unwrap().push(principal.clone());
+        Ok(())
     }
 
     fn models(&self) -> Vec<ModelInfo> {

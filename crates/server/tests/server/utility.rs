@@ -1,6 +1,7 @@
 //! Routes beside the dialects: tokens, templates, pages about the server, `/generate`.
 
 use ingle_api::native::generate::{HARMLESS_GENERATE, HARMLESS_SAMPLING, REFUSED_GENERATE};
+use ingle_chat::Principal;
 use serde_json::{Value, json};
 
 use crate::client::{Running, start};
@@ -92,9 +93,16 @@ async fn pages() {
     assert_eq!(slots.as_array().map(Vec::len), Some(2));
     assert_eq!((&slots[0]["n_ctx"], &slots[0]["is_processing"]), (&json!(4096), &json!(false)));
     assert_eq!(server.get("/slots?fail_on_no_slot=1").await.status, 200);
+    let unclear = server.get("/slots?fail_on_no_slot=yes").await;
+    assert_eq!((unclear.status, &unclear.json()["error"]["param"]), (400, &json!("fail_on_no_slot")));
     for path in ["/get_model_info", "/model_info"] {
         let info = server.get(path).await.json();
         assert_eq!((&info["model_path"], &info["is_generation"]), (&json!("scripted"), &json!(true)));
+    }
+    for path in ["/get_server_info", "/server_info"] {
+        let info = server.get(path).await.json();
+        assert_eq!((&info["context_length"], &info["max_running_requests"]), (&json!(4096), &json!(2)));
+        assert_eq!(info["status"], "ready");
     }
     let health = server.get("/health_generate").await;
     assert_eq!((health.status, health.json()), (200, json!({ "status": "ok" })));
@@ -108,9 +116,21 @@ async fn pages() {
 }
 
 #[tokio::test]
+async fn caches_are_flushed() {
+    let server = start().await;
+    let reply = server.post_json("/flush_cache", json!({ "empty_cache": true })).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "The cache is flushed.\n"));
+    assert_eq!(*server.provider.flushed.lock().unwrap(), [Principal::local()]);
+    refused(&server, "/flush_cache", json!({ "timeout": 1 }), json!("timeout"), "unknown field").await;
+    assert_eq!(server.get("/flush_cache").await.status, 405);
+    assert_eq!(server.provider.flushed.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn routes_to_come() {
     let server = start().await;
-    for route in ["/infill", "/embeddings", "/v1/embeddings", "/rerank", "/v1/rerank", "/v1/score"] {
+    for route in ["/v1/audio/speech", "/v1/audio/transcriptions", "/v1/images/generations", "/v1/moderations"]
+    {
         let reply = server.post_json(route, json!({ "input": "x" })).await;
         assert_eq!(reply.status, 400, "{route}");
         assert_eq!(reply.json()["error"]["code"], "not_supported_yet");
@@ -135,7 +155,7 @@ async fn generated() {
         "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1, "min_new_tokens": 1, "stop": null,
         "stop_token_ids": null, "regex": null, "json_schema": null, "ebnf": null, "ignore_eos": false,
         "skip_special_tokens": true, "spaces_between_special_tokens": true, "no_stop_trim": false,
-        "sampling_seed": 5, "n": 1 });
+        "stop_regex": [], "sampling_seed": 5, "n": 1 });
     let reply = ask(&server, GENERATE, json!({ "input_ids": [104, 105], "sampling_params": params })).await;
     assert_eq!(reply["text"], "You");
     assert_eq!(reply["meta_info"]["finish_reason"], json!({ "type": "length", "length": 3 }));
@@ -184,8 +204,15 @@ async fn logprobs_of_sglang() {
     assert_eq!(meta["input_token_logprobs"], json!([[-3.0625, 98, null]]));
     assert_eq!(meta.get("input_top_logprobs"), None);
     body["logprob_start_len"] = (-1).into();
-    let meta = ask(&server, GENERATE, body).await["meta_info"].clone();
+    let meta = ask(&server, GENERATE, body.clone()).await["meta_info"].clone();
     assert_eq!((&meta["input_token_logprobs"], meta["output_token_logprobs"].is_array()), (&json!([]), true));
+    // Without an answer it is about the prompt, unless it says otherwise.
+    body["sampling_params"]["max_new_tokens"] = 0.into();
+    for (from, n) in [(json!(null), 2), (json!(1), 1), (json!(-1), 0)] {
+        body["logprob_start_len"] = from;
+        let meta = ask(&server, GENERATE, body.clone()).await["meta_info"].clone();
+        assert_eq!(meta["input_token_logprobs"].as_array().map(Vec::len), Some(n), "{body}");
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ fn take_assistant(fields: &mut Fields, message: &mut Message) -> Result<(), Requ
     if let Some((_, value)) = fields.take_any(&["reasoning_content", "reasoning"])? {
         message.reasoning = Some(into_string(value, &fields.path("reasoning_content"))?);
     }
+    // What litellm notes about a reply for itself, and sends back with it.
+    fields.object("provider_specific_fields")?;
     for (name, advice) in [
         ("annotations", "remove it"),
         ("audio", "remove it"),

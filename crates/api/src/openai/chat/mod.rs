@@ -3,6 +3,7 @@
 mod messages;
 mod reasoning;
 mod reply;
+pub(crate) mod schema;
 mod tools;
 
 use ingle_chat::{ChatInput, Message, Request, Role, Task};
@@ -15,9 +16,10 @@ use super::{Caller, Streaming, take_streaming};
 use crate::fields::Fields;
 use crate::{RequestError, parse_object};
 
+pub use crate::tools::{TOOLS_BYTES_MAX, TOOLS_MAX};
 pub use messages::{MESSAGES_MAX, PARTS_MAX};
+pub(crate) use reasoning::EFFORTS;
 pub use reply::{ChatCollector, ChatEncoder};
-pub use tools::{TOOLS_BYTES_MAX, TOOLS_MAX};
 
 use messages::take_messages;
 use reasoning::{Reasoning, take_reasoning};

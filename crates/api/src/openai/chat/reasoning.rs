@@ -8,7 +8,7 @@ use crate::error::quoted;
 use crate::fields::{Fields, wrong_type};
 
 /// Words for how hard a model thinks. Which of them a template knows is the model's to say.
-const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+pub(crate) const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 const BUDGET_MAX: i128 = i32::MAX as i128;
 
 /// What a body says about thinking.

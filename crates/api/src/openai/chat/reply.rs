@@ -1,6 +1,7 @@
 //! The reply to a chat body, whole and in chunks.
 
 use ingle_chat::{Delta, Event, FinishReason, TokenLogprob};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -25,8 +26,8 @@ fn call_id(envelope: &Envelope, choice: u32, index: u32) -> String {
 }
 
 /// A whole reply.
-#[derive(Debug, Serialize)]
-struct ChatCompletion<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ChatCompletion<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -39,7 +40,8 @@ struct ChatCompletion<'a> {
     timings: Timings,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChoice")]
 struct Choice<'a> {
     index: u32,
     message: ReplyMessage<'a>,
@@ -50,7 +52,8 @@ struct Choice<'a> {
 }
 
 /// Thoughts have two names among peers; clients look for either.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatReplyMessage")]
 struct ReplyMessage<'a> {
     role: &'static str,
     content: Option<&'a str>,
@@ -64,7 +67,8 @@ struct ReplyMessage<'a> {
 }
 
 /// A call, whole or a piece: pieces have an index, and only the first has id and name.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatToolCall")]
 struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<u32>,
@@ -75,7 +79,8 @@ struct Call<'a> {
     function: Function<'a>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatFunctionCall")]
 struct Function<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -83,8 +88,9 @@ struct Function<'a> {
 }
 
 /// A streamed piece.
-#[derive(Debug, Serialize)]
-struct Chunk<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionChunk")]
+pub(super) struct Chunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -98,7 +104,8 @@ struct Chunk<'a> {
     timings: Option<Timings>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChunkChoice")]
 struct ChunkChoice<'a> {
     index: u32,
     delta: ChunkDelta<'a>,
@@ -108,7 +115,8 @@ struct ChunkChoice<'a> {
     stop_reason: Option<&'a str>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChunkDelta")]
 struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,

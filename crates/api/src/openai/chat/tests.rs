@@ -208,7 +208,8 @@ fn assistant_messages() {
     let call = json!({ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } });
     for content in [json!(null), json!("")] {
         let assistant = json!({ "role": "assistant", "content": content, "tool_calls": [call],
-            "reasoning": "hm", "reasoning_content": "hm", "refusal": null, "annotations": [] });
+            "reasoning": "hm", "reasoning_content": "hm", "refusal": null, "annotations": [],
+            "provider_specific_fields": { "refusal": null } });
         let input = input(&json!({ "messages": [assistant] }));
         let message = &input.messages[0];
         assert_eq!((message.tool_calls.len(), message.reasoning.as_deref()), (1, Some("hm")));

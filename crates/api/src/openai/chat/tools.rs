@@ -6,11 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::RequestError;
 use crate::error::quoted;
 use crate::fields::{Fields, wrong_type};
+use crate::tools::{TOOLS_MAX, Tool, take_name, take_tools as take_definitions};
 
-/// The most tools.
-pub const TOOLS_MAX: usize = 1024;
-/// How many bytes their definitions may take together.
-pub const TOOLS_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a function.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -26,36 +23,16 @@ pub(super) struct Tools {
 
 /// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
 pub(super) fn take_tools(fields: &mut Fields) -> Result<Tools, RequestError> {
-    let definitions = fields.list("tools")?.unwrap_or_default();
-    if definitions.len() > TOOLS_MAX {
-        let text = format!("`tools` has {} entries; at most {TOOLS_MAX} are taken", definitions.len());
-        return Err(fields.error("tools", text));
-    }
-    let mut names: Vec<String> = Vec::with_capacity(definitions.len());
-    let mut list = Vec::with_capacity(definitions.len());
-    let mut bytes = 0;
-    for (i, definition) in definitions.into_iter().enumerate() {
-        let path = format!("tools[{i}]");
-        let (name, tool) = tool(definition, &path)?;
-        if names.contains(&name) {
-            let text = format!("there are two tools called `{name}`; names must differ");
-            return Err(RequestError::field(format!("{path}.function.name"), text));
-        }
-        bytes += tool.to_string().len();
-        if bytes > TOOLS_BYTES_MAX {
-            let text = format!("`tools` takes more than {TOOLS_BYTES_MAX} bytes; send fewer or shorter ones");
-            return Err(fields.error("tools", text));
-        }
-        names.push(name);
-        list.push(tool);
-    }
+    let tools = take_definitions(fields, tool)?;
+    let names: Vec<String> = tools.iter().map(|t| t.name.clone()).collect();
+    let mut list = tools.into_iter().map(|t| t.definition).collect();
     let choice = take_choice(fields, &names, &mut list)?;
     let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
     Ok(Tools { list, choice, one_call })
 }
 
-/// The name of a tool, and its definition with what was left out.
-fn tool(value: Value, path: &str) -> Result<(String, Value), RequestError> {
+/// A tool, its definition with what was left out.
+fn tool(value: Value, path: &str) -> Result<Tool, RequestError> {
     let mut fields = Fields::nested(value, path)?;
     take_function_type(&mut fields)?;
     let function = fields.object("function")?;
@@ -66,7 +43,7 @@ fn tool(value: Value, path: &str) -> Result<(String, Value), RequestError> {
     fields.finish()?;
     let path = format!("{path}.function");
     let mut fields = Fields::nested(Value::Object(function.clone()), &path)?;
-    let name = take_name(&mut fields)?;
+    let (name, name_path) = (take_name(&mut fields, NAME_BYTES_MAX)?, fields.path("name"));
     fields.string("description")?;
     let has_parameters = fields.object("parameters")?.is_some();
     fields.bool("strict")?;
@@ -78,7 +55,8 @@ fn tool(value: Value, path: &str) -> Result<(String, Value), RequestError> {
     if !has_parameters {
         function.insert("parameters".into(), json!({ "type": "object", "properties": {} }));
     }
-    Ok((name, json!({ "type": "function", "function": function })))
+    let definition = json!({ "type": "function", "function": function });
+    Ok(Tool { name, name_path, definition, more: () })
 }
 
 fn take_function_type(fields: &mut Fields) -> Result<(), RequestError> {
@@ -90,21 +68,6 @@ fn take_function_type(fields: &mut Fields) -> Result<(), RequestError> {
         }
         _ => Ok(()),
     }
-}
-
-/// A function's name, of the characters that every format of calls can spell.
-fn take_name(fields: &mut Fields) -> Result<String, RequestError> {
-    let path = fields.path("name");
-    let name = fields.string("name")?.ok_or_else(|| fields.error("name", format!("`{path}` is missing")))?;
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(fits) {
-        let text = format!(
-            "`{path}` is {}; it must be 1 to {NAME_BYTES_MAX} of the characters a-z, A-Z, 0-9, `_`, `.` and `-`",
-            quoted(&name)
-        );
-        return Err(fields.error("name", text));
-    }
-    Ok(name)
 }
 
 /// Takes `tool_choice`. What it does not allow leaves the list.
@@ -154,7 +117,7 @@ fn chosen(value: Value, path: &str, names: &[String]) -> Result<String, RequestE
         function.ok_or_else(|| fields.error("function", format!("`{path}.function` is missing")))?;
     fields.finish()?;
     let mut fields = Fields::nested(function, &format!("{path}.function"))?;
-    let name = take_name(&mut fields)?;
+    let name = take_name(&mut fields, NAME_BYTES_MAX)?;
     if !names.contains(&name) {
         let text = format!("`{}` is `{name}`, which is not in `tools`", fields.path("name"));
         return Err(fields.error("name", text));

@@ -14,13 +14,13 @@ use crate::fields::Fields;
 use crate::{RequestError, parse_object};
 
 /// The most entries of `metadata`, and the longest keys and values, in characters.
-const METADATA_MAX: usize = 16;
-const METADATA_KEY_CHARS_MAX: usize = 64;
-const METADATA_VALUE_CHARS_MAX: usize = 512;
+pub(super) const METADATA_MAX: usize = 16;
+pub(super) const METADATA_KEY_CHARS_MAX: usize = 64;
+pub(super) const METADATA_VALUE_CHARS_MAX: usize = 512;
 
 /// What `include` can name. All but the log-probabilities belong to tools that the server would run, of which there
 /// are none; thoughts are never encrypted, they are in their item.
-const INCLUDE: &[&str] = &[
+pub(super) const INCLUDE: &[&str] = &[
     LOGPROBS,
     "reasoning.encrypted_content",
     "file_search_call.results",
@@ -43,6 +43,8 @@ pub struct ResponsesCall {
     pub previous_response_id: Option<String>,
     /// Whether the response shall be stored, where the body says so.
     pub store: Option<bool>,
+    /// Whether the reply comes before the answer, which is then to be asked for.
+    pub background: bool,
     items: Vec<Item>,
     echo: Echo,
 }
@@ -52,6 +54,7 @@ pub struct ResponsesCall {
 pub struct Echo {
     /// Whether the answer's tokens come with log-probabilities.
     pub(super) with_logprobs: bool,
+    pub(super) background: bool,
     pub(super) instructions: Option<String>,
     pub(super) max_output_tokens: Option<u32>,
     pub(super) max_tool_calls: Option<u32>,
@@ -75,7 +78,13 @@ pub struct Echo {
 pub fn parse(body: &[u8], caller: Caller) -> Result<ResponsesCall, RequestError> {
     let mut fields = Fields::new(parse_object(body)?);
     let store = fields.bool("store")?;
+    let background = fields.bool("background")?.unwrap_or(false);
+    if background && store == Some(false) {
+        let text = "`background` needs `store`: the answer is to be asked for later; remove one of the two";
+        return Err(fields.error("background", text).with_code("unsupported_value"));
+    }
     let mut echo = Echo {
+        background,
         instructions: fields.string("instructions")?,
         metadata: take_metadata(&mut fields)?,
         previous_response_id: fields.string("previous_response_id")?,
@@ -120,6 +129,10 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<ResponsesCall, RequestError>
     take_common(&mut fields, &mut request)?;
     request.format = format;
     let streaming = take_streaming(&mut fields)?;
+    if background && streaming.stream {
+        let text = "`stream` cannot be true with `background`: read the response from time to time instead";
+        return Err(fields.error("stream", text).with_code("unsupported_value"));
+    }
     fields.finish()?;
 
     echo.with_logprobs = with_logprobs;
@@ -134,7 +147,8 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<ResponsesCall, RequestError>
     echo.tools = tools;
     echo.top_logprobs = top_logprobs;
     let previous_response_id = echo.previous_response_id.clone();
-    Ok(ResponsesCall { request, stream: streaming.stream, previous_response_id, store, items, echo })
+    let stream = streaming.stream;
+    Ok(ResponsesCall { request, stream, previous_response_id, store, background, items, echo })
 }
 
 impl ResponsesCall {
@@ -161,7 +175,8 @@ impl ResponsesCall {
     }
 }
 
-fn take_metadata(fields: &mut Fields) -> Result<Map<String, Value>, RequestError> {
+/// Takes `metadata`.
+pub(in super::super) fn take_metadata(fields: &mut Fields) -> Result<Map<String, Value>, RequestError> {
     let metadata = fields.object("metadata")?.unwrap_or_default();
     if metadata.len() > METADATA_MAX {
         let text = format!("`metadata` has {} entries; at most {METADATA_MAX} are taken", metadata.len());

@@ -14,14 +14,16 @@ mod options;
 mod output;
 pub mod refused;
 mod reply;
+pub(crate) mod schema;
 mod stored;
 
+pub use crate::tools::TOOLS_MAX;
+pub(super) use body::take_metadata;
 pub use body::{Echo, ResponsesCall, parse};
 pub use events::ResponsesEncoder;
 pub use input::ITEMS_MAX;
-pub use options::TOOLS_MAX;
 pub use reply::Reply;
-pub use stored::{ItemList, ListOptions, StoredTurn, deleted, input_items};
+pub use stored::{ItemList, ListOptions, StoredTurn, deleted, input_items, interrupted, is_background};
 
 #[cfg(test)]
 mod tests;

@@ -1,24 +1,23 @@
 //! Tools, the format of the text, and wishes about thinking.
 
 use ingle_chat::{Format, ReasoningWish, ToolChoice};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::RequestError;
 use crate::error::quoted;
 use crate::fields::{Fields, wrong_type};
+use crate::openai::chat::EFFORTS;
+use crate::openai::constraint::NamedSchema;
+use crate::tools::{Tool, take_name};
 
-/// The most tools.
-pub const TOOLS_MAX: usize = 1024;
-/// The longest name of a function, in characters.
-const NAME_CHARS_MAX: usize = 128;
-/// The longest name of a schema, in characters.
-const SCHEMA_NAME_CHARS_MAX: usize = 64;
-/// How hard a model may be asked to think. Which of them it knows is the model's business.
-const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+/// The longest name of a function in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 128;
 
 /// A function, as bodies and replies have it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseTool")]
 pub(super) struct ToolField {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -79,26 +78,13 @@ impl ToolChoiceField {
 
 /// Takes `tools` and `tool_choice`.
 pub(super) fn take_tools(fields: &mut Fields) -> Result<(ToolChoiceField, Vec<ToolField>), RequestError> {
-    let list = fields.list("tools")?.unwrap_or_default();
-    if list.len() > TOOLS_MAX {
-        let text = format!("`tools` has {} entries; at most {TOOLS_MAX} are taken", list.len());
-        return Err(fields.error("tools", text));
-    }
-    let mut tools: Vec<ToolField> = Vec::with_capacity(list.len());
-    for (i, value) in list.into_iter().enumerate() {
-        let path = format!("tools[{i}]");
-        let tool = tool(value, &path)?;
-        if tools.iter().any(|t| t.name == tool.name) {
-            let text = format!("`{path}.name` is {}, as another tool's is", quoted(&tool.name));
-            return Err(RequestError::field(format!("{path}.name"), text));
-        }
-        tools.push(tool);
-    }
+    let tools: Vec<ToolField> =
+        crate::tools::take_tools(fields, tool)?.into_iter().map(|tool| tool.more).collect();
     let choice = take_tool_choice(fields, &tools)?;
     Ok((choice, tools))
 }
 
-fn tool(value: Value, path: &str) -> Result<ToolField, RequestError> {
+fn tool(value: Value, path: &str) -> Result<Tool<ToolField>, RequestError> {
     let mut fields = Fields::nested(value, path)?;
     match fields.string("type")?.as_deref() {
         Some("function") => {}
@@ -112,16 +98,7 @@ fn tool(value: Value, path: &str) -> Result<ToolField, RequestError> {
         }
         None => return Err(fields.error("type", format!("`{path}.type` is missing"))),
     }
-    let name = fields.string("name")?;
-    let name = name.ok_or_else(|| fields.error("name", format!("`{path}.name` is missing")))?;
-    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(is_fit) {
-        let text = format!(
-            "`{path}.name` must be 1 to {NAME_CHARS_MAX} letters, digits, `_`, `-` or `.`, not {}",
-            quoted(&name)
-        );
-        return Err(fields.error("name", text));
-    }
+    let (name, name_path) = (take_name(&mut fields, NAME_BYTES_MAX)?, fields.path("name"));
     let description = fields.string("description")?;
     let parameters = fields.object("parameters")?;
     let strict = fields.bool("strict")?.unwrap_or(false);
@@ -132,7 +109,8 @@ fn tool(value: Value, path: &str) -> Result<ToolField, RequestError> {
         }
     }
     fields.finish()?;
-    Ok(ToolField { kind: "function", name, description, parameters, strict })
+    let more = ToolField { kind: "function", name: name.clone(), description, parameters, strict };
+    Ok(Tool { name, name_path, definition: more.for_template(), more })
 }
 
 fn take_tool_choice(fields: &mut Fields, tools: &[ToolField]) -> Result<ToolChoiceField, RequestError> {
@@ -199,22 +177,10 @@ pub(super) fn take_format(fields: &mut Fields) -> Result<(Option<Format>, Value)
         "text" => (None, plain()),
         "json_object" => (Some(Format::JsonObject), json!({ "type": "json_object" })),
         "json_schema" => {
-            let missing = |name: &str| {
-                RequestError::field(format!("{PATH}.{name}"), format!("`{PATH}.{name}` is missing"))
-            };
-            let name = format.string("name")?.ok_or_else(|| missing("name"))?;
-            let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-            if name.is_empty() || name.len() > SCHEMA_NAME_CHARS_MAX || !name.chars().all(is_fit) {
-                let text = format!(
-                    "`{PATH}.name` must be 1 to {SCHEMA_NAME_CHARS_MAX} letters, digits, `_` or `-`, not {}",
-                    quoted(&name)
-                );
-                return Err(format.error("name", text));
-            }
-            let description = format.string("description")?;
-            // The schema is enforced whether or not it is said to be strict.
-            let strict = format.bool("strict")?;
-            let schema = Value::Object(format.object("schema")?.ok_or_else(|| missing("schema"))?);
+            let named = NamedSchema::take(&mut format)?;
+            let missing = || format.error("name", format!("`{PATH}.name` is missing"));
+            let NamedSchema { name, description, schema, strict } = named;
+            let name = name.ok_or_else(missing)?;
             let shown = json!({
                 "type": "json_schema", "name": name, "description": description, "schema": schema, "strict": strict,
             });
@@ -231,7 +197,8 @@ pub(super) fn take_format(fields: &mut Fields) -> Result<(Option<Format>, Value)
 }
 
 /// `reasoning`, as bodies and replies have it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseReasoning")]
 pub(super) struct Reasoning {
     effort: Option<String>,
     summary: Option<String>,

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use ingle_chat::{Event, FinishReason, TokenLogprob};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::ChatLogprobs;
 use super::super::logprobs::ChatToken;
 
 /// How far an item is, or how it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ResponseItemStatus")]
 pub(super) enum Status {
     InProgress,
     Completed,
@@ -18,8 +20,9 @@ pub(super) enum Status {
 }
 
 /// An item of an answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseOutputItem")]
 pub(super) enum OutputItem {
     Reasoning { id: String, summary: [(); 0], content: Vec<OutputPart>, status: Status },
     Message { id: String, role: &'static str, status: Status, content: Vec<OutputPart> },
@@ -27,8 +30,9 @@ pub(super) enum OutputItem {
 }
 
 /// The one part of an item that has parts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "ResponseOutputPart")]
 pub(super) enum OutputPart {
     OutputText { text: String, annotations: [(); 0], logprobs: Vec<ChatToken> },
     ReasoningText { text: String },

@@ -43,7 +43,6 @@ pub const REFUSED_RESPONSES: &[Refused] = &[
 
 /// Accepted with values under which the answer stays the same.
 pub const HARMLESS_RESPONSES: &[Harmless] = &[
-    harmless("background", "false (answers are made while you wait)", |v| v == &Value::Bool(false)),
     harmless("truncation", "\"disabled\" (prompts are never cut; shorten the input)", |v| v == "disabled"),
     harmless("n", "1 (one answer is made)", |v| v.as_f64() == Some(1.0)),
     harmless("client_metadata", "an object", Value::is_object),

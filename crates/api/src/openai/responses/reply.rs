@@ -1,6 +1,7 @@
 //! The response object, whole.
 
 use ingle_chat::{Delta, Event, FinishReason};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -19,11 +20,13 @@ pub struct Reply {
     finish: Option<FinishReason>,
     error: Option<Failed>,
     is_stored: bool,
+    /// Whether a model works on it; until then one in the background is queued.
+    has_begun: bool,
 }
 
 /// The wire's form of a response.
-#[derive(Serialize)]
-struct Response<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Response<'a> {
     id: &'a str,
     object: &'static str,
     created_at: u64,
@@ -55,24 +58,28 @@ struct Response<'a> {
     metadata: &'a Map<String, Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResponseText")]
 struct Text<'a> {
     format: &'a Value,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResponseIncompleteDetails")]
 struct IncompleteDetails {
     reason: &'static str,
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseFailure")]
 struct Failed {
     code: String,
     message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseUsage")]
 struct Usage {
     input_tokens: u64,
     input_tokens_details: InputTokensDetails,
@@ -81,14 +88,16 @@ struct Usage {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseInputTokensDetails")]
 struct InputTokensDetails {
     cached_tokens: u64,
     /// Nothing is charged for what the cache takes in; clients want the field.
     cache_write_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseOutputTokensDetails")]
 struct OutputTokensDetails {
     reasoning_tokens: u64,
 }
@@ -97,7 +106,7 @@ impl Reply {
     /// For the answer to a body, of which it repeats `echo`. Whether it will be stored is said in it.
     pub fn new(envelope: Envelope, echo: Echo, is_stored: bool) -> Self {
         let output = Output::new(&envelope.id, echo.with_logprobs);
-        Self { envelope, echo, output, usage: None, finish: None, error: None, is_stored }
+        Self { envelope, echo, output, usage: None, finish: None, error: None, is_stored, has_begun: false }
     }
 
     /// Takes a piece.
@@ -107,6 +116,7 @@ impl Reply {
 
     /// Takes a piece and appends what it changed.
     pub(super) fn take(&mut self, delta: &Delta, changes: &mut Vec<Change>) {
+        self.has_begun |= !matches!(delta.event, Event::Started { .. });
         match &delta.event {
             Event::Finished(reason) => self.finish = Some(reason.clone()),
             Event::Done(usage) => {
@@ -146,8 +156,18 @@ impl Reply {
         self.is_stored = false;
     }
 
+    /// Ends the answer where it is, because its caller wants no more of it.
+    pub fn cancel(&mut self) {
+        self.push(&Delta { choice: 0, event: Event::Finished(FinishReason::Abort) });
+    }
+
+    /// Whether a model works on it.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Says that there will be no answer.
-    pub(super) fn fail(&mut self, error: &ErrorObject) {
+    pub fn fail(&mut self, error: &ErrorObject) {
         let code = match (error.kind, error.code.as_str()) {
             ("invalid_request_error", Some(code)) => code,
             ("invalid_request_error", None) => "invalid_prompt",
@@ -170,6 +190,7 @@ impl Reply {
     pub(super) fn status(&self) -> &'static str {
         match &self.finish {
             _ if self.error.is_some() => "failed",
+            None if self.echo.background && !self.has_begun => "queued",
             None => "in_progress",
             Some(FinishReason::Stop { .. } | FinishReason::ToolCalls) => "completed",
             Some(FinishReason::Length) => "incomplete",
@@ -177,7 +198,8 @@ impl Reply {
         }
     }
 
-    pub(super) fn to_json(&self) -> String {
+    /// The reply body, whatever has become of it.
+    pub fn to_json(&self) -> String {
         let echo = &self.echo;
         let was_cut = self.finish == Some(FinishReason::Length);
         json(&Response {
@@ -185,7 +207,7 @@ impl Reply {
             object: "response",
             created_at: self.envelope.created,
             status: self.status(),
-            background: false,
+            background: echo.background,
             error: self.error.as_ref(),
             incomplete_details: was_cut.then_some(IncompleteDetails { reason: "max_output_tokens" }),
             instructions: echo.instructions.as_deref(),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use ingle_chat::{Content, Part, Role};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -104,6 +105,10 @@ pub(super) fn turn_items(turn: &StoredTurn, items: &mut Vec<Item>) -> Result<(),
     };
     append(serde_json::from_str(&turn.input).map_err(|_| unreadable())?)?;
     let mut body: Value = serde_json::from_str(&turn.body).map_err(|_| unreadable())?;
+    if is_unfinished(&body) {
+        let text = "the response that this one continues is not complete yet; wait until it is";
+        return Err(RequestError::field(PATH, text).with_code("response_not_complete"));
+    }
     append(body.get_mut("output").map(Value::take).unwrap_or_default())
 }
 
@@ -151,7 +156,8 @@ impl ListOptions {
 }
 
 /// A page of items.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseItemList")]
 pub struct ItemList {
     object: &'static str,
     data: Vec<Value>,
@@ -188,6 +194,28 @@ pub fn input_items(stored: &str, options: &ListOptions) -> Option<Result<ItemLis
     let id = |item: &Value| item["id"].clone();
     let (first_id, last_id) = (items.first().map(id), items.last().map(id));
     Some(Ok(ItemList { object: "list", data: items, first_id, last_id, has_more }))
+}
+
+/// Whether a response in the background is still to come.
+fn is_unfinished(body: &Value) -> bool {
+    matches!(body["status"].as_str(), Some("queued" | "in_progress"))
+}
+
+/// Whether a stored response was made in the background.
+pub fn is_background(stored: &str) -> bool {
+    serde_json::from_str::<Value>(stored).is_ok_and(|body| body["background"] == true)
+}
+
+/// The body of a stored response whose answer will not come, because the server that made it is gone; `None` if it is
+/// complete.
+pub fn interrupted(stored: &str) -> Option<String> {
+    let mut body: Value = serde_json::from_str(stored).ok().filter(is_unfinished)?;
+    body["status"] = json!("failed");
+    body["error"] = json!({
+        "code": "server_error",
+        "message": "the server stopped before the answer was complete; send the request again",
+    });
+    Some(body.to_string())
 }
 
 /// The reply to a deletion.

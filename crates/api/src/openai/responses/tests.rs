@@ -125,6 +125,31 @@ fn fields_without_effect_are_accepted() {
     );
 }
 
+#[test]
+fn the_background_is_no_place_for_streams() {
+    let call = read(&with(json!({ "background": true }))).unwrap();
+    assert!(call.background);
+    check_refused(&with(json!({ "background": true, "stream": true })), "stream", "from time to time");
+    check_refused(&with(json!({ "background": true, "store": false })), "background", "needs `store`");
+}
+
+#[test]
+fn a_response_that_nobody_makes_any_more_has_failed() {
+    let check = |status: &str, expected: bool| {
+        let stored = json!({ "id": "r", "status": status, "background": true }).to_string();
+        assert!(is_background(&stored));
+        let body = interrupted(&stored).map(|body| serde_json::from_str::<Value>(&body).unwrap());
+        assert_eq!(body.is_some(), expected, "{status}");
+        let told =
+            body.map(|body| (body["status"].clone(), body["error"]["code"].clone(), body["id"].clone()));
+        assert!(told.is_none_or(|told| told == (json!("failed"), json!("server_error"), json!("r"))));
+    };
+    check("queued", true);
+    check("in_progress", true);
+    check("completed", false);
+    check("cancelled", false);
+}
+
 #[track_caller]
 fn check_refused(body: &Value, param: &str, part: &str) {
     let error = match read(body) {
@@ -149,7 +174,7 @@ fn fields_are_refused_by_name() {
         ("frobnicate", json!(1), "frobnicate", "unknown field"),
         ("conversation", json!("c"), "conversation", "`previous_response_id`"),
         ("prompt", json!({ "id": "p" }), "prompt", "not kept here"),
-        ("background", json!(true), "background", "while you wait"),
+        ("background", json!("yes"), "background", "true or false"),
         ("truncation", json!("auto"), "truncation", "never cut"),
         ("service_tier", json!("flex"), "service_tier", "one tier"),
         ("n", json!(2), "n", "one answer"),
@@ -175,7 +200,7 @@ fn fields_are_refused_by_name() {
         ("tools", function(json!({ "parameters": [] })), "tools[0].parameters", "an object"),
         ("tools", function(json!({ "defer_loading": true })), "tools[0].defer_loading", "not supported"),
         ("tools", function(json!({ "colour": 1 })), "tools[0].colour", "unknown field"),
-        ("tools", json!([{ "type": "function", "name": "f" }, { "type": "function", "name": "f" }]), "tools[1].name", "another tool"),
+        ("tools", json!([{ "type": "function", "name": "f" }, { "type": "function", "name": "f" }]), "tools[1].name", "two tools called"),
         ("tool_choice", json!("required"), "tool_choice", "there are no `tools`"),
         ("tool_choice", json!("always"), "tool_choice", "auto, none, required"),
         ("tool_choice", json!({ "type": "web_search" }), "tool_choice.type", "can be function"),
