@@ -7,6 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ingle_api::RequestError;
 use ingle_api::anthropic::models as anthropic;
 use ingle_api::ollama::BANNER;
 use ingle_api::openai::models::{Model, ModelList};
@@ -50,11 +51,19 @@ pub(super) async fn models(
 ) -> Reply {
     let provider = provider(&app)?;
     let all = listed(&app.config, &*provider);
+    let pairs = pairs(query.as_deref().unwrap_or_default());
     if context.dialect == Dialect::Anthropic {
-        let pairs = pairs(query.as_deref().unwrap_or_default());
         let query =
             anthropic::ListQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
         return Ok(reply(StatusCode::OK, anthropic::list(&all, &query)?));
+    }
+    if let Some((name, _)) = pairs.first() {
+        let name = ingle_api::shown(name);
+        let text = format!(
+            "`{name}` has no place here: the list is whole; in Anthropic's shape, with the header `anthropic-version`, it \
+             has pages"
+        );
+        return Err(RequestError::field(name, text).into());
     }
     let list = ModelList::new(all.iter().map(|(name, info)| Model::new(name, info)).collect());
     Ok(reply(StatusCode::OK, list.into_json()))

@@ -223,4 +223,6 @@ async fn models() {
     failed(&ask("/v1/models?limit=0").await, 400, "invalid_request_error", "from 1 to 1000");
     // Without the header it is OpenAI's.
     assert_eq!(server.get("/v1/models").await.json()["object"], "list");
+    let reply = server.get("/v1/models?limit=5").await;
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("limit")));
 }
