@@ -132,7 +132,7 @@ async fn files_expire() {
     let folder = Folder::new();
     let files = folder.open().await;
     let upload = files.begin_upload("t", "a", NOW).await.unwrap();
-    let file = files.finish_upload(upload, "a", "batch", Some(NOW + 10)).await.unwrap();
+    let file = files.finish_upload(upload, "a", "batch", Some(10)).await.unwrap();
     assert_eq!(files.file("t", "a", NOW + 9).await.unwrap(), Some(file));
     assert_eq!(files.file("t", "a", NOW + 10).await.unwrap(), None);
     let error = files.create_batch("t", &new_batch("b", "a"), NOW + 10).await.unwrap_err();

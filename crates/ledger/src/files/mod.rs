@@ -245,7 +245,7 @@ impl Files {
         Ok(())
     }
 
-    /// Ends a file: from now on its tenant sees it.
+    /// Ends a file: from now on its tenant sees it, for `ttl_s` seconds from its creation on.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -254,16 +254,16 @@ impl Files {
         upload: Upload,
         name: &str,
         purpose: &str,
-        expires_at: Option<u64>,
+        ttl_s: Option<u64>,
     ) -> Result<StoredFile, LedgerError> {
         let row = sqlx::query(
-            "UPDATE files SET name = ?2, purpose = ?3, expires_at = ?4, is_whole = 1 WHERE seq = ?1
+            "UPDATE files SET name = ?2, purpose = ?3, expires_at = created_at + ?4, is_whole = 1 WHERE seq = ?1
              RETURNING seq, id, purpose, name, created_at, expires_at, bytes",
         )
         .bind(upload.seq)
         .bind(name)
         .bind(purpose)
-        .bind(expires_at.map(integer))
+        .bind(ttl_s.map(integer))
         .fetch_one(self.database.pool())
         .await;
         row.and_then(|row| stored_file(&row)).map_err(|e| self.database.error(e))

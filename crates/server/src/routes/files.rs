@@ -131,8 +131,7 @@ async fn receive(
     };
     match read {
         Ok(UploadCall { purpose, name, ttl_s }) => {
-            let expires_at = ttl_s.map(|ttl| now() + ttl);
-            Ok(files.finish_upload(upload, &name, &purpose, expires_at).await?)
+            Ok(files.finish_upload(upload, &name, &purpose, ttl_s).await?)
         }
         Err(failure) => {
             files.discard(upload).await?;
