@@ -25,7 +25,7 @@ import chart
 import machine
 import report
 import venvs
-from driver import Driver
+from driver import Driver, stop_wanted
 from plan import REFERENCE_TYPE, ROW_GROUPS, TYPES, plan
 from sides import IkLlamaCpp, Ingle, LlamaCpp, SideError
 
@@ -208,10 +208,11 @@ def run(args):
 
 def main():
     def stop(*_):
+        stop_wanted.set()
         raise KeyboardInterrupt
 
     # Ended in any way, it ends the stopped processes and keeps what was measured.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
         run(parser().parse_args())

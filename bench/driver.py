@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import machine
 from plan import seconds as planned_seconds
 from sides import Busy, SideError
+
+# Set when the run is to end. The exception that says so is lost where Python cannot pass it on, in finalizers.
+stop_wanted = threading.Event()
 
 # Memory that must be left beside the weights: K/V memory, activations, the probe.
 MEMORY_SPARE = 2 << 30
@@ -163,6 +167,8 @@ class Driver:
                 self.opened(side, file, block, rows)
         done, last_s = 0, 0.0
         while self.clock.another_round(done, last_s, file.rounds_min, self.rounds):
+            if stop_wanted.is_set():
+                raise KeyboardInterrupt
             round_started = time.monotonic()
             for side in sides if not together and not loads else [None]:
                 self.run_round(file, block, rows, sides if side is None else [side], done, reopen=side is not None)
