@@ -94,26 +94,22 @@ impl Work {
 
     /// The same for the scheduler.
     pub fn new_request(&self, salt: u64) -> NewRequest {
-        let (prompt, priority) = (self.prompt().to_vec(), self.priority());
-        match self {
+        let prompt = self.prompt().to_vec();
+        let (max_tokens, n_choices, prompt_logits, pooling) = match self {
             Self::Generate(work) => {
                 let request = work.answer.request();
-                let prompt_logits = request.prompt_logprobs.is_some();
-                let (n_choices, max_tokens) = (request.n_choices, request.max_tokens);
-                NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling: None, priority }
+                (request.max_tokens, request.n_choices, request.prompt_logprobs.is_some(), None)
             }
-            Self::Embed(work) => {
-                let pooling = Some(work.spec.pooling);
-                NewRequest {
-                    prompt,
-                    n_choices: 1,
-                    max_tokens: 0,
-                    salt,
-                    prompt_logits: false,
-                    pooling,
-                    priority,
-                }
-            }
+            Self::Embed(work) => (0, 1, false, Some(work.spec.pooling)),
+        };
+        let priority = self.priority();
+        NewRequest {
+            n_choices,
+            salt,
+            prompt_logits,
+            pooling,
+            priority,
+            ..NewRequest::new(prompt, max_tokens)
         }
     }
 

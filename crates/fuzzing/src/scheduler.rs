@@ -128,13 +128,12 @@ impl Traffic {
         let (max_tokens, n_choices) = if pooling.is_some() { (0, 1) } else { (max_tokens, n_choices) };
         let fits = prompt.len() + max_tokens <= self.scheduler.max_seq_tokens();
         let added = self.scheduler.add(NewRequest {
-            prompt: prompt.clone(),
             n_choices,
-            max_tokens,
             salt: source.below(2) as u64,
             prompt_logits,
             pooling,
             priority: if source.below(4) == 3 { Priority::Background } else { Priority::Normal },
+            ..NewRequest::new(prompt.clone(), max_tokens)
         });
         let (got, done) = (vec![Vec::new(); n_choices as usize], vec![false; n_choices as usize]);
         match added {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Scheduler, State};
+use super::Scheduler;
+use super::sequence::State;
 
 impl fmt::Display for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -32,138 +32,27 @@
 //!     └────────── available ───┘ minus what is reserved
 //! ```
 
+mod admission;
 mod display;
+mod integrity;
+mod memory;
+mod plan;
 mod sequence;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ingle_chat::Pooling;
 pub use ingle_chat::Priority;
-use ingle_step::{BlockCopy, BlockId, Input, SeqId, SeqStep, StepBatch, TokenId, Want};
+use ingle_step::{SeqId, StepBatch};
 
 use crate::block_allocator::BlockAllocator;
-use crate::prefix_cache::{NodeId, PrefixCache};
-use sequence::{Sequence, State};
-
-/// Rows of prompt log-probabilities in one step, over all sequences: a row of logits is large.
-const PROMPT_LOGITS_ROWS_MAX: usize = 64;
-
-/// Sizes and bounds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SchedulerConfig {
-    /// Slots in a block.
-    pub block_size: usize,
-    /// Blocks in the cache.
-    pub n_blocks: usize,
-    /// The longest sequence the model is configured for.
-    pub n_ctx: usize,
-    /// Sequences that run at once (paused ones not counted).
-    pub max_running_seqs: usize,
-    /// Tokens computed in one step.
-    pub step_token_budget: usize,
-    /// Requests of one priority that wait for their first step.
-    pub max_waiting_requests: usize,
-    /// Prompt tokens of requests of one priority that wait for their first step. One request alone may have more.
-    pub max_waiting_tokens: usize,
-    /// Whether equal beginnings are computed once.
-    pub prefix_cache: bool,
-    /// How often one sequence can be preempted.
-    pub max_preemptions: u32,
-}
-
-/// A request, as the scheduler sees it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NewRequest {
-    /// The prompt. Never empty.
-    pub prompt: Vec<TokenId>,
-    /// How many sequences continue it.
-    pub n_choices: u32,
-    /// The most tokens that a sequence will add.
-    pub max_tokens: usize,
-    /// Requests with different salts never share cached blocks.
-    pub salt: u64,
-    /// Whether logits after every prompt token are wanted, not only after the last.
-    pub prompt_logits: bool,
-    /// Hidden states in place of logits: those that this pooling needs, and always that of the last token. Nothing is
-    /// sampled then: one choice, no new tokens, and not `prompt_logits`.
-    pub pooling: Option<Pooling>,
-    /// Whether it makes way for others.
-    pub priority: Priority,
-}
-
-/// Names an admitted request: the id of its first sequence. The others follow it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-impl RequestId {
-    /// The sequence of one of its choices.
-    pub fn choice(self, choice: u32) -> SeqId {
-        SeqId(self.0 + u64::from(choice))
-    }
-}
-
-/// Why a request is not admitted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddError {
-    /// It could never run, even alone.
-    #[error("{n_tokens} tokens do not fit: a sequence can have {max_tokens}")]
-    TooLong {
-        /// Prompt and new tokens.
-        n_tokens: usize,
-        /// What fits.
-        max_tokens: usize,
-    },
-    /// Too much of its priority waits already.
-    #[error("{waiting} requests are waiting already")]
-    Full {
-        /// How many.
-        waiting: usize,
-    },
-}
-
-/// Requests of one priority whose first step has not come.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queue {
-    requests: usize,
-    /// Their prompt tokens.
-    tokens: usize,
-}
-
-/// What a step gave one sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sampled {
-    /// Whose it is. When a prompt's last row arrives, each choice of the request has a result.
-    pub seq: SeqId,
-    /// The new token, and those that are certain to follow it; none if none was wanted.
-    pub tokens: Vec<TokenId>,
-    /// Whether the sequence is complete with it.
-    pub done: bool,
-}
-
-/// Counts of the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedulerStats {
-    /// Sequences that run, paused ones included.
-    pub running: usize,
-    /// Sequences that wait, preempted ones included.
-    pub waiting: usize,
-    /// Requests whose first step has not come.
-    pub queued_requests: usize,
-    /// Their prompt tokens.
-    pub queued_tokens: usize,
-    /// Blocks without a holder.
-    pub blocks_free: usize,
-    /// Blocks that only the prefix cache holds.
-    pub blocks_cached: usize,
-    /// Blocks that sequences hold.
-    pub blocks_used: usize,
-    /// Since start: preemptions.
-    pub preemptions: u64,
-    /// Since start: prompt tokens taken from the prefix cache.
-    pub cached_tokens: u64,
-}
+use crate::prefix_cache::PrefixCache;
+use admission::Queue;
+use plan::Plan;
+use sequence::Sequence;
+pub use types::{AddError, NewRequest, RequestId, Sampled, SchedulerConfig, SchedulerStats};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
@@ -184,15 +73,6 @@ pub struct Scheduler {
     queues: [Queue; 2],
     preemptions: u64,
     cached_tokens: u64,
-}
-
-/// A step being formed.
-struct Plan {
-    batch: StepBatch,
-    budget: usize,
-    /// Rows of prompt log-probabilities that it may still ask for.
-    prompt_rows: usize,
-    members: BTreeSet<SeqId>,
 }
 
 impl Scheduler {
@@ -224,35 +104,6 @@ impl Scheduler {
         self.config.n_ctx.min(self.config.n_blocks * self.config.block_size)
     }
 
-    /// Queues a request.
-    ///
-    /// # Errors
-    /// If it can never run or too much waits.
-    pub fn add(&mut self, request: NewRequest) -> Result<RequestId, AddError> {
-        let NewRequest { prompt, n_choices, max_tokens, priority, .. } = &request;
-        assert!(!prompt.is_empty() && *n_choices > 0, "a request has a prompt and a choice");
-        let samples = *n_choices > 1 || *max_tokens > 0 || request.prompt_logits;
-        assert!(request.pooling.is_none() || !samples, "what is pooled is not sampled");
-        let n_tokens = prompt.len().saturating_add(*max_tokens);
-        if n_tokens > self.max_seq_tokens() {
-            return Err(AddError::TooLong { n_tokens, max_tokens: self.max_seq_tokens() });
-        }
-        // Each priority has a queue of its own, so that none is turned away for the other.
-        let queue = &mut self.queues[*priority as usize];
-        let too_many_tokens =
-            queue.requests > 0 && queue.tokens.saturating_add(prompt.len()) > self.config.max_waiting_tokens;
-        if queue.requests >= self.config.max_waiting_requests || too_many_tokens {
-            return Err(AddError::Full { waiting: queue.requests });
-        }
-        let id = RequestId(self.next_seq);
-        self.next_seq += u64::from(*n_choices);
-        queue.requests += 1;
-        queue.tokens += prompt.len();
-        self.waiting.insert(id.choice(0));
-        self.seqs.insert(id.choice(0), Sequence::new(id, request));
-        Ok(id)
-    }
-
     /// Drops what is left of a request, at once. Between `schedule` and `commit` only when the step's results are
     /// in: blocks that are being written must not get a new owner.
     pub fn abort(&mut self, request: RequestId) {
@@ -273,13 +124,7 @@ impl Scheduler {
     /// Forms the next step; `None` if nothing can run now.
     pub fn schedule(&mut self) -> Option<StepBatch> {
         assert!(self.in_flight.is_empty(), "a step is committed before the next is scheduled");
-        let batch = StepBatch { step: self.step, ..StepBatch::default() };
-        let mut plan = Plan {
-            batch,
-            budget: self.config.step_token_budget,
-            prompt_rows: PROMPT_LOGITS_ROWS_MAX,
-            members: BTreeSet::new(),
-        };
+        let mut plan = Plan::new(self.step, self.config.step_token_budget);
         for priority in [Priority::Normal, Priority::Background] {
             self.plan_running(&mut plan, priority);
             self.admit(&mut plan, priority);
@@ -333,26 +178,6 @@ impl Scheduler {
         self.in_flight.iter().filter_map(|(id, _)| Some(self.seqs.get(id)?.request)).collect()
     }
 
-    /// Forgets everything that was computed: after a failed step nobody knows what the cache holds. Sequences keep
-    /// their tokens and wait; whoever failed is aborted by the caller.
-    pub fn reset_kv(&mut self) {
-        self.in_flight.clear();
-        self.running.clear();
-        for (&id, seq) in &mut self.seqs {
-            seq.forget_kv();
-            self.waiting.insert(id);
-        }
-        self.n_reserved = 0;
-        self.allocator = BlockAllocator::new(self.config.n_blocks);
-        self.cache = PrefixCache::new(self.config.n_blocks, self.config.block_size);
-    }
-
-    /// Forgets what the prefix cache has of a salt and no sequence holds. Between steps.
-    pub fn flush(&mut self, salt: u64) {
-        assert!(self.in_flight.is_empty(), "the cache is flushed between steps");
-        self.cache.flush(&mut self.allocator, salt);
-    }
-
     /// Prompt tokens that a request took from the prefix cache when it started; `None` while it is queued.
     pub fn cached_tokens(&self, request: RequestId) -> Option<usize> {
         self.seqs.get(&request.choice(0))?.cached_tokens
@@ -388,271 +213,7 @@ impl Scheduler {
         }
     }
 
-    /// Checks the books: every block's holders are exactly the tables that name it, and the prefix cache.
-    ///
-    /// # Panics
-    /// If they are not, with the reason.
-    pub fn check_integrity(&self) {
-        let mut holders = vec![0u32; self.config.n_blocks];
-        for (id, seq) in &self.seqs {
-            let covered = seq.n_computed.div_ceil(self.config.block_size);
-            assert!(
-                seq.blocks.len() >= covered,
-                "sequence {}: {} blocks for {} computed tokens",
-                id.0,
-                seq.blocks.len(),
-                seq.n_computed
-            );
-            match seq.state {
-                State::Waiting => assert!(seq.blocks.is_empty(), "waiting sequence {} holds blocks", id.0),
-                State::Running => assert!(self.running.contains(id), "sequence {} is lost", id.0),
-            }
-            seq.blocks.iter().for_each(|b| holders[b.0 as usize] += 1);
-        }
-        let referenced = holders.iter().filter(|&&n| n > 0).count();
-        for (i, n) in holders.into_iter().enumerate() {
-            let block = BlockId(i as u32);
-            let expected = n + u32::from(self.cache.holds(block));
-            let count = self.allocator.ref_count(block);
-            assert_eq!(count, expected, "block {i} counts {count} holders and has {expected}");
-        }
-        let stats = self.stats();
-        assert_eq!(
-            stats.blocks_free + referenced + stats.blocks_cached,
-            self.config.n_blocks,
-            "free + referenced + cached is not the total"
-        );
-        assert_eq!(self.waiting.len() + self.running.len(), self.seqs.len(), "a sequence has no state");
-        let reserved: usize = self.seqs.values().map(|s| s.n_reserved).sum();
-        assert_eq!(reserved, self.n_reserved, "reservations");
-        assert!(reserved <= stats.blocks_free + stats.blocks_cached, "more is reserved than is there");
-    }
-
-    // ---- one step ----
-
-    /// Adds the next rows of running sequences: first of those that need one, then of those that read their prompt. In
-    /// the background only of as many as there are places left; the others keep their blocks and wait.
-    fn plan_running(&mut self, plan: &mut Plan, priority: Priority) {
-        let mut places = match priority {
-            // They had a place when they were admitted, and have it again when their reader has caught up.
-            Priority::Normal => usize::MAX,
-            Priority::Background => {
-                self.config.max_running_seqs.saturating_sub(self.n_active(Priority::Normal))
-            }
-        };
-        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) = self
-            .runnable()
-            .filter(|id| self.seqs[id].priority == priority)
-            .partition(|id| self.seqs[id].is_decode());
-        // However far one jumps, each decode after it has a row, and so has a prefill.
-        let mut n_later = decodes.len() + usize::from(!prefills.is_empty());
-        for id in decodes.into_iter().chain(prefills) {
-            n_later = n_later.saturating_sub(1);
-            let share = plan.budget.saturating_sub(n_later).max(1);
-            if places > 0 && self.running.contains(&id) && self.plan_rows(plan, id, share) {
-                places -= 1;
-            }
-        }
-    }
-
-    /// Adds a running sequence's next rows: all that is known of it, or as much as its share of the budget allows.
-    /// False if there was no room for any.
-    fn plan_rows(&mut self, plan: &mut Plan, id: SeqId, share: usize) -> bool {
-        let seq = &self.seqs[&id];
-        let mut n_rows = seq.n_pending().min(share).min(plan.budget);
-        if seq.wants_early_rows() && seq.want == Want::Logits {
-            n_rows = n_rows.min(plan.prompt_rows);
-        }
-        if n_rows == 0 || !self.make_room(plan, id, n_rows) {
-            return false;
-        }
-        let seq = &self.seqs[&id];
-        let (start, end) = (seq.n_computed, seq.n_computed + n_rows);
-        let last = (end == seq.tokens.len()).then_some(end - 1);
-        let early_rows = seq.early_rows_done.max(start)..end.min(seq.n_early_rows);
-        if seq.want == Want::Logits {
-            plan.prompt_rows -= early_rows.len();
-        }
-        let wants = early_rows.chain(last).map(|at| ((at - start) as u32, seq.want)).collect();
-        plan.budget -= n_rows;
-        plan.members.insert(id);
-        plan.batch.seqs.push(SeqStep {
-            seq: id,
-            inputs: seq.tokens[start..end].iter().map(|&t| Input::Token(t)).collect(),
-            start: start as u32,
-            block_table: seq.blocks.clone(),
-            causal: true,
-            wants,
-        });
-        true
-    }
-
-    /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
-    fn make_room(&mut self, plan: &mut Plan, id: SeqId, n_rows: usize) -> bool {
-        let seq = &self.seqs[&id];
-        let start = seq.n_computed;
-        let (last, n_slots) = (start / self.config.block_size, start % self.config.block_size);
-        let n_new = (start + n_rows).div_ceil(self.config.block_size).saturating_sub(seq.blocks.len());
-        let shared = loop {
-            // Looked at again each time: a preempted sibling may have been the other holder.
-            let seq = &self.seqs[&id];
-            let partial = (n_slots > 0).then(|| seq.blocks[last]);
-            let shared = partial.filter(|&b| self.allocator.ref_count(b) > 1);
-            if self.available() + seq.n_reserved >= n_new + usize::from(shared.is_some()) {
-                break shared;
-            }
-            let victim = self.background_victim(plan, id).or_else(|| self.peer_victim(plan, id));
-            let Some(victim) = victim else { return false };
-            self.preempt(victim, id);
-        };
-        if let Some(from) = shared {
-            let to = self.take_block(id);
-            plan.batch.copies.push(BlockCopy { from, to, n_slots: n_slots as u32 });
-            self.seq_mut(id).blocks[last] = to;
-            self.cache.release(&mut self.allocator, from, self.step);
-        }
-        for _ in 0..n_new {
-            let block = self.take_block(id);
-            self.seq_mut(id).blocks.push(block);
-        }
-        true
-    }
-
-    /// Who in the background gives way to a normal sequence: somebody paused, else the youngest. `None` if there is no
-    /// one, or the sequence is no better.
-    fn background_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
-        if self.seqs[&beneficiary].is_background() {
-            return None;
-        }
-        let can_yield = |id: &SeqId| self.seqs[id].is_background() && !plan.members.contains(id);
-        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
-        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
-        paused.or_else(|| youngest_first.next())
-    }
-
-    /// Who of its own priority gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in
-    /// this step's batch, and nobody who has been preempted too often already. `None` if there is no one.
-    fn peer_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
-        let priority = self.seqs[&beneficiary].priority;
-        let can_yield = |id: &SeqId| {
-            let seq = &self.seqs[id];
-            *id != beneficiary
-                && seq.priority == priority
-                && !plan.members.contains(id)
-                && seq.preemptions < self.config.max_preemptions
-        };
-        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
-        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
-        paused.or_else(|| youngest_first.next().filter(|&id| id > beneficiary))
-    }
-
-    fn preempt(&mut self, id: SeqId, beneficiary: SeqId) {
-        self.release_blocks(id);
-        self.running.remove(&id);
-        self.waiting.insert(id);
-        self.preemptions += 1;
-        let max_preemptions = self.config.max_preemptions;
-        let is_peer = self.seqs[&beneficiary].priority == self.seqs[&id].priority;
-        let seq = self.seq_mut(id);
-        if is_peer {
-            assert!(seq.preemptions < max_preemptions, "sequence {} is preempted too often", id.0);
-            seq.preemptions += 1;
-        }
-        seq.forget_kv();
-    }
-
-    /// Starts waiting sequences, oldest first, as long as the whole of each fits; in the background only while no normal
-    /// one waits.
-    fn admit(&mut self, plan: &mut Plan, priority: Priority) {
-        if priority == Priority::Background && self.normal_waits() {
-            return;
-        }
-        let is_next = |id: &SeqId| !self.seqs[id].paused && self.seqs[id].priority == priority;
-        let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(is_next).collect();
-        for id in waiting {
-            let n_active = self.n_active(priority);
-            if plan.budget == 0 || n_active >= self.config.max_running_seqs {
-                return;
-            }
-            if !self.admit_one(plan, id, n_active) {
-                return; // in order of age: nobody overtakes who waits for memory
-            }
-            let share = plan.budget;
-            self.plan_rows(plan, id, share);
-        }
-    }
-
-    fn admit_one(&mut self, plan: &Plan, id: SeqId, n_active: usize) -> bool {
-        let (at, blocks) = self.match_prefix(id);
-        let block_size = self.config.block_size;
-        let seq = &self.seqs[&id];
-        let must_finish = seq.preemptions >= self.config.max_preemptions;
-        let n_tokens = if must_finish { seq.n_prompt + seq.max_tokens } else { seq.tokens.len() };
-        let n_needed = n_tokens.div_ceil(block_size) - blocks.len();
-        assert!(n_needed > 0, "the last token is always computed");
-        // Room for those who run to grow, more of it for who has been preempted: to preempt is to waste work.
-        let headroom = if must_finish { 0 } else { n_active * (1 + seq.preemptions as usize) };
-        while self.available() < n_needed + headroom {
-            let peer = || if n_active == 0 { self.peer_victim(plan, id) } else { None };
-            let Some(victim) = self.background_victim(plan, id).or_else(peer) else {
-                self.release_all(&blocks);
-                return false;
-            };
-            self.preempt(victim, id);
-        }
-        self.waiting.remove(&id);
-        self.running.insert(id);
-        let n_matched = blocks.len() * block_size;
-        let seq = self.seqs.get_mut(&id).expect("waiting sequences are in the map");
-        seq.state = State::Running;
-        (seq.published, seq.n_published, seq.blocks) = (Some(at), blocks.len(), blocks);
-        seq.n_computed = n_matched;
-        if must_finish {
-            seq.n_reserved = n_needed;
-            self.n_reserved += n_needed;
-        }
-        if seq.cached_tokens.is_none() {
-            seq.cached_tokens = Some(n_matched);
-            self.cached_tokens += n_matched as u64;
-            let (priority, n_prompt) = (seq.priority, seq.n_prompt);
-            self.leave_queue(priority, n_prompt);
-        }
-        true
-    }
-
-    /// The blocks that a sequence need not compute: never its last token, of which something is wanted, nor any row
-    /// of which something is still wanted.
-    fn match_prefix(&mut self, id: SeqId) -> (NodeId, Vec<BlockId>) {
-        if !self.config.prefix_cache {
-            return (NodeId::ROOT, Vec::new());
-        }
-        let seq = &self.seqs[&id];
-        let n_tokens = if seq.wants_early_rows() { seq.early_rows_done } else { seq.tokens.len() - 1 };
-        self.cache.match_prefix(&mut self.allocator, seq.salt, &seq.tokens[..n_tokens])
-    }
-
     // ---- after a step ----
-
-    /// Gives a sequence's full blocks to the prefix cache. Called when a row of good values has come from them.
-    fn publish(&mut self, id: SeqId) {
-        if !self.config.prefix_cache {
-            return;
-        }
-        let block_size = self.config.block_size;
-        let seq = self.seqs.get_mut(&id).expect("results are for sequences that are there");
-        while let Some(at) = seq.published
-            && (seq.n_published + 1) * block_size <= seq.n_computed
-        {
-            let i = seq.n_published;
-            let tokens = &seq.tokens[i * block_size..(i + 1) * block_size];
-            let kept = self.cache.insert(&mut self.allocator, at, seq.salt, tokens, seq.blocks[i]);
-            seq.published = kept.map(|(node, _)| node);
-            if let Some((_, block)) = kept {
-                seq.blocks[i] = block;
-                seq.n_published += 1;
-            }
-        }
-    }
 
     /// Starts a further choice from its request's prompt, sharing the blocks.
     fn fork(&mut self, id: SeqId) {
@@ -686,46 +247,6 @@ impl Scheduler {
         }
     }
 
-    fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {
-        let queue = &mut self.queues[priority as usize];
-        queue.requests -= 1;
-        queue.tokens -= n_prompt;
-    }
-
-    // ---- blocks ----
-
-    /// Blocks that can be had without preempting anyone. While a sequence that is being admitted holds its cached
-    /// beginning, there may be fewer left than are reserved; it is then refused, as it needs at least one more.
-    fn available(&self) -> usize {
-        (self.allocator.n_free() + self.cache.n_idle()).saturating_sub(self.n_reserved)
-    }
-
-    fn take_block(&mut self, id: SeqId) -> BlockId {
-        let seq = self.seqs.get_mut(&id).expect("blocks go to sequences that are there");
-        if seq.n_reserved > 0 {
-            seq.n_reserved -= 1;
-            self.n_reserved -= 1;
-        }
-        if self.allocator.n_free() == 0 {
-            assert!(self.cache.evict(&mut self.allocator), "room was made before");
-        }
-        self.allocator.take().expect("a block is free after an eviction")
-    }
-
-    fn release_blocks(&mut self, id: SeqId) {
-        let seq = self.seq_mut(id);
-        let blocks = std::mem::take(&mut seq.blocks);
-        let reserved = std::mem::take(&mut seq.n_reserved);
-        self.n_reserved -= reserved;
-        self.release_all(&blocks);
-    }
-
-    fn release_all(&mut self, blocks: &[BlockId]) {
-        for &block in blocks.iter().rev() {
-            self.cache.release(&mut self.allocator, block, self.step);
-        }
-    }
-
     // ---- lookups ----
 
     fn runnable(&self) -> impl Iterator<Item = SeqId> {
@@ -736,11 +257,6 @@ impl Scheduler {
     /// everyone's.
     fn n_active(&self, priority: Priority) -> usize {
         self.runnable().filter(|id| self.seqs[id].priority <= priority).count()
-    }
-
-    /// Whether a normal sequence could be admitted, were there room.
-    fn normal_waits(&self) -> bool {
-        self.waiting.iter().any(|id| !self.seqs[id].paused && !self.seqs[id].is_background())
     }
 
     fn members(&self, request: RequestId) -> impl Iterator<Item = SeqId> {

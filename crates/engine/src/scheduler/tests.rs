@@ -1,5 +1,8 @@
 //! Small stories, told as what each step runs and what the state is then. The simulator in `tests/` tells long ones.
 
+use ingle_chat::Pooling;
+use ingle_step::{SeqStep, TokenId, Want};
+
 use super::*;
 
 fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Scheduler {
@@ -17,9 +20,7 @@ fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Schedul
 }
 
 fn request(n_prompt: u32, max_tokens: usize) -> NewRequest {
-    let prompt = (0..n_prompt).map(TokenId).collect();
-    let priority = Priority::Normal;
-    NewRequest { prompt, n_choices: 1, max_tokens, salt: 0, prompt_logits: false, pooling: None, priority }
+    NewRequest::new((0..n_prompt).map(TokenId).collect(), max_tokens)
 }
 
 /// The same in the background, with beginnings of its own.

@@ -245,14 +245,14 @@ impl Simulation {
     fn arrive(&mut self) {
         let client = Client::new(&mut self.rng, self.scheduler.max_seq_tokens());
         let too_long = self.rng.one_in(30) && client.pooling.is_none();
+        let max_tokens = if too_long { self.config.n_ctx } else { client.max_tokens };
         let added = self.scheduler.add(NewRequest {
-            prompt: client.prompt.clone(),
             n_choices: client.samplers.len() as u32,
-            max_tokens: if too_long { self.config.n_ctx } else { client.max_tokens },
             salt: self.rng.below(2) as u64,
             prompt_logits: client.prompt_logits,
             pooling: client.pooling,
             priority: client.priority,
+            ..NewRequest::new(client.prompt.clone(), max_tokens)
         });
         match added {
             Ok(id) => {
