@@ -1,18 +1,21 @@
-//! Which full blocks hold which beginnings of sequences, so that equal beginnings are computed once.
+//! Which blocks hold which beginnings of sequences, so that equal beginnings are computed once.
 //!
-//! A radix tree over blocks: a node is one full block of tokens after one chain of ancestors, so a path from the root
-//! spells a beginning. Only full blocks are in it, and nothing ever writes into a full block. The cache is one
-//! holder of each of its blocks; a node is **idle** while it is the only one, and idle leaves can be evicted, least
-//! recently used first.
+//! A radix tree over blocks: a node is one block of tokens after one chain of ancestors, so a path from the root
+//! spells a beginning. Nothing ever writes into a block that is in the tree. A node whose block is not full is a **tail**:
+//! the end of a sequence that is complete; nothing hangs below it. The cache is one holder of each of its blocks; a node
+//! is **idle** while it is the only one, and idle leaves can be evicted, least recently used first.
+//!
+//! Full blocks are shared. Where a beginning parts from the tree within a block, the slots up to there are for the
+//! taker to copy ([`PrefixCache::match_partly`]), so that no token is computed again.
 //!
 //! A sequence that holds a node's block also holds the blocks of all ancestors (its block table *is* the path), so
 //! whatever hangs below an idle node is idle too: every idle block can be had by evicting leaf after leaf.
 //!
-//! The first block of a path is also keyed by a salt: tenants with different salts never share a block, and so
-//! cannot learn from timing or `cached_tokens` what others have sent.
+//! Every edge is also keyed by a salt: tenants with different salts never share a block, and so cannot learn from
+//! timing or `cached_tokens` what others have sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use ingle_step::{BlockId, TokenId};
 
@@ -27,15 +30,18 @@ impl NodeId {
     pub const ROOT: Self = Self(u32::MAX);
 }
 
-/// Parent and hash of (salt, tokens).
-type Edge = (NodeId, u64);
+/// Where a node hangs. Ordered, so that of a node's children the one with most tokens in common with a text is next to
+/// that text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    parent: NodeId,
+    salt: u64,
+    /// `(1..=block_size,)`
+    tokens: Arc<[TokenId]>,
+}
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// Compared on lookup, so that a hash collision is a miss and never someone else's block.
-    salt: u64,
-    /// `(block_size,)`
-    tokens: Box<[TokenId]>,
     edge: Edge,
     block: BlockId,
     n_children: u32,
@@ -93,14 +99,35 @@ impl PrefixCache {
         let mut at = NodeId::ROOT;
         let mut blocks = Vec::new();
         for chunk in tokens.chunks_exact(self.block_size) {
-            let Some(next) = self.child(at, salt, chunk) else { break };
-            let block = self.node(next).block;
-            allocator.retain(block);
-            self.set_busy(next);
-            blocks.push(block);
+            let edge = Edge { parent: at, salt, tokens: chunk.into() };
+            let Some(&next) = self.edges.get(&edge) else { break };
+            blocks.push(self.hold(allocator, next));
             at = next;
         }
         (at, blocks)
+    }
+
+    /// The block below `at` that begins with most of `tokens`, which come after the path to `at`, and how many slots of
+    /// it they fill. The caller becomes a holder of the block, to copy the slots.
+    pub fn match_partly(
+        &mut self,
+        allocator: &mut BlockAllocator,
+        at: NodeId,
+        salt: u64,
+        tokens: &[TokenId],
+    ) -> Option<(BlockId, usize)> {
+        let tokens = &tokens[..tokens.len().min(self.block_size)];
+        let edge = Edge { parent: at, salt, tokens: tokens.into() };
+        let before = self.edges.range(..&edge).next_back();
+        let after = self.edges.range(&edge..).next();
+        let siblings = [before, after].into_iter().flatten();
+        let siblings = siblings.filter(|(other, _)| other.parent == at && other.salt == salt);
+        let common = |(other, &node): (&Edge, &NodeId)| {
+            let n = other.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+            (n, node)
+        };
+        let (n_slots, node) = siblings.map(common).max_by_key(|&(n, _)| n).filter(|&(n, _)| n > 0)?;
+        Some((self.hold(allocator, node), n_slots))
     }
 
     /// Publishes one more full block of a path. `at` is the path so far, whose blocks the caller holds, as it holds
@@ -113,24 +140,49 @@ impl PrefixCache {
         salt: u64,
         tokens: &[TokenId],
         block: BlockId,
-    ) -> Option<(NodeId, BlockId)> {
-        assert_eq!(tokens.len(), self.block_size, "only full blocks are published");
-        assert!(!self.holds(block), "block {} is in the prefix cache already", block.0);
-        let edge = (at, hash(salt, tokens));
+    ) -> (NodeId, BlockId) {
+        assert_eq!(tokens.len(), self.block_size, "only full blocks are part of a path");
+        let edge = Edge { parent: at, salt, tokens: tokens.into() };
         if let Some(&existing) = self.edges.get(&edge) {
-            let node = self.node(existing);
-            if node.salt != salt || *node.tokens != *tokens {
-                return None; // a collision: the block stays private
-            }
-            let shared = node.block;
-            allocator.retain(shared);
-            self.set_busy(existing);
+            let shared = self.hold(allocator, existing);
             allocator.release(block);
-            return Some((existing, shared));
+            return (existing, shared);
         }
+        self.remove_tail_within(allocator, &edge);
+        (self.add(allocator, edge, block), block)
+    }
+
+    /// Publishes the last block of a sequence, of which `tokens` fill the first slots, unless the tree has them already.
+    /// `at` is the path so far, whose blocks the caller holds; it also holds `block`, and has no more to write there.
+    pub fn insert_tail(
+        &mut self,
+        allocator: &mut BlockAllocator,
+        at: NodeId,
+        salt: u64,
+        tokens: &[TokenId],
+        block: BlockId,
+    ) {
+        assert!((1..self.block_size).contains(&tokens.len()), "a tail has tokens, and room for more");
+        let edge = Edge { parent: at, salt, tokens: tokens.into() };
+        let next = self.edges.range(&edge..).next();
+        let is_known =
+            |other: &Edge| other.parent == at && other.salt == salt && other.tokens.starts_with(tokens);
+        if next.is_some_and(|(other, _)| is_known(other)) {
+            return;
+        }
+        self.remove_tail_within(allocator, &edge);
+        self.add(allocator, edge, block);
+    }
+
+    fn add(&mut self, allocator: &mut BlockAllocator, edge: Edge, block: BlockId) -> NodeId {
+        assert!(!self.holds(block), "block {} is in the prefix cache already", block.0);
         allocator.retain(block);
-        let node =
-            Node { salt, tokens: tokens.into(), edge, block, n_children: 0, idle: false, last_used: 0 };
+        if edge.parent != NodeId::ROOT {
+            let parent = self.node_mut(edge.parent);
+            assert!(!parent.idle, "a path grows only under a sequence that holds it");
+            parent.n_children += 1;
+        }
+        let node = Node { edge: edge.clone(), block, n_children: 0, idle: false, last_used: 0 };
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(None);
             NodeId(self.nodes.len() as u32 - 1)
@@ -138,11 +190,19 @@ impl PrefixCache {
         self.nodes[id.0 as usize] = Some(node);
         self.edges.insert(edge, id);
         self.node_of[block.0 as usize] = Some(id);
-        if at != NodeId::ROOT {
-            assert!(!self.node(at).idle, "a path grows only under a sequence that holds it");
-            self.node_mut(at).n_children += 1;
+        id
+    }
+
+    /// A tail that says no more than the beginning of a block that is about to be published has become useless.
+    fn remove_tail_within(&mut self, allocator: &mut BlockAllocator, edge: &Edge) {
+        let Some((before, &id)) = self.edges.range(..edge).next_back() else { return };
+        let is_within = before.parent == edge.parent
+            && before.salt == edge.salt
+            && edge.tokens.starts_with(&before.tokens);
+        let node = self.node(id);
+        if is_within && node.idle {
+            self.remove(allocator, (node.last_used, id));
         }
-        Some((id, block))
     }
 
     /// A sequence gives up a block. If the cache is its last holder, it becomes evictable. `now` is the step.
@@ -175,7 +235,7 @@ impl PrefixCache {
     /// Frees all that a salt has and only the cache holds.
     pub fn flush(&mut self, allocator: &mut BlockAllocator, salt: u64) {
         // All nodes of a path have the salt of the first.
-        let of_salt = |leaf: &(u64, NodeId)| self.node(leaf.1).salt == salt;
+        let of_salt = |leaf: &(u64, NodeId)| self.node(leaf.1).edge.salt == salt;
         let leaves: Vec<_> = self.idle_leaves.iter().copied().filter(of_salt).collect();
         for leaf in leaves {
             let mut next = Some(leaf);
@@ -197,7 +257,7 @@ impl PrefixCache {
         self.n_idle -= 1;
         let left = allocator.release(node.block);
         assert_eq!(left, 0, "an idle block has no other holder");
-        let parent = node.edge.0;
+        let parent = node.edge.parent;
         if parent == NodeId::ROOT {
             return None;
         }
@@ -211,20 +271,17 @@ impl PrefixCache {
         })
     }
 
-    fn child(&self, at: NodeId, salt: u64, tokens: &[TokenId]) -> Option<NodeId> {
-        let id = *self.edges.get(&(at, hash(salt, tokens)))?;
-        let node = self.node(id);
-        (node.salt == salt && *node.tokens == *tokens).then_some(id)
-    }
-
-    fn set_busy(&mut self, id: NodeId) {
+    /// One more holder of a node's block.
+    fn hold(&mut self, allocator: &mut BlockAllocator, id: NodeId) -> BlockId {
         let node = self.node_mut(id);
-        if !std::mem::take(&mut node.idle) {
-            return;
+        let (block, was_idle, last_used) = (node.block, node.idle, node.last_used);
+        node.idle = false;
+        allocator.retain(block);
+        if was_idle {
+            self.n_idle -= 1;
+            self.idle_leaves.remove(&(last_used, id));
         }
-        let last_used = node.last_used;
-        self.n_idle -= 1;
-        self.idle_leaves.remove(&(last_used, id));
+        block
     }
 
     fn node(&self, id: NodeId) -> &Node {
@@ -234,12 +291,6 @@ impl PrefixCache {
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes[id.0 as usize].as_mut().expect("the caller holds the node's block")
     }
-}
-
-fn hash(salt: u64, tokens: &[TokenId]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (salt, tokens).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -270,7 +321,7 @@ mod tests {
             let (mut at, mut blocks) = self.cache.match_prefix(&mut self.allocator, salt, &tokens);
             for chunk in tokens.chunks_exact(BLOCK).skip(blocks.len()) {
                 let own = self.allocator.take().unwrap();
-                let (next, block) = self.cache.insert(&mut self.allocator, at, salt, chunk, own).unwrap();
+                let (next, block) = self.cache.insert(&mut self.allocator, at, salt, chunk, own);
                 (at, blocks) = (next, [blocks, vec![block]].concat());
             }
             self.release(&blocks);
@@ -351,7 +402,7 @@ mod tests {
         let mut f = Fixture::new(4);
         let shared = f.publish(0, "ab")[0];
         let own = f.allocator.take().unwrap();
-        let (_, block) = f.cache.insert(&mut f.allocator, NodeId::ROOT, 0, &tokens("ab"), own).unwrap();
+        let (_, block) = f.cache.insert(&mut f.allocator, NodeId::ROOT, 0, &tokens("ab"), own);
         assert_eq!(block, shared);
         assert_eq!(f.allocator.n_free(), 3);
     }
@@ -379,5 +430,56 @@ mod tests {
         f.release(&held);
         assert!(f.cache.evict(&mut f.allocator));
         assert_eq!(f.allocator.n_free(), 8);
+    }
+
+    /// Publishes `text`, whose last block may be a tail, and lets go of it.
+    fn publish_all(f: &mut Fixture, text: &str) {
+        let all = tokens(text);
+        f.publish(0, text);
+        let (at, mut blocks) = f.cache.match_prefix(&mut f.allocator, 0, &all);
+        let tail = &all[blocks.len() * BLOCK..];
+        if !tail.is_empty() {
+            let own = f.allocator.take().unwrap();
+            f.cache.insert_tail(&mut f.allocator, at, 0, tail, own);
+            blocks.push(own);
+        }
+        f.release(&blocks);
+    }
+
+    /// What a copy gives of `text` after its full blocks.
+    fn check_partly(f: &mut Fixture, text: &str, expected: Option<usize>) {
+        let all = tokens(text);
+        let (at, mut blocks) = f.cache.match_prefix(&mut f.allocator, 0, &all);
+        let part = f.cache.match_partly(&mut f.allocator, at, 0, &all[blocks.len() * BLOCK..]);
+        assert_eq!(part.map(|(_, n_slots)| n_slots), expected, "slots to copy for {text:?}");
+        blocks.extend(part.map(|(block, _)| block));
+        f.release(&blocks);
+    }
+
+    #[test]
+    fn a_block_is_matched_up_to_where_texts_part() {
+        let mut f = Fixture::new(8);
+        publish_all(&mut f, "abcd");
+        publish_all(&mut f, "abxy");
+        check_partly(&mut f, "abcz", Some(1));
+        check_partly(&mut f, "abx", Some(1));
+        check_partly(&mut f, "abq", None);
+        check_partly(&mut f, "az", Some(1));
+        check_partly(&mut f, "abcd", None);
+        f.cache.flush(&mut f.allocator, 0);
+        assert_eq!(f.allocator.n_free(), 8);
+    }
+
+    #[test]
+    fn a_tail_is_found_until_a_longer_block_replaces_it() {
+        let mut f = Fixture::new(8);
+        publish_all(&mut f, "abc");
+        check_partly(&mut f, "abcd", Some(1));
+        publish_all(&mut f, "abc");
+        assert_eq!(f.cache.n_idle(), 2, "a tail is kept once");
+        publish_all(&mut f, "abcd");
+        assert_eq!(f.cache.n_idle(), 2, "a full block replaces the tail that it begins with");
+        publish_all(&mut f, "abc");
+        assert_eq!((f.cache.n_idle(), f.allocator.n_free()), (2, 6), "what is known already is not kept");
     }
 }

@@ -1,6 +1,6 @@
 //! Who comes in: the bounded queue, and when those who wait begin.
 
-use ingle_step::{BlockId, SeqId};
+use ingle_step::{BlockCopy, BlockId, SeqId};
 
 use super::plan::Plan;
 use super::sequence::{Sequence, State};
@@ -66,7 +66,7 @@ impl Scheduler {
         }
     }
 
-    fn admit_one(&mut self, plan: &Plan, id: SeqId, n_active: usize) -> bool {
+    fn admit_one(&mut self, plan: &mut Plan, id: SeqId, n_active: usize) -> bool {
         let (at, blocks) = self.match_prefix(id);
         let block_size = self.config.block_size;
         let seq = &self.seqs[&id];
@@ -86,19 +86,24 @@ impl Scheduler {
         }
         self.waiting.remove(&id);
         self.running.insert(id);
-        let n_matched = blocks.len() * block_size;
         let seq = self.seqs.get_mut(&id).expect("waiting sequences are in the map");
         seq.state = State::Running;
-        (seq.published, seq.n_published, seq.blocks) = (Some(at), blocks.len(), blocks);
-        seq.n_computed = n_matched;
+        seq.n_computed = blocks.len() * block_size;
+        (seq.published, seq.n_published, seq.blocks) = (at, blocks.len(), blocks);
         if must_finish {
             seq.n_reserved = n_needed;
             self.n_reserved += n_needed;
         }
+        // The source of a copy is one block more that cannot be had while the step is formed.
+        if self.available() + self.seqs[&id].n_reserved > n_needed {
+            self.copy_beginning(plan, id);
+        }
+        let seq = self.seq_mut(id);
         if seq.cached_tokens.is_none() {
+            let n_matched = seq.n_computed;
             seq.cached_tokens = Some(n_matched);
-            self.cached_tokens += n_matched as u64;
             let (priority, n_prompt) = (seq.priority, seq.n_prompt);
+            self.cached_tokens += n_matched as u64;
             self.leave_queue(priority, n_prompt);
         }
         true
@@ -113,6 +118,23 @@ impl Scheduler {
         let seq = &self.seqs[&id];
         let n_tokens = if seq.wants_early_rows() { seq.early_rows_done } else { seq.tokens.len() - 1 };
         self.cache.match_prefix(&mut self.allocator, seq.salt, &seq.tokens[..n_tokens])
+    }
+
+    /// Copies the slots of a cached block that a sequence has in common with it after its full blocks.
+    fn copy_beginning(&mut self, plan: &mut Plan, id: SeqId) {
+        let seq = &self.seqs[&id];
+        if !self.config.prefix_cache || seq.wants_early_rows() {
+            return;
+        }
+        let rest = &seq.tokens[seq.n_computed..seq.tokens.len() - 1];
+        let part = self.cache.match_partly(&mut self.allocator, seq.published, seq.salt, rest);
+        let Some((from, n_slots)) = part else { return };
+        let to = self.take_block(id);
+        plan.sources.push(from);
+        plan.batch.copies.push(BlockCopy { from, to, n_slots: n_slots as u32 });
+        let seq = self.seq_mut(id);
+        seq.blocks.push(to);
+        seq.n_computed += n_slots;
     }
 
     pub(super) fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {

@@ -89,17 +89,26 @@ impl Scheduler {
         }
         let block_size = self.config.block_size;
         let seq = self.seqs.get_mut(&id).expect("results are for sequences that are there");
-        while let Some(at) = seq.published
-            && (seq.n_published + 1) * block_size <= seq.n_computed
-        {
+        while (seq.n_published + 1) * block_size <= seq.n_computed {
             let i = seq.n_published;
             let tokens = &seq.tokens[i * block_size..(i + 1) * block_size];
-            let kept = self.cache.insert(&mut self.allocator, at, seq.salt, tokens, seq.blocks[i]);
-            seq.published = kept.map(|(node, _)| node);
-            if let Some((_, block)) = kept {
-                seq.blocks[i] = block;
-                seq.n_published += 1;
-            }
+            let (node, block) =
+                self.cache.insert(&mut self.allocator, seq.published, seq.salt, tokens, seq.blocks[i]);
+            seq.published = node;
+            seq.blocks[i] = block;
+            seq.n_published += 1;
+        }
+    }
+
+    /// Gives what a complete sequence has beyond its full blocks to the prefix cache, for those that go on from there.
+    pub(super) fn publish_tail(&mut self, id: SeqId) {
+        let seq = &self.seqs[&id];
+        let tail = seq.n_published * self.config.block_size..seq.n_computed;
+        let Some(&block) = seq.blocks.get(seq.n_published) else { return };
+        // A block that others hold is one that they may still write into, once they are alone.
+        let is_own = self.allocator.ref_count(block) == 1;
+        if self.config.prefix_cache && is_own && !tail.is_empty() {
+            self.cache.insert_tail(&mut self.allocator, seq.published, seq.salt, &seq.tokens[tail], block);
         }
     }
 

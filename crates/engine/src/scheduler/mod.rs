@@ -134,7 +134,9 @@ impl Scheduler {
             !runs_background || !self.normal_waits(),
             "a background sequence runs while a normal one waits"
         );
+        self.release_all(&std::mem::take(&mut plan.sources));
         if plan.batch.seqs.is_empty() {
+            assert!(plan.batch.copies.is_empty(), "who begins with a copy is in the step");
             return None;
         }
         self.step += 1;
@@ -168,6 +170,7 @@ impl Scheduler {
             let most = seq.n_prompt + seq.max_tokens;
             assert!(seq.tokens.len() <= most, "a sequence gets {} tokens of {most}", seq.tokens.len());
             if result.done {
+                self.publish_tail(result.seq);
                 self.finish(result.seq);
             }
         }

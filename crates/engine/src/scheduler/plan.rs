@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ingle_step::{Input, SeqId, SeqStep, StepBatch, Want};
+use ingle_step::{BlockId, Input, SeqId, SeqStep, StepBatch, Want};
 
 use super::{Priority, Scheduler};
 
@@ -16,13 +16,21 @@ pub(super) struct Plan {
     /// Rows of prompt log-probabilities that it may still ask for.
     pub prompt_rows: usize,
     pub members: BTreeSet<SeqId>,
+    /// Blocks that are copied from, held until the step is formed: nobody else in it may get them.
+    pub sources: Vec<BlockId>,
 }
 
 impl Plan {
     /// An empty step with room for `budget` tokens.
     pub fn new(step: u64, budget: usize) -> Self {
         let batch = StepBatch { step, ..StepBatch::default() };
-        Self { batch, budget, prompt_rows: PROMPT_LOGITS_ROWS_MAX, members: BTreeSet::new() }
+        Self {
+            batch,
+            budget,
+            prompt_rows: PROMPT_LOGITS_ROWS_MAX,
+            members: BTreeSet::new(),
+            sources: Vec::new(),
+        }
     }
 }
 

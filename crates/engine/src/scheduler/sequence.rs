@@ -30,8 +30,8 @@ pub(super) struct Sequence {
     pub blocks: Vec<BlockId>,
     /// Blocks that it will still get without asking.
     pub n_reserved: usize,
-    /// Where its blocks end in the prefix cache; `None` once it publishes no more.
-    pub published: Option<NodeId>,
+    /// Where its blocks end in the prefix cache.
+    pub published: NodeId,
     pub n_published: usize,
     pub salt: u64,
     /// What its rows give.
@@ -68,7 +68,7 @@ impl Sequence {
             n_computed: 0,
             blocks: Vec::new(),
             n_reserved: 0,
-            published: Some(NodeId::ROOT),
+            published: NodeId::ROOT,
             n_published: 0,
             salt,
             want: if pooling.is_some() { Want::Hidden } else { Want::Logits },
@@ -116,7 +116,7 @@ impl Sequence {
         self.blocks.clear();
         self.n_reserved = 0;
         self.n_computed = 0;
-        self.published = Some(NodeId::ROOT);
+        self.published = NodeId::ROOT;
         self.n_published = 0;
     }
 }

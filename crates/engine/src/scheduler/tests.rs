@@ -78,8 +78,8 @@ fn a_cached_beginning_is_not_read_again() {
     assert_eq!(step(&mut s), "0:0+9");
     s.add(request(9, 1)).unwrap();
     s.add(request(8, 1)).unwrap();
-    assert_eq!(step(&mut s), "1:8+1 2:4+4", "the last token of a prompt is always computed");
-    assert_eq!(s.stats().cached_tokens, 12);
+    assert_eq!(step(&mut s), "1:8+1 2:7+1", "the last token of a prompt is always computed");
+    assert_eq!(s.stats().cached_tokens, 15);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_background_runs_where_places_are_left() {
     assert_eq!(step(&mut s), "2:0+4 0:4+1", "the younger one makes way at once, and keeps what it has");
     s.add(request(4, 2)).unwrap();
     s.add(background(4, 1)).unwrap();
-    assert_eq!(step(&mut s), "2:4+1 3:0+4", "both places are taken");
+    assert_eq!(step(&mut s), "2:4+1 3:3+1", "both places are taken");
     assert_eq!(step(&mut s), "2:5+1 3:4+1");
     assert_eq!(step(&mut s), "0:5+1 1:4+1", "they go on, before anyone else of them begins");
     assert_eq!(step(&mut s), "0:6+1 1:5+1");
@@ -249,7 +249,7 @@ fn a_pooled_text_gives_the_rows_that_its_pooling_needs() {
         s.add(pooled(10, pooling)).unwrap();
         assert_eq!(expected.map(|_| wanted(&mut s)), expected, "{pooling:?}");
         assert!(s.schedule().is_none());
-        assert_eq!((s.stats().blocks_used, s.stats().blocks_cached), (0, 2), "full blocks are kept");
+        assert_eq!((s.stats().blocks_used, s.stats().blocks_cached), (0, 3), "all of it is kept");
     };
     check(Pooling::Last, [&[], &[], &[9]]);
     check(Pooling::Cls, [&[0], &[], &[9]]);
@@ -289,4 +289,33 @@ fn a_preempted_text_goes_on_where_its_rows_ended() {
     }
     assert_eq!([wanted(&mut s), wanted(&mut s)], [[18, 19, 20], [21, 22, 23]]);
     assert!(s.schedule().is_none());
+}
+
+#[test]
+fn the_next_turn_of_a_conversation_reads_only_what_is_new() {
+    let mut s = scheduler(16, 64, 3);
+    let turn = |n_prompt: u32| request(n_prompt, 2);
+    s.add(turn(6)).unwrap();
+    assert_eq!(step(&mut s), "0:0+6");
+    assert_eq!(step(&mut s), "0:6+1");
+    // Six tokens as before, the one that was sampled and computed, and three new ones.
+    let mut tokens: Vec<TokenId> = (0..6).map(TokenId).collect();
+    tokens.extend([99, 50, 51, 52].map(TokenId));
+    s.add(NewRequest::new(tokens, 1)).unwrap();
+    assert_eq!(step(&mut s), "1:7+3");
+    assert_eq!(s.stats().blocks_used, 0);
+}
+
+#[test]
+fn who_copies_a_beginning_leaves_the_source_to_others() {
+    let mut s = scheduler(16, 64, 3);
+    s.add(request(7, 1)).unwrap();
+    assert_eq!(step(&mut s), "0:0+7");
+    for _ in 0..2 {
+        s.add(request(7, 1)).unwrap();
+    }
+    let batch = s.schedule().unwrap();
+    let [a, b] = batch.copies[..] else { panic!("two copies, not {:?}", batch.copies) };
+    assert_eq!((a.from, a.n_slots, b.n_slots), (b.from, 2, 2), "all but the last token, which is computed");
+    assert!(a.to != b.to && a.to != a.from && b.to != b.from);
 }
