@@ -8,21 +8,26 @@
 //! **Nothing is silently ignored.** Each field either does what its documentation says, is accepted because it has
 //! no effect on the answer, or is refused with its name and what to do instead. The tables are in
 //! [`openai::refused`] and [`anthropic::refused`].
+//!
+//! [`client`] is the other side: calls of servers, and what their streams say.
 
 pub mod anthropic;
 mod base64;
+pub mod client;
 mod error;
 mod fields;
 mod json;
+mod lora;
 pub mod native;
 pub mod ollama;
 pub mod openai;
 pub mod openapi;
+pub mod record;
 mod tools;
 mod truncated;
 
 pub use error::{RequestError, shown};
-pub use json::{MAX_NODES, parse_object};
+pub use json::{MAX_NODES, parse_list, parse_object};
 pub use truncated::Truncated;
 
 use ingle_chat::Delta;

@@ -4,6 +4,7 @@
 //! answers with a stream of [`Delta`]s, and turns texts into vectors ([`EmbedRequest`]). Nothing here knows HTTP, JSON
 //! wire formats, or how tokens are computed.
 
+mod adapter;
 mod constraint;
 mod embedding;
 mod message;
@@ -14,6 +15,7 @@ mod request;
 mod segment;
 pub mod template;
 
+pub use adapter::{AdapterInfo, AdapterName, AdapterWish, LoadAdapter};
 pub use constraint::{Format, Rule};
 pub use embedding::{
     EMBED_INPUTS_MAX, EmbedFuture, EmbedInput, EmbedRequest, Embedding, Embeddings, EmbeddingsFuture, Pooling,
@@ -21,11 +23,12 @@ pub use embedding::{
 pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};
 pub use provider::{
-    Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
-    ProviderStatus, StartFuture, TokenLogprob, Usage,
+    ChangeFuture, Condition, Delta, DeltaStream, Event, FinishReason, HoldFuture, KeepAlive, KvTierStatus,
+    ModelChange, ModelDetails, ModelEntry, ModelInfo, ModelState, Prompted, Provider, ProviderError,
+    ProviderStatus, SpeculationStatus, StartFuture, TokenLogprob, Usage,
 };
 pub use request::{
-    ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, ReasoningWish, Request, Sampling, Task,
-    ToolChoice,
+    ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, RANKS, ReasoningWish, Request,
+    Sampling, Task, Terms, ToolChoice,
 };
 pub use segment::{Segment, Segments};

@@ -2,13 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::{EmbedFuture, EmbedRequest, Principal, Request};
+use crate::{
+    AdapterInfo, AdapterName, AdapterWish, EmbedFuture, EmbedRequest, LoadAdapter, Principal, Request,
+    Sampling,
+};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,15 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Those of them that were thoughts.
     pub reasoning_tokens: u64,
+    /// Tokens that were guessed ahead and tried.
+    pub drafted_tokens: u64,
+    /// Those of them that the answer has.
+    pub accepted_tokens: u64,
+    /// Tokens of the client's prediction; 0 without one.
+    pub prediction_tokens: u64,
+    /// New tokens that the prediction foretold, over all choices. A matter of the two texts alone, however many were
+    /// tried.
+    pub foretold_tokens: u64,
     /// Time from arrival to the first step that had this request.
     pub queued: Duration,
     /// Time from then to the first token.
@@ -164,6 +177,12 @@ pub enum ProviderError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// It took longer than it may.
+    #[error("the request was given {} s and has not ended; what was answered until now is incomplete", .limit.as_secs_f64())]
+    DeadlineExceeded {
+        /// The time that it had, from its arrival on.
+        limit: Duration,
+    },
     /// The model is loading or going away.
     #[error("the model is not ready: {0}")]
     Unavailable(String),
@@ -223,8 +242,26 @@ pub struct ModelInfo {
     pub size_bytes: u64,
     /// Model digest and numeric path, short: equal fingerprints promise equal bytes.
     pub fingerprint: String,
+    /// Of an adapter: the model that it is added to.
+    pub parent: Option<String>,
+    /// The arithmetic that computes it: what of the fingerprint is not its digest.
+    pub numeric_path: String,
+    /// Sampling settings that hold unless a request says otherwise; what is absent is the program's own.
+    pub defaults: Sampling,
     /// What its file says about itself.
     pub details: ModelDetails,
+}
+
+/// Whether a model's answers can be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// As far as anybody knows.
+    #[default]
+    Sound,
+    /// It answers, but has gone wrong several times of late: it should be verified, and loaded again.
+    Suspect(String),
+    /// It answers nobody until it is loaded again.
+    Unusable(String),
 }
 
 /// A provider's condition now, for health pages and routing.
@@ -232,12 +269,16 @@ pub struct ModelInfo {
 pub struct ProviderStatus {
     /// Whether requests are answered now.
     pub ready: bool,
+    /// Whether its answers can be trusted.
+    pub condition: Condition,
     /// While the model is on its way into memory: how far it is, from 0 to 1. Requests are taken already, and wait.
     pub loading: Option<f32>,
     /// Sequences that run.
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Tenants of whose requests some have not begun.
+    pub tenants_waiting: usize,
     /// Sequences that may run at a time; 0 if nobody knows.
     pub sequences_max: usize,
     /// Blocks of the KV cache that sequences hold.
@@ -262,11 +303,153 @@ pub struct ProviderStatus {
     pub requests_finished_total: u64,
     /// Since start: requests aborted.
     pub requests_aborted_total: u64,
+    /// Since start: of these, requests whose time was over.
+    pub requests_overdue_total: u64,
     /// Since start: sequences preempted.
     pub preemptions_total: u64,
     /// Since start: steps run.
     pub steps_total: u64,
+    /// K/V beyond the cache's own blocks.
+    pub kv_tiers: KvTierStatus,
+    /// Since start: what was guessed ahead.
+    pub speculation: SpeculationStatus,
 }
+
+/// K/V of preempted sequences in memory, and the prefix cache on disk. All 0 where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvTierStatus {
+    /// Blocks of preempted sequences that are kept in memory.
+    pub swap_blocks: usize,
+    /// How many can be.
+    pub swap_blocks_total: usize,
+    /// Since start: blocks moved there.
+    pub swapped_out_total: u64,
+    /// Since start: blocks that came back.
+    pub swapped_in_total: u64,
+    /// Blocks on disk, of all models that share the folder.
+    pub disk_blocks: usize,
+    /// Bytes of their files.
+    pub disk_bytes: u64,
+    /// Since start: prompt tokens of this model that came from the disk.
+    pub disk_tokens_read_total: u64,
+    /// Since start: blocks written.
+    pub disk_blocks_written_total: u64,
+    /// Since start: blocks not written, because the disk did not keep up or refused them.
+    pub disk_blocks_dropped_total: u64,
+    /// Since start: files that were not what was written, and were removed.
+    pub disk_blocks_refused_total: u64,
+}
+
+/// What was guessed ahead since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeculationStatus {
+    /// Whether anything is guessed at all.
+    pub is_on: bool,
+    /// Drafts: guesses for one sequence in one step.
+    pub drafts_total: u64,
+    /// Their tokens.
+    pub draft_tokens_total: u64,
+    /// Those of them that answers have.
+    pub accepted_tokens_total: u64,
+    /// The same by position in the draft.
+    pub accepted_tokens_per_position: Vec<u64>,
+    /// Why there is no draft model any more.
+    pub failure: Option<String>,
+}
+
+/// How long a model stays in memory after its last request, unless its memory is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeepAlive {
+    /// So long; zero: it goes with its last request.
+    For(Duration),
+    /// As long as the process.
+    #[default]
+    Always,
+}
+
+impl KeepAlive {
+    /// That of a number of seconds, where below zero is for ever, and so is a century.
+    pub fn from_seconds(seconds: f64) -> Self {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(time) if time < CENTURY => Self::For(time),
+            _ => Self::Always,
+        }
+    }
+}
+
+/// Where a model is on its way into memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ModelState {
+    /// Not in memory.
+    #[default]
+    Unloaded,
+    /// On its way, from 0 to 1; it may be waiting for room.
+    Loading(f32),
+    /// Requests are answered.
+    Loaded,
+    /// The latest attempt to load it failed, for this reason, which names no file.
+    Failed(String),
+}
+
+impl ModelState {
+    /// A word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unloaded => "unloaded",
+            Self::Loading(_) => "loading",
+            Self::Loaded => "loaded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A model of a provider, in memory or not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelEntry {
+    /// What it is. Of a model whose file cannot be used only the name is known.
+    pub info: ModelInfo,
+    /// Whether it is in memory.
+    pub state: ModelState,
+    /// How busy it is.
+    pub status: ProviderStatus,
+    /// Bytes of memory that are set aside for it.
+    pub memory_bytes: u64,
+    /// How long it stays from now on, if nobody asks; `None` while it is busy or not loaded.
+    pub expires_in: Option<KeepAlive>,
+    /// Whether it stays whatever others need.
+    pub is_pinned: bool,
+    /// Whether it can be loaded and unloaded.
+    pub is_managed: bool,
+    /// Requests that it is answering.
+    pub in_use: usize,
+    /// How often it was loaded.
+    pub loads_total: u64,
+    /// How often it was unloaded, for whatever reason.
+    pub unloads_total: u64,
+    /// How often of those because others needed its memory.
+    pub evictions_total: u64,
+    /// How often loading it failed.
+    pub failures_total: u64,
+}
+
+/// What an operator can do with a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelChange {
+    /// Into memory, and there for so long (as configured if nothing is said).
+    Load(Option<KeepAlive>),
+    /// Out of memory, as soon as nobody uses it.
+    Unload,
+    /// Load its file anew, and answer with it from then on.
+    Reload,
+}
+
+/// The provider of one model, which stays as it is while this is held; `None` where that is so for all models anyway.
+pub type HoldFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<dyn Provider>>, ProviderError>> + Send + 'a>>;
+
+/// What [`Provider::change`] returns.
+pub type ChangeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ProviderError>> + Send + 'a>>;
 
 /// The pieces of an answer. Dropping it aborts the request. After an `Err` nothing follows.
 pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, ProviderError>> + Send>>;
@@ -328,11 +511,104 @@ pub trait Provider: Send + Sync {
         Err(ProviderError::InvalidRequest { message: message.into(), param: None })
     }
 
+    /// What a request, for the model of `info`, runs with: its adapters by number, so that nothing that is loaded or
+    /// unloaded meanwhile changes them, and the fingerprint of its answer, which says which ones they are. A model that is
+    /// an adapter chooses itself.
+    ///
+    /// # Errors
+    /// If there is no such adapter, or the request and its model choose differently.
+    fn adapters_of(
+        &self,
+        info: &ModelInfo,
+        wished: Option<&[AdapterWish]>,
+    ) -> Result<(Option<Vec<AdapterWish>>, String), ProviderError> {
+        match wished {
+            None | Some([]) => Ok((None, info.fingerprint.clone())),
+            Some(_) => Err(no_adapters()),
+        }
+    }
+
+    /// The adapters of a model, by number.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    fn adapters(&self, _model: Option<&str>) -> Result<Vec<AdapterInfo>, ProviderError> {
+        Ok(Vec::new())
+    }
+
+    /// Loads an adapter; it takes a while. Requests can use it from then on.
+    ///
+    /// # Errors
+    /// If it cannot be read, does not fit the model, or may not be loaded.
+    fn load_adapter(&self, _wish: &LoadAdapter) -> Result<AdapterInfo, ProviderError> {
+        Err(no_adapters())
+    }
+
+    /// Unloads an adapter. Requests that run with it go on; its memory is free when the last of them has ended.
+    ///
+    /// # Errors
+    /// If there is no such adapter.
+    fn unload_adapter(
+        &self,
+        _model: Option<&str>,
+        _name: &AdapterName,
+    ) -> Result<AdapterInfo, ProviderError> {
+        Err(no_adapters())
+    }
+
+    /// Sets how strongly adapters are added to requests that choose none: those that are not named, not at all.
+    ///
+    /// # Errors
+    /// If there is no such adapter; nothing has changed then.
+    fn set_adapters(&self, _model: Option<&str>, _wishes: &[AdapterWish]) -> Result<(), ProviderError> {
+        Err(no_adapters())
+    }
+
     /// The models it offers; the first is the default.
     fn models(&self) -> Vec<ModelInfo>;
 
     /// Its condition now.
     fn status(&self) -> ProviderStatus;
+
+    /// Takes hold of a model, which is loaded for that if it has to be: a request that looks at what the model is, and
+    /// then starts, means the same model all the time, whatever is loaded under its name meanwhile. `keep_alive` is how
+    /// long it shall stay afterwards.
+    fn hold(&self, _model: Option<&str>, _keep_alive: Option<KeepAlive>) -> HoldFuture<'_> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Its models with their states, in the order of [`models`](Self::models).
+    fn entries(&self) -> Vec<ModelEntry> {
+        let status = self.status();
+        let state = status.loading.map_or(ModelState::Loaded, ModelState::Loading);
+        let entry = |(i, info)| {
+            // What is known of all of them together is told once.
+            let status = if i == 0 { status.clone() } else { ProviderStatus::default() };
+            let memory_bytes = status.memory_bytes;
+            let (state, expires_in) = (state.clone(), Some(KeepAlive::Always));
+            ModelEntry { info, state, status, memory_bytes, expires_in, ..ModelEntry::default() }
+        };
+        self.models().into_iter().enumerate().map(entry).collect()
+    }
+
+    /// Bytes of memory that all models together may have, if there is a limit.
+    fn memory_budget(&self) -> Option<u64> {
+        None
+    }
+
+    /// Loads or unloads a model. Returns when it is decided, not when it is done: [`entries`](Self::entries) tells.
+    fn change<'a>(&'a self, _model: &'a str, _change: ModelChange) -> ChangeFuture<'a> {
+        Box::pin(async {
+            let message = "the models of this server stay loaded: its operator started it so; with several models, or \
+                           with --keep-alive, they come and go";
+            Err(ProviderError::InvalidRequest { message: message.into(), param: Some("model".into()) })
+        })
+    }
+}
+
+fn no_adapters() -> ProviderError {
+    let message = "the model takes no adapters here".into();
+    ProviderError::InvalidRequest { message, param: Some("lora".into()) }
 }
 
 fn no_tokenizer() -> ProviderError {

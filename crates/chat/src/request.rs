@@ -1,9 +1,11 @@
 //! What is wanted.
 
+use std::time::Duration;
+
 use ingle_step::{SamplerKind, TokenId};
 use serde_json::{Map, Value};
 
-use crate::{Format, Message, Principal};
+use crate::{AdapterWish, Format, Message, Principal};
 
 /// A parameter that the caller may leave to the model's own recommendation.
 pub type Defaulted<T> = Option<T>;
@@ -201,6 +203,21 @@ pub enum Priority {
     Background,
 }
 
+/// The least and the most rank that a request can have.
+pub const RANKS: std::ops::RangeInclusive<i16> = -100..=100;
+
+/// When a request runs beside others of its priority, and for how long it may. What the provider is set to holds as well:
+/// whichever time is over first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Lower goes first, among all that others ask; 0 is usual. Within [`RANKS`].
+    pub rank: i16,
+    /// How long it may wait before it begins.
+    pub queue_timeout: Option<Duration>,
+    /// How long it may take from its arrival to its end.
+    pub timeout: Option<Duration>,
+}
+
 /// One API call, in no dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -210,6 +227,8 @@ pub struct Request {
     pub principal: Principal,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// Its place and its time.
+    pub terms: Terms,
     /// The model's name; `None` is the default model.
     pub model: Option<String>,
     /// What is wanted.
@@ -236,6 +255,15 @@ pub struct Request {
     pub include_special: bool,
     /// What the answer's text must obey. Thoughts come before, and are free.
     pub format: Option<Format>,
+    /// Whether tokens may be guessed ahead. The answer is the same either way.
+    pub speculate: bool,
+    /// At most this many guesses at a time; `None` is as the engine is configured.
+    pub draft_max: Option<u32>,
+    /// What the answer will mostly be, as the client believes: a source of guesses.
+    pub prediction: Option<String>,
+    /// The adapters that are added to the model; `None` is the one that the model's name means, or those that apply to
+    /// all requests.
+    pub adapters: Option<Vec<AdapterWish>>,
 }
 
 impl Request {
@@ -245,6 +273,7 @@ impl Request {
             id: id.into(),
             principal,
             priority: Priority::Normal,
+            terms: Terms::default(),
             model: None,
             task,
             sampling: Sampling::default(),
@@ -258,6 +287,10 @@ impl Request {
             prompt_logprobs: None,
             include_special: false,
             format: None,
+            speculate: true,
+            draft_max: None,
+            prediction: None,
+            adapters: None,
         }
     }
 }

@@ -1,12 +1,16 @@
-//! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run.
+//! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run. [`serve`] measures servers.
 
 mod constrained;
 mod requests;
+mod serve;
 mod session;
+mod speculation;
+mod texts;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +30,8 @@ use crate::settings::{Commands, Settings, Usage, parse};
 const USAGE: Usage = Usage {
     name: "bench",
     about: "Measure prefill and decode of a model, beside this machine's limits measured in the same run.\n\n\
-            Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.",
+            Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.\n\n\
+            `ingle bench serve` measures servers instead: how they answer many requests.",
     command: Commands::BENCH,
     positional: &[("MODEL", "GGUF file to measure [default: the model that ships with Ingle]")],
 };
@@ -43,7 +48,14 @@ struct Plan {
     step_tokens: usize,
 }
 
-pub fn main(args: &[OsString]) -> Result<()> {
+pub fn main(args: &[OsString]) -> Result<ExitCode> {
+    match args.first() {
+        Some(first) if first == "serve" => serve::main(&args[1..]),
+        _ => measure_model(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn measure_model(args: &[OsString]) -> Result<()> {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -75,6 +87,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
         Arg::new("vocab").long("vocab").value_name("FILE").requires("schema").help(
             "Take the vocabulary of a GGUF file for --schema instead of the model's: a synthetic model has bytes alone",
         ),
+        Arg::new("speculation").long("speculation").action(ArgAction::SetTrue).conflicts_with_all(["save", "schema", "stdin"]).help(
+            "Measure what guessing ahead makes of decoding: steps by their rows, after --depth tokens, and answers that \
+             repeat their prompts or do not, as they would come in such steps",
+        ),
         Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).conflicts_with_all(["save", "schema"]).help(
             "Load once, then measure what standard input asks for: a JSON object per line, answered by one. \
              -p, -n, --batch and --depth are the largest sizes",
@@ -86,13 +102,16 @@ pub fn main(args: &[OsString]) -> Result<()> {
         if m.contains_id("model") {
             bail!("there are two models: `{model}` and the one of --model");
         }
-        settings.model = Some(model.into());
+        settings.model = vec![model.into()];
     }
     parsed.notes.iter().for_each(|note| say!("note: {note}"));
     if let (Some(spec), Some(path)) = (m.get_one::<String>("synthetic"), m.get_one::<String>("save")) {
         return save(spec, path.as_ref());
     }
-    let plan = plan(&m, &settings)?;
+    let mut plan = plan(&m, &settings)?;
+    if m.get_flag("speculation") {
+        plan.n_gen = plan.n_gen.max(speculation::ROWS_MAX);
+    }
     if m.contains_id("schema") && plan.n_gen == 0 {
         bail!("--schema measures decoding: -n must be at least 1");
     }
@@ -106,6 +125,11 @@ pub fn main(args: &[OsString]) -> Result<()> {
     let mut session = Session::load(&name, file, &settings, &plan)?;
     if m.get_flag("stdin") {
         return requests::answer(&mut session, std::io::stdin().lock(), std::io::stdout().lock());
+    }
+    if m.get_flag("speculation") {
+        let mut report = session.description();
+        report.insert("speculation".into(), speculation::measure(&mut session, &plan)?.into());
+        return print(&report, settings.json);
     }
     measure(&mut session, &settings, &plan, constrained.as_ref())
 }
@@ -153,7 +177,7 @@ fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
 }
 
 fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String, GgufFile)> {
-    match (synthetic_spec, &settings.model) {
+    match (synthetic_spec, settings.model_file()) {
         (Some(_), Some(_)) => bail!("give a model or --synthetic, not both"),
         (None, None) => Ok(("the shipped model".into(), ingle_runtime::Source::Shipped.open()?)),
         (None, Some(path)) => Ok((
@@ -264,6 +288,9 @@ fn print(report: &serde_json::Map<String, serde_json::Value>, as_json: bool) -> 
             100.0 * f(&d["share_of_read_limit"]),
             f(&d["read_limit_gb_per_s"])
         )?;
+    }
+    if let Some(s) = report.get("speculation") {
+        speculation::print(s, &mut out)?;
     }
     if let Some(c) = report.get("constrained") {
         writeln!(

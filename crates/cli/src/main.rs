@@ -11,17 +11,20 @@ macro_rules! say {
     }};
 }
 
+mod adapters;
 mod batch;
 mod bench;
 mod clock;
 mod commands;
 mod process;
 mod progress;
+mod replay;
 mod run;
 mod sampling;
 mod serve;
 mod settings;
 mod signals;
+mod speculation;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -36,8 +39,10 @@ Commands:
   run       Answer a prompt, or converse in the terminal
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
+  replay    Run recorded requests again, and compare what comes
   show      Describe a model file
-  bench     Measure prefill and decode, beside this machine's limits
+  convert   Make a GGUF file of a folder with safetensors
+  bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
   render    Render a chat template
   settings  List every setting with its flag, environment variable and key
@@ -67,8 +72,10 @@ fn main() -> ExitCode {
         Some("run") => run::main(&args),
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
+        Some("replay") => replay::main(&args).map(|outcome| success = outcome),
         Some("show") => commands::show(&args),
-        Some("bench") => bench::main(&args),
+        Some("convert") => commands::convert(&args),
+        Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),

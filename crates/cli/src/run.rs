@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, FinishReason, Message, ReasoningWish, Role};
@@ -15,6 +16,7 @@ use crate::progress::LoadProgress;
 use crate::sampling;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
+use crate::speculation;
 
 const USAGE: Usage = Usage {
     name: "run",
@@ -40,7 +42,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
     if !m.contains_id("model")
         && let Some(model) = positional.next_if(|first| first != "-")
     {
-        settings.model = Some(model.into());
+        settings.model = vec![model.into()];
     }
     if let Some(prompt) = positional.next() {
         if m.contains_id("prompt") {
@@ -127,7 +129,7 @@ pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String
 
 /// Says what is missing where people expect a model to be found.
 pub fn check_model(settings: &Settings) -> Result<()> {
-    match &settings.model {
+    match settings.model_file() {
         Some(path) if !path.exists() => bail!(
             "there is no file `{}`; a model is a GGUF file on this machine, and without one the small model that \
              ships with Ingle is used",
@@ -173,7 +175,7 @@ fn unescape(text: &str) -> String {
 }
 
 fn load(settings: &Settings) -> Result<Engine> {
-    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
@@ -183,6 +185,7 @@ fn load(settings: &Settings) -> Result<Engine> {
 
 /// Shows how far the model is on its way into memory, until it is there.
 pub fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
+    say_notices(engine);
     let name = model_name(settings);
     let progress = LoadProgress::new(&name);
     let loaded = engine.wait_until_loaded(&mut |done, total| progress.report(done, total));
@@ -190,7 +193,7 @@ pub fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
 }
 
 pub fn model_name(settings: &Settings) -> String {
-    settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string())
+    settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string())
 }
 
 /// How to load, as the settings say: shared with `serve` and `batch`.
@@ -204,8 +207,15 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     if s.batch_tokens == Some(0) {
         bail!("--max-num-batched-tokens: a step must compute at least one token");
     }
+    if s.queue_timeout_s == Some(0) {
+        bail!("--queue-timeout-s: a request must be given at least a second to begin");
+    }
     let n = |x: Option<u32>| x.map(|x| x as usize);
+    let (speculation, draft_model) = speculation::from_settings(s)?;
+    let seconds = |x: Option<u32>| x.map(|s| Duration::from_secs(s.into()));
     Ok(LoadOptions {
+        speculation,
+        draft_model,
         n_ctx: n(s.ctx_size.0),
         n_threads: n(s.threads.0),
         kv_type: s.kv_type,
@@ -214,12 +224,35 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         step_token_budget: n(s.batch_tokens),
         max_waiting_requests: n(s.max_queue),
         max_waiting_tokens: n(s.max_queue_tokens),
+        max_waiting_requests_per_tenant: n(s.max_queue_per_key),
+        max_waiting_tokens_per_tenant: n(s.max_queue_tokens_per_key),
+        step_time_max: s.step_time_ms.map(|ms| Duration::from_millis(ms.into())),
+        queue_timeout: seconds(s.queue_timeout_s),
+        request_timeout: seconds(s.request_timeout_s).filter(|time| !time.is_zero()),
+        is_shared: false,
         no_prefix_cache: s.no_prefix_cache,
+        kv_cache_dir: s.kv_cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty()),
+        kv_cache_bytes: s.kv_cache_mb.map(megabytes),
+        kv_swap_bytes: s.kv_swap_mb.map(megabytes),
         template: s.chat_template.clone().map_or(TemplateChoice::Model, TemplateChoice::NameOrFile),
         pooling: s.pooling,
         sampling: sampling::from_settings(s)?,
         name: s.served_names.first().cloned(),
+        adapters: crate::adapters::sources(s)?,
+        adapter_dir: s.lora_dir.clone(),
+        weight: None,
     })
+}
+
+fn megabytes(n: u32) -> u64 {
+    u64::from(n) << 20
+}
+
+/// Says what the user should know about how a model was loaded.
+pub fn say_notices(engine: &Engine) {
+    for notice in engine.notices() {
+        say!("note: {notice}");
+    }
 }
 
 /// What a generation takes from the settings.

@@ -1,4 +1,6 @@
-//! `ingle serve`: a model behind the APIs of OpenAI, Anthropic and Ollama.
+//! `ingle serve`: models behind the APIs of OpenAI, Anthropic and Ollama.
+
+mod catalogue;
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -7,23 +9,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_ledger::{FileLimits, Files, Responses, Retention};
-use ingle_runtime::{Engine, LoadError, Source};
-use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
+use ingle_api::record::Record;
+use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
+use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
+use ingle_server::{Alias, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS};
 
 use crate::progress::LoadProgress;
-use crate::run::{check_model, load_options};
+use crate::run::{check_model, load_options, say_notices};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
 const USAGE: Usage = Usage {
     name: "serve",
-    about: "Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
+    about: "Serve models over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
+            Several models (--model several times, --models-dir, [[models]] in the configuration file) share one \
+            memory (--memory-budget) and are loaded when they are asked for.\n\n\
             It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
     command: Commands::SERVE,
-    positional: &[("MODEL", "GGUF file to serve [default: the model that ships with Ingle]")],
+    positional: &[(
+        "MODEL",
+        "GGUF file to serve, perhaps as NAME=FILE [default: the model that ships with Ingle]",
+    )],
 };
+
+/// Several models, or one that comes and goes.
+type Catalogue = (Vec<ModelSpec>, ModelsConfig);
 
 const HOST_DEFAULT: &str = "127.0.0.1";
 const PORT_DEFAULT: u16 = 8080;
@@ -35,32 +46,41 @@ pub fn main(args: &[OsString]) -> Result<()> {
         if m.contains_id("model") {
             bail!("there are two models: `{model}` and the one of --model");
         }
-        settings.model = Some(PathBuf::from(model));
+        settings.model = vec![PathBuf::from(model)];
     }
     // llama.cpp parts aliases by commas.
     settings.served_names = split_commas(&settings.served_names);
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    check_model(&settings)?;
+    let models = match catalogue::is_managed(&settings, &parsed.models) {
+        true => Some(catalogue::catalogue(&settings, &parsed.models)?),
+        false => None,
+    };
+    if models.is_none() {
+        check_model(&settings)?;
+    }
     let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve(settings, config));
+    let result = runtime.block_on(serve(settings, models, config));
     // Not the drop, which would wait for a model that is still being loaded.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
+async fn serve(settings: Settings, models: Option<Catalogue>, mut config: ServerConfig) -> Result<()> {
     let folder = data_dir(&settings);
     let (mut responses, mut files) = (None, None);
     if let Some(folder) = &folder {
         responses = open_responses(folder, &settings).await;
         files = open_files(folder, &settings).await;
     }
+    if let Some(folder) = &settings.record {
+        config.records = Some(open_records(folder, &settings)?);
+    }
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
-    let served = serve_with(settings, config).await;
+    let served = serve_with(settings, models, config).await;
     if let Some(responses) = responses {
         responses.close().await;
     }
@@ -103,6 +123,43 @@ async fn open_files(folder: &Path, settings: &Settings) -> Option<Arc<Files>> {
     }
 }
 
+/// The folder of records. Who asks for one wants it: a server that cannot write there does not start.
+fn open_records(folder: &Path, settings: &Settings) -> Result<Arc<dyn RecordSink>> {
+    let default = RecordLimits::default();
+    if [settings.record_mb, settings.record_days].contains(&Some(0)) {
+        bail!("--record-mb and --record-days must be more than 0; to record nothing, leave out --record");
+    }
+    let limits = RecordLimits {
+        bytes_max: settings.record_mb.map_or(default.bytes_max, |mb| u64::from(mb) << 20),
+        age_max: settings
+            .record_days
+            .map_or(default.age_max, |days| Duration::from_secs(u64::from(days) * 86_400)),
+        ..default
+    };
+    let records = Records::open(folder, limits, Box::new(|problem| say!("warning: {problem}")))
+        .context("--record: requests cannot be recorded")?;
+    say!(
+        "WARNING: every request is recorded in {}: prompts and answers are there for whoever can read that folder",
+        folder.display()
+    );
+    Ok(Arc::new(Recorder(records)))
+}
+
+/// The folder of records, as the server sees it.
+#[derive(Debug)]
+struct Recorder(Records);
+
+impl RecordSink for Recorder {
+    fn put(&self, record: Record) {
+        let (id, n_bytes) = (record.id.clone(), record.n_bytes());
+        self.0.put(&id, n_bytes, move || record.to_text());
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        self.0.counts()
+    }
+}
+
 /// The stored responses. A server that cannot keep them serves all the same, and says so.
 async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Responses>> {
     if [settings.store_days, settings.store_count, settings.store_mb].contains(&Some(0)) {
@@ -136,8 +193,9 @@ fn default_data_dir() -> Option<PathBuf> {
     base.map(|base| base.join("ingle"))
 }
 
-async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
+async fn serve_with(settings: Settings, models: Option<Catalogue>, config: ServerConfig) -> Result<()> {
     let slot = ProviderSlot::loading();
+    let n_keys = config.api_keys.len();
     let server = match Server::bind(config, slot.clone()).await {
         Ok(server) => server,
         Err(error @ ServeError::Exposed { .. }) => {
@@ -151,7 +209,10 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     }
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let place = slot.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&settings, &place));
+    let loading = tokio::task::spawn_blocking(move || match models {
+        None => load(&settings, n_keys, &place).map(Some),
+        Some(catalogue) => manage(catalogue, n_keys, &place).map(|()| None),
+    });
     let mut running = tokio::spawn(server.run(async {
         stop_requested().await;
         say!("stopping: streams may finish; a second signal stops at once");
@@ -172,21 +233,37 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
             return Err(error);
         }
     };
-    let info = engine.info();
-    say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    if let Some(engine) = &engine {
+        let info = engine.info();
+        say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    }
     running.await.context("the server failed")
 }
 
-fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
-    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
-    let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
+/// Looks at the models' files, and begins to load those that are to be there from the beginning.
+fn manage((mut specs, config): Catalogue, n_keys: usize, slot: &ProviderSlot) -> Result<()> {
+    specs.iter_mut().for_each(|spec| spec.options.is_shared = n_keys > 1);
+    let (n, budget, default) = (specs.len(), config.memory_budget, specs[0].name.clone());
+    let models = Models::new(specs, config)?;
+    models.preload();
+    slot.set_ready(Arc::new(models));
+    let budget = crate::commands::bytes(budget);
+    let models = if n == 1 { "model" } else { "models" };
+    say!("{n} {models} within {budget} of memory; `{default}` is the default");
+    Ok(())
+}
+
+fn load(settings: &Settings, n_keys: usize, slot: &ProviderSlot) -> Result<Engine> {
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+    let name = settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string());
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = load_options(settings)?;
+    let options = LoadOptions { is_shared: n_keys > 1, ..load_options(settings)? };
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;
+        say_notices(&engine);
         // Requests are taken from here on, and start as layers arrive; the health page says so.
         slot.set_ready(engine.provider());
         engine.wait_until_loaded(&mut |done, total| progress.report(done, total))?;
@@ -221,7 +298,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
     }
     let mut api_keys = split_commas(&s.api_key);
-    let mut scopes = Vec::new();
+    let (mut scopes, mut weights) = (Vec::new(), Vec::new());
     if let Some(path) = &s.api_key_file {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
@@ -229,8 +306,9 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         if of_file.is_empty() {
             bail!("--api-key-file: {} has no key; one a line is expected", path.display());
         }
-        for (key, of_key) in of_file {
+        for FileKey { key, scopes: of_key, weight } in of_file {
             scopes.extend(of_key.into_iter().map(|scope| (key.clone(), scope)));
+            weights.extend(weight.map(|weight| (key.clone(), weight)));
             api_keys.push(key);
         }
     }
@@ -241,6 +319,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen,
         api_keys,
         scopes,
+        weights,
         no_auth: s.no_auth,
         allowed_hosts: s.allowed_hosts.clone(),
         cors_origins: origins(&s.cors_origins)?,
@@ -260,22 +339,40 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
     })
 }
 
-/// The keys in a file, one a line, each with the names of its scopes behind it.
-fn keys_of_file(text: &str) -> Result<Vec<(String, Vec<Scope>)>> {
+/// A line of a file of keys.
+#[derive(Debug, PartialEq)]
+struct FileKey {
+    key: String,
+    scopes: Vec<Scope>,
+    /// Its part of the machine.
+    weight: Option<u32>,
+}
+
+/// The keys in a file, one a line, each with its scopes and its weight behind it.
+fn keys_of_file(text: &str) -> Result<Vec<FileKey>> {
     let mut keys = Vec::new();
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let key = words.next().expect("the line is not empty");
-        let scope = |word: &str| {
+        let key = words.next().expect("the line is not empty").to_owned();
+        let mut found = FileKey { key, scopes: Vec::new(), weight: None };
+        for word in words {
+            if let Some(weight) = word.strip_prefix("weight=") {
+                let weight = weight.parse().ok().filter(|weight| WEIGHTS.contains(weight));
+                let wrong =
+                    || format!("line {number}: a weight is a whole number from 1 to {}", WEIGHTS.end());
+                found.weight = Some(weight.with_context(wrong)?);
+                continue;
+            }
             let known = || Scope::ALL.map(Scope::name).join(", ");
-            let found = Scope::ALL.into_iter().find(|scope| scope.name() == word);
+            let scope = Scope::ALL.into_iter().find(|scope| scope.name() == word);
             // The word is not repeated: it may be the rest of a key with a blank in it.
-            found.with_context(|| {
-                format!("line {number}: what follows the key is no scope; there are: {}", known())
-            })
-        };
-        keys.push((key.to_owned(), words.map(scope).collect::<Result<_>>()?));
+            found.scopes.push(scope.with_context(|| {
+                let text = "what follows the key is neither a scope nor `weight=N`; scopes are";
+                format!("line {number}: {text}: {}", known())
+            })?);
+        }
+        keys.push(found);
     }
     Ok(keys)
 }
@@ -302,8 +399,18 @@ mod tests {
 
     #[test]
     fn keys_and_their_scopes() {
-        let keys = keys_of_file("# ours\none\n\n  two control-tokens \n").expect("valid");
-        assert_eq!(keys, [("one".to_owned(), vec![]), ("two".to_owned(), vec![Scope::ControlTokens])]);
+        let text = "# ours\none\n\n  two control-tokens weight=3 \nthree priority\n";
+        let key = |key: &str, scopes, weight| FileKey { key: key.to_owned(), scopes, weight };
+        let expected = [
+            key("one", vec![], None),
+            key("two", vec![Scope::ControlTokens], Some(3)),
+            key("three", vec![Scope::Priority], None),
+        ];
+        assert_eq!(keys_of_file(text).expect("valid"), expected);
+        for weight in ["0", "1001", "x", "-1"] {
+            let error = keys_of_file(&format!("one weight={weight}")).expect_err("no weight").to_string();
+            assert!(error.contains("from 1 to 1000"), "{error}");
+        }
         let error = keys_of_file("one\ntwo secret-rest").expect_err("no scope").to_string();
         assert!(error.starts_with("line 2") && error.contains("control-tokens"), "{error}");
         assert!(!error.contains("secret-rest"), "{error}");

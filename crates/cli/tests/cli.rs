@@ -149,7 +149,7 @@ fn what_contradicts_the_facts_is_refused_with_the_reason() {
     check("serve --listen nonsense", "no address");
     check("run -p x --tensor-split 1,1", "names 2 devices");
     check("run -p x -c 100000000", "context");
-    check("run -p x --kv-type q3", "f32, f16, bf16 and q8_0");
+    check("run -p x --kv-type q3", "f32, f16, bf16, q8_0 and q4_0");
     check("run -p x --temp hot", "not a finite number");
     check("run -p x --grammar root", "not supported yet");
     check("run -p x --chat-template nonsense", "neither a built-in name");
@@ -170,7 +170,12 @@ fn what_contradicts_the_facts_is_refused_with_the_reason() {
 fn peers_options_are_refused_by_name_or_run() {
     for (line, expected) in [
         ("run -p x -hf ggml-org/gemma-3-1b-it-GGUF", "-hf: downloading models is not supported yet"),
-        ("run -p x -md draft.gguf --draft-max 16 -ngld 99", "-md: speculative decoding"),
+        ("run -p x -md /nonexistent/draft.gguf --draft-max 16 -ngld 99", "the draft model: "),
+        ("run -p x --draft-max 65", "--draft-max: 65"),
+        ("run -p x --speculation draft", "--model-draft"),
+        ("run -p x --spec-type draft-eagle3", "--spec-type: `draft-eagle3` is no source of guesses"),
+        ("run -p x -lcs f", "-lcs: guesses are looked up"),
+        ("serve --speculative-config {\"method\":\"eagle\"}", "--speculative-config: the method `eagle`"),
         ("run -p x -j {}", "-j: structured output"),
         ("run -p x -ctk q8_0 -ctv f16", "one type"),
         ("run -p x -sm row -ts 3,1", "-ts: it names 2 devices"),
@@ -178,8 +183,8 @@ fn peers_options_are_refused_by_name_or_run() {
         ("run -p x -n -5", "--n-predict: -5"),
         ("run -p x -s -7", "`-7` is no seed"),
         ("serve -n 512", "-n: requests say"),
-        ("serve --embedding --pooling rank", "models with a head that ranks"),
-        ("serve --reranking", "--reranking: models with a head that ranks"),
+        ("serve --embedding --pooling max", "`max` is no way to pool"),
+        ("serve --reranking --pooling rank", "the model has no head that ranks"),
         ("serve --embd-normalize -1", "--embd-normalize: embeddings have the length 1"),
         ("serve --reasoning-parser deepseek_r1", "--reasoning-parser: "),
         ("serve --kv-cache-dtype fp8", "--kv-cache-dtype: `fp8`"),
@@ -296,7 +301,10 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings", "openapi"] {
+    for command in [
+        "run", "batch", "serve", "replay", "show", "convert", "bench", "tokenize", "render", "settings",
+        "openapi",
+    ] {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }
     assert!(stdout_of(&[], "").contains("Usage: ingle"));
@@ -314,6 +322,21 @@ fn tokenize_takes_text_as_content() {
     assert_eq!(ids(&[], "abc").len(), 3);
     assert!(ids(&[], "<|im_end|>").len() > 1, "a control token's spelling is only text");
     assert!(ids(&[], "").is_empty());
+}
+
+#[test]
+fn convert_refuses_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, out) = (folder.path().to_str().unwrap(), folder.path().join("out.gguf"));
+    let out = out.to_str().unwrap();
+    assert!(failure(&["convert", at, "-o", out]).contains("neither model.safetensors nor"));
+    std::fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    assert!(failure(&["convert", at, "-o", out]).contains("config.json"));
+    std::fs::write(folder.path().join("config.json"), r#"{"architectures": ["LlamaForCausalLM"]}"#).unwrap();
+    let error = failure(&["convert", at, "-o", out]);
+    assert!(error.contains("`LlamaForCausalLM` cannot be converted"), "{error}");
+    assert!(failure(&["convert", at, "-o", out, "--type", "q4_0"]).contains("f32, f16, q8_0"));
+    assert!(!Path::new(out).exists());
 }
 
 #[test]
@@ -371,6 +394,24 @@ fn bench_measures() {
 }
 
 /// One process measures what it is asked for, line by line; what it cannot do is an answer too.
+#[test]
+fn bench_tells_what_guesses_make_of_a_machine() {
+    let args = ["bench", tiny(), "-t", "1", "-r", "1", "--depth", "8", "--speculation", "--json"];
+    let report: Value = serde_json::from_str(&stdout_of(&args, "")).unwrap();
+    let report = &report["speculation"];
+    assert!(report["steps"].as_array().unwrap().iter().all(|step| step["ms"].as_f64().unwrap() > 0.0));
+    let traces = report["traces"].as_array().unwrap();
+    for kind in ["quotes", "copies", "free"] {
+        let of_kind = traces.iter().filter(|trace| trace["kind"] == kind);
+        assert!(of_kind.clone().count() >= 12, "{kind}");
+        assert!(of_kind.clone().all(|trace| trace["accepted"].as_u64() <= trace["drafted"].as_u64()));
+        for n_seqs in [1, 4, 16] {
+            let found = &report["summary"][format!("{kind} x{n_seqs}")];
+            assert!(found["worst"].as_f64().unwrap() <= found["mean"].as_f64().unwrap(), "{found}");
+        }
+    }
+}
+
 #[test]
 fn bench_answers_requests() {
     let requests = "{\"measure\": \"prefill\", \"n_tokens\": 8}

@@ -13,12 +13,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
 use ingle_chat::{
-    Echo, ModelInfo, Pooling, Priority, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task,
+    Echo, ModelInfo, Pooling, Principal, Priority, Prompt, Prompted, ProviderError, Request, Sampling,
+    Segments, Task, Terms,
 };
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
+use crate::adapters::{AdapterDirectory, AdapterSet};
 use crate::sampling::DryBreakers;
 
 pub use checks::{
@@ -46,12 +48,57 @@ pub struct Frontend {
     pub model: ModelInfo,
     /// The model's recommended settings.
     pub defaults: Sampling,
-    /// How texts become vectors; `None` if the model has a head that ranks instead, which is not supported.
-    pub pooling: Option<Pooling>,
+    /// How texts become vectors, or pairs of them scores.
+    pub pooling: Pooling,
+    /// What the model can do; the executor's word counts.
+    pub abilities: Abilities,
+    /// Who has the model's adapters; `None` if it takes none.
+    pub adapter_directory: Option<Arc<dyn AdapterDirectory>>,
     /// The local time that templates may show.
     pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
     /// Where seeds come from that no request has set.
     pub entropy: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// For whom the thread works, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who shares cached beginnings with whom, and the machine with others.
+    pub tenant: String,
+    /// The tenant's part beside others'.
+    pub weight: u32,
+    /// Whether it makes way for others.
+    pub priority: Priority,
+    /// Its place and its time.
+    pub terms: Terms,
+}
+
+impl Standing {
+    pub(crate) fn new(principal: &Principal, priority: Priority, terms: Terms) -> Self {
+        Self { tenant: principal.tenant.clone(), weight: principal.weight.max(1), priority, terms }
+    }
+}
+
+/// What a model can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether it generates: models that only embed texts have no logits.
+    pub generates: bool,
+    /// Whether a token sees only itself and those before it. Otherwise a text is read in one step.
+    pub causal: bool,
+    /// Numbers that its head for pairs of texts gives; 0 if there is none.
+    pub n_labels: usize,
+    /// Whether it tells the second of two texts apart by its token type.
+    pub has_token_types: bool,
+    /// The most tokens of a step.
+    pub step_tokens: usize,
+}
+
+impl Default for Abilities {
+    /// Those of a model that generates.
+    fn default() -> Self {
+        Self { generates: true, causal: true, n_labels: 0, has_token_types: false, step_tokens: usize::MAX }
+    }
 }
 
 /// A request with nothing left to decide.
@@ -91,10 +138,14 @@ pub struct Prepared {
     pub one_tool_call: bool,
     /// What the answer has to obey, after its thoughts.
     pub grammar: Option<Arc<Grammar>>,
-    /// Who shares cached beginnings with whom.
-    pub tenant: String,
-    /// Whether it makes way for others.
-    pub priority: Priority,
+    /// For whom it is, and when.
+    pub standing: Standing,
+    /// Most tokens that are guessed ahead at a time; 0 is none.
+    pub draft_max: usize,
+    /// What the answer will mostly be; empty if nobody says.
+    pub prediction: Vec<TokenId>,
+    /// What is added to the model's weights.
+    pub adapters: AdapterSet,
 }
 
 /// How thoughts begin and end.
@@ -137,7 +188,9 @@ impl Frontend {
             template,
             model,
             defaults: Sampling::default(),
-            pooling: Some(Pooling::Last),
+            pooling: Pooling::Last,
+            abilities: Abilities::default(),
+            adapter_directory: None,
             now: Box::new(|| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 CivilTime::from_unix(since_epoch.as_secs() as i64)
@@ -160,7 +213,12 @@ impl Frontend {
     /// # Errors
     /// If it cannot be served: the caller's fault, named.
     pub fn prepare(&self, request: &Request, n_ctx: usize) -> Result<Prepared, ProviderError> {
-        self.check_model(request.model.as_deref())?;
+        let adapters = self.adapters(request.model.as_deref(), request.adapters.as_deref())?;
+        if !self.abilities.generates {
+            let message = "the model turns texts into vectors and generates none: ask for embeddings, or choose a model \
+                           that generates";
+            return Err(invalid("model", message.into()));
+        }
         let n_vocab = self.model.n_vocab;
         checks::check_request(request, n_vocab)?;
         let params = self.resolve(&request.sampling);
@@ -196,8 +254,16 @@ impl Frontend {
             thoughts,
             one_tool_call: matches!(&request.task, Task::Chat(input) if input.one_tool_call),
             grammar: self.grammar(request)?,
-            tenant: request.principal.tenant.clone(),
-            priority: request.priority,
+            standing: Standing::new(&request.principal, request.priority, request.terms),
+            draft_max: match request.speculate {
+                true => request.draft_max.map_or(usize::MAX, |n| n as usize),
+                false => 0,
+            },
+            prediction: match &request.prediction {
+                Some(text) => self.tokenizer.encode(&Segments::content(text), false),
+                None => Vec::new(),
+            },
+            adapters,
         })
     }
 
@@ -206,7 +272,10 @@ impl Frontend {
     /// # Errors
     /// If `model` names one.
     pub fn check_model(&self, model: Option<&str>) -> Result<(), ProviderError> {
-        match model.filter(|m| *m != self.model.id) {
+        let is_adapter = |model: &str| {
+            self.adapter_directory.as_ref().is_some_and(|directory| directory.named(model).is_some())
+        };
+        match model.filter(|m| *m != self.model.id && !is_adapter(m)) {
             None => Ok(()),
             Some(model) => Err(ProviderError::UnknownModel {
                 model: model.to_owned(),

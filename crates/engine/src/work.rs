@@ -6,13 +6,16 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
-use ingle_chat::{Delta, Event, Priority, ProviderError};
+use ingle_chat::{Delta, Event, ProviderError};
 use ingle_step::TokenId;
 use tokio::sync::oneshot;
 
+use crate::adapters::AdapterSet;
+use crate::frontend::PreparedText;
+use crate::frontend::Standing;
 use crate::output::Answer;
 use crate::pooling::{Pooler, VectorSpec};
-use crate::scheduler::NewRequest;
+use crate::scheduler::{NewRequest, Pooled};
 use crate::stream::Outlet;
 
 /// A request, as the thread has it.
@@ -32,9 +35,9 @@ pub(crate) struct Generating {
 /// A text on its way to a vector.
 pub(crate) struct Embedding {
     prompt: Vec<TokenId>,
-    spec: VectorSpec,
-    tenant: String,
-    priority: Priority,
+    pooled: Pooled,
+    standing: Standing,
+    adapters: AdapterSet,
     pooler: Pooler,
     /// What is to be sent next.
     outcome: Option<Result<Embedded, ProviderError>>,
@@ -76,39 +79,43 @@ impl Work {
         }
     }
 
-    /// Who shares cached beginnings with whom.
-    pub fn tenant(&self) -> &str {
+    /// For whom it is, and when.
+    pub fn standing(&self) -> &Standing {
         match self {
-            Self::Generate(work) => &work.answer.request().tenant,
-            Self::Embed(work) => &work.tenant,
+            Self::Generate(work) => &work.answer.request().standing,
+            Self::Embed(work) => &work.standing,
         }
     }
 
-    /// Whether it makes way for others.
-    pub fn priority(&self) -> Priority {
+    /// What is added to the model's weights.
+    pub fn adapters(&self) -> &AdapterSet {
         match self {
-            Self::Generate(work) => work.answer.request().priority,
-            Self::Embed(work) => work.priority,
+            Self::Generate(work) => &work.answer.request().adapters,
+            Self::Embed(work) => &work.adapters,
         }
     }
 
-    /// The same for the scheduler.
-    pub fn new_request(&self, salt: u64) -> NewRequest {
+    /// The same for the scheduler, which knows its tenant by `salt`.
+    pub fn new_request(&self, tenant: u64, salt: u64) -> NewRequest {
         let prompt = self.prompt().to_vec();
         let (max_tokens, n_choices, prompt_logits, pooling) = match self {
             Self::Generate(work) => {
                 let request = work.answer.request();
                 (request.max_tokens, request.n_choices, request.prompt_logprobs.is_some(), None)
             }
-            Self::Embed(work) => (0, 1, false, Some(work.spec.pooling)),
+            Self::Embed(work) => (0, 1, false, Some(work.pooled)),
         };
-        let priority = self.priority();
+        let standing = self.standing();
         NewRequest {
             n_choices,
             salt,
             prompt_logits,
             pooling,
-            priority,
+            priority: standing.priority,
+            rank: standing.terms.rank,
+            tenant,
+            adapters: self.adapters().uses.clone(),
+            weight: standing.weight,
             ..NewRequest::new(prompt, max_tokens)
         }
     }
@@ -137,6 +144,14 @@ impl Work {
         match self {
             Self::Generate(work) => (work.answer.completion_tokens(), work.answer.reasoning_tokens()),
             Self::Embed(_) => (0, 0),
+        }
+    }
+
+    /// Tokens of the answer that the client predicted.
+    pub fn n_predicted(&self) -> usize {
+        match self {
+            Self::Generate(work) => work.answer.request().prediction.len(),
+            Self::Embed(_) => 0,
         }
     }
 
@@ -175,15 +190,18 @@ impl Work {
 impl Embedding {
     /// The work on a text and the client's end of it; `engine` is the thread that does it.
     pub fn new(
-        prompt: Vec<TokenId>,
+        text: PreparedText,
         spec: VectorSpec,
-        tenant: String,
-        priority: Priority,
+        causal: bool,
+        standing: Standing,
+        adapters: AdapterSet,
         engine: Thread,
     ) -> (Self, Pending) {
+        let PreparedText { tokens: prompt, second_from, .. } = text;
         let (reply, receiver) = oneshot::channel();
         let pooler = Pooler::new(spec, prompt.len());
-        let work = Self { prompt, spec, tenant, priority, pooler, outcome: None, reply: Some(reply) };
+        let (reply, pooled) = (Some(reply), Pooled { pooling: spec.pooling, causal, second_from });
+        let work = Self { prompt, pooled, standing, adapters, pooler, outcome: None, reply };
         (work, Pending { receiver, engine })
     }
 

@@ -1,38 +1,64 @@
 //! What the engine thread does: hops 5 to 10 of every request, one step after the other.
 
+mod guesses;
+mod tiers;
+
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
-use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut};
+use ingle_chat::{Condition, Delta, Event, ProviderError, Usage};
+use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut, TokenId};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::scheduler::{AddError, RequestId, Sampled, Scheduler};
+use crate::scheduler::{
+    AddError, NewRequest, Overdue, Pace, Published, RequestId, Sampled, Scheduler, StepBudget, n_accepted,
+    row_counts,
+};
+use crate::speculation::Speculator;
 use crate::work::{Embedding, Work};
+use guesses::{Guessed, foretold};
+use tiers::{Fetch, Tiers};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Salts of adapters that are noted at a time, so that what is cached with them can be flushed.
+const ADAPTED_SALTS_MAX: usize = 4096;
+
+/// So many numeric errors within [`SUSPICION_WINDOW`] are no accident: the model is suspect.
+const SUSPICIOUS_ERRORS: usize = 3;
+/// How long a numeric error is held against a model.
+const SUSPICION_WINDOW: Duration = Duration::from_secs(60);
 
 /// The thread's own.
 pub(crate) struct Worker {
     executor: Box<dyn Executor>,
     scheduler: Scheduler,
+    speculator: Speculator,
+    /// Guesses are being made.
+    is_guessing: bool,
     arrivals: mpsc::Receiver<Arrival>,
     shared: Arc<Shared>,
     config: EngineConfig,
     active: BTreeMap<RequestId, Active>,
     /// Who is in the step that runs; `None` until that is known.
     in_step: Option<BTreeSet<RequestId>>,
-    /// Tenants to salts, differently in each engine.
-    salts: RandomState,
+    tiers: Tiers,
+    /// Tenants with the salts of what they have cached with adapters, perhaps, beside their own.
+    adapted_salts: BTreeSet<(String, u64)>,
+    /// How large steps may be.
+    pace: Pace,
+    /// Who asked first, and whether anybody else has asked since.
+    tenants: (Option<u64>, bool),
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
+    /// When requests lately met numbers that are none; at most [`SUSPICIOUS_ERRORS`].
+    numeric_errors: VecDeque<Instant>,
 }
 
 /// A request that the thread has and that has not ended.
@@ -43,6 +69,8 @@ struct Active {
     started: Option<(Instant, usize)>,
     /// When its first and its latest token came.
     tokens: Option<(Instant, Instant)>,
+    /// What was guessed for it.
+    guessed: Guessed,
     /// Since when its reader lags.
     paused: Option<Instant>,
     /// Everything is computed, though perhaps not delivered.
@@ -55,7 +83,10 @@ struct Planned {
     began: Instant,
     /// In the order of the batch.
     seqs: Vec<PlannedSeq>,
+    n_rows: usize,
     n_prompt_rows: usize,
+    /// How many seconds the draft model guessed for it.
+    draft_seconds: f64,
 }
 
 struct PlannedSeq {
@@ -64,26 +95,36 @@ struct PlannedSeq {
     start: usize,
     /// Whether a token follows its last row.
     is_sampled: bool,
+    /// The tokens of its last rows, which are guesses.
+    draft: Vec<TokenId>,
 }
 
 impl Worker {
     pub fn new(
         executor: Box<dyn Executor>,
         scheduler: Scheduler,
+        speculator: Speculator,
         arrivals: mpsc::Receiver<Arrival>,
         shared: Arc<Shared>,
         config: EngineConfig,
+        swap_blocks: usize,
     ) -> Self {
         Self {
+            pace: Pace::new(config.step_time_max, config.step_token_budget),
+            tenants: (None, config.is_shared),
+            adapted_salts: BTreeSet::new(),
+            tiers: Tiers::new(&*executor, swap_blocks, config.disk.clone()),
             executor,
             scheduler,
+            speculator,
+            is_guessing: false,
             arrivals,
             shared,
             config,
             active: BTreeMap::new(),
             in_step: None,
-            salts: RandomState::new(),
             scratch: Vec::new(),
+            numeric_errors: VecDeque::new(),
         }
     }
 
@@ -94,6 +135,7 @@ impl Worker {
             self.look_after_clients();
             let worked = match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(Ok(worked)) => worked,
+                Ok(Err(ExecutorError::Unusable(why))) => self.give_up(&why),
                 Ok(Err(error)) => self.recover(&error.to_string()),
                 Err(panic) => self.recover(message_of(&*panic)),
             };
@@ -105,26 +147,51 @@ impl Worker {
             }
         }
         self.take_arrivals();
+        for arrival in self.tiers.take_waiting() {
+            self.add(arrival);
+        }
         for id in self.ids() {
             self.fail(id, ProviderError::Unavailable("it is shutting down".into()));
         }
+        self.tiers.save_rest(&mut *self.executor, &self.scheduler);
     }
 
     /// Hops 6 to 9. False if there was nothing to do.
     fn step(&mut self) -> Result<bool, ExecutorError> {
+        let draft_seconds = self.speculate();
         self.in_step = None;
-        let batch = self.scheduler.schedule();
+        for arrival in self.tiers.take_fetched(&mut *self.executor, &mut self.scheduler)? {
+            self.add(arrival);
+        }
+        self.tiers.save(&mut *self.executor, &self.scheduler)?;
+        let mut batch = self.scheduler.schedule_within(self.budget());
         self.in_step = Some(self.scheduler.in_flight());
+        let token_seconds = self.shared.board().meter.estimate(1000).as_secs_f64() / 1000.0;
+        self.tiers.move_blocks(&mut *self.executor, &mut self.scheduler, batch.as_mut(), token_seconds)?;
         let Some(batch) = batch else { return Ok(self.check_idle()) };
-        let planned = self.note_batch(&batch);
+        let planned = Planned { draft_seconds, ..self.note_batch(&batch) };
         self.executor.submit(batch)?;
         self.prepare(&planned);
         let out = self.wait_for(planned.step)?;
+        let took = planned.began.elapsed();
         let sampled = self.sample(&out, &planned);
+        self.note_drafts(&planned, &sampled, took);
         self.scheduler.commit(&sampled);
+        let tenant_of = |published: &Published| {
+            let work = &self.active.get(&published.request)?.work;
+            work.adapters().uses.is_empty().then_some(work.standing().tenant.as_str())
+        };
+        self.tiers.note_published(self.scheduler.take_published(), tenant_of);
         self.note_step(&planned, &sampled);
         self.executor.recycle(out);
         Ok(true)
+    }
+
+    /// How large the next step may be: where somebody may come whom it delays, or whose answer goes on, no larger than its
+    /// time allows.
+    fn budget(&self) -> StepBudget {
+        let is_alone = self.active.len() <= 1 && !self.tenants.1;
+        if is_alone { self.pace.unbounded() } else { self.pace.budget() }
     }
 
     /// What picking tokens needs besides logits: masks of formats. They depend on tokens that are known, so they are
@@ -140,10 +207,11 @@ impl Worker {
 
     /// Rows of logits become tokens, and tokens deltas; hidden states become vectors.
     fn sample(&mut self, out: &StepOut, planned: &Planned) -> Vec<Sampled> {
-        self.end_numeric_errors(out);
+        self.end_numeric_errors(out, planned);
         let (now, mut sampled, mut events) = (Instant::now(), Vec::new(), Vec::new());
         let mut failed = BTreeMap::new();
-        for (seq_out, &PlannedSeq { seq, start, .. }) in out.seqs.iter().zip(&planned.seqs) {
+        for (seq_out, PlannedSeq { seq, start, draft, .. }) in out.seqs.iter().zip(&planned.seqs) {
+            let (seq, start) = (*seq, *start);
             assert_eq!(seq_out.seq, seq, "results come in the order of the batch");
             let Some((request, active)) = owner(&mut self.active, seq) else { continue };
             let work = match &mut active.work {
@@ -158,6 +226,9 @@ impl Worker {
                     continue;
                 }
             };
+            let n_tokens = self.scheduler.n_tokens(seq);
+            // What its only choice has said in this step: drafts are for one choice alone.
+            let (mut said, mut is_done) = (Vec::<TokenId>::new(), false);
             for row in &seq_out.rows {
                 let position = start + row.row as usize;
                 if position + 1 < work.answer.request().prompt.len() {
@@ -165,9 +236,23 @@ impl Worker {
                     continue;
                 }
                 let next = position + 1;
+                let n_guessed = next.saturating_sub(n_tokens);
+                if n_guessed > 0 && (is_done || !row_counts(n_guessed, &said, draft)) {
+                    continue;
+                }
+                if n_guessed > 0 && !row.is_finite() {
+                    failed.insert(request, numeric_error());
+                    break;
+                }
                 for choice in self.scheduler.choices_of(seq) {
-                    let picked =
-                        work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
+                    // What this answer alone brings out is no reason to lose the step for all.
+                    let picked = catch_unwind(AssertUnwindSafe(|| {
+                        work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events)
+                    }));
+                    let picked = picked.unwrap_or_else(|panic| {
+                        let why = message_of(&*panic);
+                        Err(ProviderError::Internal(format!("picking a token panicked: {why}")))
+                    });
                     let (tokens, done) = match picked {
                         Ok(picked) => picked,
                         Err(error) => {
@@ -176,11 +261,29 @@ impl Worker {
                             break;
                         }
                     };
-                    sampled.push((request, Sampled { seq: request.choice(choice), tokens, done }));
+                    is_done |= done;
+                    let id = request.choice(choice);
+                    if n_guessed == 0 {
+                        said = tokens.clone();
+                        sampled.push((request, Sampled { seq: id, tokens, done }));
+                    } else if let Some((_, last)) = sampled.last_mut() {
+                        said.extend(&tokens);
+                        last.tokens.extend(tokens);
+                        last.done = done;
+                    }
+                    if done {
+                        let before = self.scheduler.tokens(id).unwrap_or(&work.answer.request().prompt);
+                        active.guessed.foretold += foretold(work.answer.request(), before, &said);
+                    }
                     events.drain(..).for_each(|event| work.outlet.push(Delta { choice, event }));
                 }
                 active.tokens.get_or_insert((now, now)).1 = now;
+                if failed.contains_key(&request) {
+                    break;
+                }
             }
+            active.guessed.drafted += draft.len();
+            active.guessed.accepted += n_accepted(&said, draft);
             if work.answer.is_finished() {
                 active.complete = true;
                 let event = Event::Done(active.usage());
@@ -225,20 +328,57 @@ impl Worker {
 
     /// Ends every request that got a number which is none. Called before anything of the step is committed, so
     /// that nothing of theirs gets into the prefix cache.
-    fn end_numeric_errors(&mut self, out: &StepOut) {
-        for seq_out in &out.seqs {
-            let bad = !seq_out.rows.iter().all(RowOut::is_finite);
+    fn end_numeric_errors(&mut self, out: &StepOut, planned: &Planned) {
+        for (seq_out, planned) in out.seqs.iter().zip(&planned.seqs) {
+            // What follows a guess may be nonsense if the guess is; whoever uses such a row looks at it.
+            let n_known = seq_out.rows.len() - planned.draft.len();
+            let bad = !seq_out.rows[..n_known].iter().all(RowOut::is_finite);
             if bad && let Some((id, _)) = owner(&mut self.active, seq_out.seq) {
-                let message = "numeric error: the model gave a value that is not finite; if this happens again, \
-                               verify the model file";
-                self.fail(id, ProviderError::Internal(message.into()));
+                self.fail(id, numeric_error());
+                self.note_numeric_error(Instant::now());
             }
         }
     }
 
+    fn note_numeric_error(&mut self, now: Instant) {
+        self.numeric_errors.push_back(now);
+        let first = self.numeric_errors.len().saturating_sub(SUSPICIOUS_ERRORS);
+        self.numeric_errors.drain(..first);
+        let is_suspect = self.numeric_errors.len() == SUSPICIOUS_ERRORS
+            && now.duration_since(self.numeric_errors[0]) <= SUSPICION_WINDOW;
+        let mut board = self.shared.board();
+        if is_suspect && board.status.condition == Condition::Sound {
+            let why = format!(
+                "{SUSPICIOUS_ERRORS} requests met values that are not finite within {} s: verify the model file, and load \
+                 it again",
+                SUSPICION_WINDOW.as_secs()
+            );
+            board.status.condition = Condition::Suspect(why);
+        }
+    }
+
+    /// No step will run any more: everyone is told so, and nobody is admitted.
+    fn give_up(&mut self, why: &str) -> bool {
+        self.scheduler.reset_kv();
+        self.in_step = None;
+        self.shared.board().status.condition = Condition::Unusable(why.to_owned());
+        for id in self.ids() {
+            let active = self.active.get_mut(&id).expect("just listed");
+            // Who has all that was asked for only has to fetch it.
+            if !active.complete {
+                self.fail(id, ProviderError::Unavailable(why.to_owned()));
+            }
+        }
+        true
+    }
+
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
     fn recover(&mut self, why: &str) -> bool {
+        if std::mem::take(&mut self.is_guessing) {
+            self.speculator.stop(why);
+        }
         self.scheduler.reset_kv();
+        self.tiers.reset();
         let in_step = self.in_step.take();
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
@@ -257,33 +397,90 @@ impl Worker {
     fn flush(&mut self) {
         let tenants = std::mem::take(&mut self.shared.board().flushes);
         for tenant in tenants {
-            self.scheduler.flush(self.salts.hash_one(&tenant));
+            self.scheduler.flush(self.shared.tenant_id(&tenant));
+            self.tiers.flush(&tenant);
+            let from = self.adapted_salts.range((tenant.clone(), 0)..);
+            let salts: Vec<u64> = from.take_while(|(t, _)| *t == tenant).map(|(_, salt)| *salt).collect();
+            salts.into_iter().for_each(|salt| self.scheduler.flush(salt));
         }
+    }
+
+    /// Who shares cached beginnings: requests of one tenant with equal adapters.
+    fn salt(&mut self, work: &Work) -> u64 {
+        if work.adapters().key.is_empty() {
+            return self.shared.tenant_id(&work.standing().tenant);
+        }
+        if self.adapted_salts.len() >= ADAPTED_SALTS_MAX {
+            // Scales are any numbers, so there can be any number of salts. Those that nobody uses now are forgotten, with
+            // what is cached for them.
+            for (_, salt) in std::mem::take(&mut self.adapted_salts) {
+                self.scheduler.flush(salt);
+            }
+            let active = self.active.values().map(|active| &active.work);
+            let adapted = active.filter(|work| !work.adapters().key.is_empty());
+            self.adapted_salts = adapted.map(|work| self.adapted_salt(work)).collect();
+        }
+        let noted = self.adapted_salt(work);
+        let salt = noted.1;
+        self.adapted_salts.insert(noted);
+        salt
+    }
+
+    fn adapted_salt(&self, work: &Work) -> (String, u64) {
+        let tenant = &work.standing().tenant;
+        (tenant.clone(), self.shared.salt_id((tenant, &work.adapters().key)))
     }
 
     // ---- requests come and go ----
 
-    /// Hop 5.
+    /// Hop 5, or a wait for what is on disk before it.
     fn take_arrivals(&mut self) {
-        while let Ok(Arrival { mut work, at }) = self.arrivals.try_recv() {
-            let salt = self.salts.hash_one(work.tenant());
-            match self.scheduler.add(work.new_request(salt)) {
-                Ok(id) => {
-                    work.start();
-                    self.active.insert(id, Active::new(work, at));
-                }
-                Err(error) => {
-                    let mut board = self.shared.board();
-                    board.leave_queue(work.priority(), work.prompt().len());
-                    let error = match error {
-                        AddError::Full { .. } => board.overloaded(work.priority()),
-                        AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
-                    };
-                    work.fail(error);
-                    board.status.requests_aborted_total += 1;
-                    board.unfinished -= 1;
-                    self.shared.idle.notify_all();
-                }
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            let tenant = self.shared.tenant_id(&arrival.work.standing().tenant);
+            let first = *self.tenants.0.get_or_insert(tenant);
+            self.tenants.1 |= first != tenant;
+            let request = self.request_of(&arrival);
+            let compute_time = |n_prefill| self.shared.board().meter.estimate(n_prefill);
+            let fetch = self.tiers.fetch(arrival, &request, &self.scheduler, compute_time);
+            if let Fetch::Nothing(arrival) = fetch {
+                self.add(arrival);
+            }
+        }
+    }
+
+    fn request_of(&mut self, arrival: &Arrival) -> NewRequest {
+        let Arrival { work, at } = arrival;
+        let tenant = self.shared.tenant_id(&work.standing().tenant);
+        let (queue, total) = self.config.limits(work.standing());
+        let from_start = at.saturating_duration_since(self.shared.began);
+        NewRequest {
+            queue_deadline: queue.map(|limit| from_start.saturating_add(limit)),
+            deadline: total.map(|limit| from_start.saturating_add(limit)),
+            ..work.new_request(tenant, self.salt(work))
+        }
+    }
+
+    fn add(&mut self, arrival: Arrival) {
+        let request = self.request_of(&arrival);
+        let tenant = request.tenant;
+        let Arrival { mut work, at } = arrival;
+        match self.scheduler.add(request) {
+            Ok(id) => {
+                work.start();
+                self.active.insert(id, Active::new(work, at));
+            }
+            Err(error) => {
+                let mut board = self.shared.board();
+                let priority = work.standing().priority;
+                board.queues.leave(priority, tenant, work.prompt().len());
+                let error = match error {
+                    AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
+                    full => board.overloaded(&full, priority, tenant),
+                };
+                work.fail(error);
+                board.status.requests_aborted_total += 1;
+                board.unfinished -= 1;
+                self.shared.idle.notify_all();
             }
         }
     }
@@ -291,9 +488,10 @@ impl Worker {
     /// Lets go of clients that have gone or lag too long, and goes on for those that have caught up.
     fn look_after_clients(&mut self) {
         let now = Instant::now();
+        self.end_overdue(now);
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
-            let (stall, queue) = (self.config.stall_timeout, self.config.queue_timeout);
+            let stall = self.config.stall_timeout;
             if active.work.is_closed() {
                 self.remove(id);
             } else if active.paused.is_some() && active.work.flush() {
@@ -302,13 +500,30 @@ impl Worker {
             } else if active.paused.is_some_and(|since| now.duration_since(since) > stall) {
                 let message = format!("nobody has read the answer for {} s", stall.as_secs());
                 self.fail(id, ProviderError::Unavailable(message));
-            } else if active.started.is_none()
-                && active.work.priority() == Priority::Normal
-                && now.duration_since(active.arrived) > queue
-            {
-                let error = self.shared.board().overloaded(Priority::Normal);
-                self.fail(id, error);
             }
+        }
+    }
+
+    /// Ends whose time is over, before anything more is computed for them.
+    fn end_overdue(&mut self, now: Instant) {
+        for (id, why) in self.scheduler.overdue(now.duration_since(self.shared.began)) {
+            let Some(active) = self.active.get(&id) else { continue };
+            let standing = active.work.standing();
+            let mut board = self.shared.board();
+            board.status.requests_overdue_total += 1;
+            let error = match why {
+                Overdue::Queued => {
+                    let waiting = board.queues.of(standing.priority).requests;
+                    let tenant = self.shared.tenant_id(&standing.tenant);
+                    board.overloaded(&AddError::Full { waiting }, standing.priority, tenant)
+                }
+                Overdue::Unfinished => {
+                    let limit = self.config.limits(standing).1.unwrap_or_default();
+                    ProviderError::DeadlineExceeded { limit }
+                }
+            };
+            drop(board);
+            self.fail(id, error);
         }
     }
 
@@ -339,7 +554,9 @@ impl Worker {
         let active = self.active.remove(&id)?;
         let mut board = self.shared.board();
         if active.started.is_none() {
-            board.leave_queue(active.work.priority(), active.work.prompt().len());
+            let standing = active.work.standing();
+            let tenant = self.shared.tenant_id(&standing.tenant);
+            board.queues.leave(standing.priority, tenant, active.work.prompt().len());
         }
         if !active.complete {
             board.status.requests_aborted_total += 1;
@@ -352,7 +569,7 @@ impl Worker {
     }
 
     fn rest(&self) {
-        if self.active.is_empty() {
+        if self.active.is_empty() && !self.tiers.is_fetching() {
             thread::park();
         } else {
             thread::park_timeout(TIMEOUT_CHECK_INTERVAL);
@@ -367,11 +584,21 @@ impl Worker {
 
     fn note_batch(&mut self, batch: &StepBatch) -> Planned {
         let began = Instant::now();
-        let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0 };
+        let n_rows = batch.seqs.iter().map(|seq| seq.inputs.len()).sum();
+        let mut planned = Planned {
+            step: batch.step,
+            began,
+            seqs: Vec::new(),
+            n_rows,
+            n_prompt_rows: 0,
+            draft_seconds: 0.0,
+        };
         for seq in &batch.seqs {
             let start = seq.start as usize;
+            planned.n_rows += seq.inputs.len();
             let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
-            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false });
+            let draft = self.scheduler.draft(seq.seq).to_vec();
+            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false, draft });
             let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
             let n_prompt = active.work.prompt().len();
             if let Some(added) = planned.seqs.last_mut() {
@@ -381,8 +608,9 @@ impl Worker {
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
                 active.started = Some((began, n_cached));
-                let priority = active.work.priority();
-                self.shared.board().leave_queue(priority, n_prompt);
+                let standing = active.work.standing();
+                let tenant = self.shared.tenant_id(&standing.tenant);
+                self.shared.board().queues.leave(standing.priority, tenant, n_prompt);
             }
         }
         planned
@@ -393,8 +621,10 @@ impl Worker {
         let in_step = self.in_step.take().unwrap_or_default();
         let complete = |id: &&RequestId| self.active.get(id).is_some_and(|a| a.complete);
         let n_complete = in_step.iter().filter(complete).count();
+        let now = Instant::now();
+        self.pace.step(planned.n_rows, now.duration_since(planned.began));
         let mut board = self.shared.board();
-        board.meter.step(planned.began, Instant::now(), planned.n_prompt_rows, n_sampled);
+        board.meter.step(planned.began, now, planned.n_prompt_rows, n_sampled);
         let status = &mut board.status;
         status.steps_total += 1;
         status.prompt_tokens_total += planned.n_prompt_rows as u64;
@@ -404,6 +634,7 @@ impl Worker {
 
     fn publish(&self) {
         let stats = self.scheduler.stats();
+        let kv_tiers = self.tiers.status(&self.scheduler);
         let mut board = self.shared.board();
         board.waiting_again = stats.waiting - stats.queued_requests;
         let status = &mut board.status;
@@ -412,6 +643,8 @@ impl Worker {
         status.kv_blocks_cached = stats.blocks_cached;
         status.cached_tokens_total = stats.cached_tokens;
         status.preemptions_total = stats.preemptions;
+        status.kv_tiers = kv_tiers;
+        status.speculation = self.speculation_status();
     }
 }
 
@@ -427,7 +660,8 @@ impl Drop for Worker {
 
 impl Active {
     fn new(work: Work, arrived: Instant) -> Self {
-        Self { work, arrived, started: None, tokens: None, paused: None, complete: false }
+        let guessed = Guessed::default();
+        Self { work, arrived, started: None, tokens: None, guessed, paused: None, complete: false }
     }
 
     fn usage(&self) -> Usage {
@@ -439,6 +673,10 @@ impl Active {
             cached_tokens: n_cached as u64,
             completion_tokens: completion_tokens as u64,
             reasoning_tokens: reasoning_tokens as u64,
+            drafted_tokens: self.guessed.drafted as u64,
+            accepted_tokens: self.guessed.accepted as u64,
+            prediction_tokens: self.work.n_predicted() as u64,
+            foretold_tokens: self.guessed.foretold as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),
@@ -455,6 +693,12 @@ fn owner(active: &mut BTreeMap<RequestId, Active>, seq: SeqId) -> Option<(Reques
 /// Pools a text's rows, of which the first of this step is at `start`. True if the text is complete.
 fn pool(work: &mut Embedding, out: &SeqOut, start: usize) -> bool {
     out.rows.iter().fold(false, |_, row| work.row(start + row.row as usize, &row.values))
+}
+
+fn numeric_error() -> ProviderError {
+    let message = "numeric error: the model gave a value that is not finite; if this happens again, verify the model \
+                   file";
+    ProviderError::Internal(message.into())
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {

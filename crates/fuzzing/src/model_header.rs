@@ -83,7 +83,9 @@ pub fn model_header(data: &[u8]) {
     let mut tensors: Vec<(String, TensorType, Vec<u64>, Vec<u8>)> = base
         .tensors()
         .iter()
-        .map(|t| (t.name.clone(), t.ty, t.dims.clone(), base.tensor_data(t).to_vec()))
+        .map(|t| {
+            (t.name.clone(), t.ty, t.dims.clone(), base.tensor_data(t).expect("it is in memory").into_owned())
+        })
         .collect();
     while !source.is_empty() {
         match source.below(8) {
@@ -145,7 +147,7 @@ fn check(file: &GgufFile) {
         Ok(hp) => hp,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    assert!(!hp.layers.is_empty() && hp.rms_eps > 0.0 && hp.attn_scale > 0.0 && hp.attn_scale.is_finite());
+    assert!(!hp.layers.is_empty() && hp.norm_eps > 0.0 && hp.attn_scale > 0.0 && hp.attn_scale.is_finite());
     assert!(hp.rope.n_rot.is_multiple_of(2) && hp.rope.n_rot <= hp.k_dim);
     for layer in &hp.layers {
         assert!(layer.n_heads.is_multiple_of(layer.n_kv_heads));
@@ -156,11 +158,11 @@ fn check(file: &GgufFile) {
     assert_eq!(graph.layers.len(), hp.layers.len());
     for n_ctx in [1, hp.n_ctx_train] {
         // Errors are for tensors of factors that are missing or wrong.
-        let _ = rope_table(file, &hp, graph.rope_style, n_ctx);
+        let _ = graph.rope_style.map(|style| rope_table(file, &hp, style, n_ctx));
     }
     if let Ok(sizing) = Sizing::from_gguf(file) {
         assert!(sizing.weight_bytes + sizing.embedding_bytes <= file.n_bytes());
-        for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+        for kv_type in KvType::ALL {
             let sizes = [0, 1, 16, 17, 1 << 28, u64::MAX].map(|n| sizing.kv_bytes(kv_type, 16, n));
             assert!(sizes.is_sorted() && sizes[0] == 0 && sizes[1] > 0, "{sizes:?}");
         }

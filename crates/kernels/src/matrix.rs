@@ -154,8 +154,8 @@ impl Matrix {
 ///
 /// Measured with the 4.92 GB of an 8B Q4_K_M model in the page cache, on two cores of Zen 4: 1.3 to 1.5 s from the
 /// start of the process to the first token, of some 2 s of processor time. A third of that is the system's zeroing
-/// of 4.7 GB of fresh huge pages, a fifth the packing itself, a fifth the mapping and unmapping of the file's pages,
-/// and an eighth the first token. (Copying the file into memory that is there already takes the two cores 0.5 s.)
+/// of 4.7 GB of fresh huge pages, a fifth the packing itself, a fifth getting at the file's pages (they were mapped
+/// then, and are read now), and an eighth the first token. (Copying the file into memory that is there already takes the two cores 0.5 s.)
 #[derive(Debug)]
 pub struct Packing {
     matrix: Matrix,
@@ -183,6 +183,15 @@ impl Packing {
         let n_bytes = n_rows.div_ceil(ROWS) * group_bytes;
         let groups = AlignedBytes::try_zeroed(n_bytes).ok_or(KernelError::NoMemory { n_bytes })?;
         Ok(Self { matrix: Matrix { format, n_rows, n_cols, group_bytes, groups }, row_bytes, n_done: 0 })
+    }
+
+    /// Bytes of memory that [`new`](Self::new) takes for a matrix of this type and shape; `None` if the type has no
+    /// kernels, or if no memory is that large.
+    pub fn bytes_for(ty: TensorType, n_rows: usize, n_cols: usize) -> Option<usize> {
+        // A row that a file could hold is checked before its packed size is computed: see `new`.
+        ty.row_bytes(n_cols as u64)?.checked_mul(64)?.checked_mul(n_rows as u64)?;
+        let format = layout::format(ty)?;
+        n_rows.div_ceil(ROWS).checked_mul((format.group_bytes)(n_cols))
     }
 
     /// How many bytes of the file should be packed at a time to have about `n_bytes`: rows of whole groups.

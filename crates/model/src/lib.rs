@@ -8,20 +8,25 @@
 //! To add an architecture, copy the nearest file of `arch/` and add it to the list in `arch/mod.rs`.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod arch;
 mod cpu;
 mod error;
 mod graph;
 mod hparams;
+mod pieces;
 mod rope;
 mod sizing;
 pub mod synthetic;
 mod weights;
 
+pub use adapter::{AdapterError, AdapterFile, AdapterLease, Adapters, RANK_MAX};
 pub use arch::{ARCHITECTURES, Architecture};
-pub use cpu::{CpuExecutor, LoadOptions, Loading};
+pub use cpu::{CpuExecutor, LoadOptions, Loading, Planned};
 pub use error::ModelError;
-pub use graph::{Attention, Bias, Ffn, Graph, Head, Layer, Linear, Norm, Weight};
-pub use hparams::{HParams, LayerHParams, RopeParams, RopeScaling};
+pub use graph::{
+    Attention, Bias, Classifier, Ffn, Graph, Head, Layer, Linear, Norm, NormKind, NormOrder, Weight,
+};
+pub use hparams::{ClassifierHParams, HParams, LayerHParams, RopeParams, RopeScaling};
 pub use rope::rope_table;
 pub use sizing::Sizing;

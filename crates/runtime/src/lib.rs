@@ -12,15 +12,25 @@
 //!
 //! [`Engine::load`] opens a GGUF file; [`Engine::generate`] continues text, [`Engine::chat`] answers a message; both
 //! give a [`Generation`] that is run to its end or streamed. [`Engine::embed`] turns texts into vectors. Servers take
-//! [`Engine::provider`] instead.
+//! [`Engine::provider`] instead, or [`Models`], which loads and unloads several models within one budget of memory.
 
+mod adapters;
 mod details;
+mod draft;
 mod embed;
 mod fingerprint;
 mod generation;
+mod kv_cache;
 mod load;
+pub mod models;
+mod prepare;
 mod recommended;
 
+pub use adapters::{ADAPTERS_LOADED_MAX, AdapterProblem, AdapterSource};
 pub use embed::Embed;
+pub use ingle_engine::speculation::{Source as GuessSource, SpeculationConfig};
+
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
+pub use models::{ModelSpec, Models, ModelsConfig};
+pub use prepare::Needs;

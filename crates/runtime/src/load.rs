@@ -1,39 +1,37 @@
 //! From a file to an engine that answers.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
+use ingle_chat::template::TemplateError;
 use ingle_chat::{
-    ChatInput, EmbedFuture, EmbedRequest, ModelInfo, Pooling, Principal, Prompted, Provider, ProviderError,
-    ProviderStatus, Request, Sampling, StartFuture, Task,
+    AdapterInfo, AdapterName, AdapterWish, ChatInput, EmbedFuture, EmbedRequest, LoadAdapter, ModelInfo,
+    Pooling, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
+    Task,
 };
-use ingle_engine::{EngineConfig, Frontend};
+use ingle_engine::disk_cache::OpenError;
+use ingle_engine::speculation::SpeculationConfig;
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
-use ingle_model::{CpuExecutor, Loading, ModelError};
-use ingle_step::{Executor, KvType, TokenId};
-use ingle_tokenizer::{Tokenizer, TokenizerError};
+use ingle_model::{Loading, ModelError};
+use ingle_step::{KvType, TokenId};
+use ingle_tokenizer::TokenizerError;
 
-use crate::details::details;
-use crate::embed::{Embed, pooling};
-use crate::fingerprint::{digest, fingerprint};
+use crate::adapters::{AdapterProblem, AdapterSource, AdapterTable};
+use crate::embed::Embed;
 use crate::generation::{Generation, one_message, raw_prompt};
-use crate::recommended;
+use crate::prepare::Prepared;
 
 /// The model that ships with Ingle.
 static SHIPPED: &[u8] = include_bytes!("../../../models/ingle-tiny.gguf");
 
-/// The longest context that is configured without being asked for.
-const N_CTX_DEFAULT_MAX: usize = 8192;
 /// How many sequences of full length the KV cache holds unless it is told otherwise.
-const FULL_SEQS_DEFAULT: usize = 4;
+pub(crate) const FULL_SEQS_DEFAULT: usize = 4;
 /// Slots in a KV block.
-const BLOCK_SIZE: usize = 32;
+pub(crate) const BLOCK_SIZE: usize = 32;
 /// Largest chat template file that is read.
-const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
+pub(crate) const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,22 +69,51 @@ pub struct LoadOptions {
     pub kv_tokens: Option<usize>,
     /// Sequences that run at the same time.
     pub max_running_seqs: Option<usize>,
-    /// Most tokens of a step.
+    /// Most tokens of a step. Default: 512, or what a whole text has if the model reads in both directions.
     pub step_token_budget: Option<usize>,
     /// Most requests that wait.
     pub max_waiting_requests: Option<usize>,
     /// Most prompt tokens that wait.
     pub max_waiting_tokens: Option<usize>,
+    /// Of those, most requests of one tenant. Default: half of all if several tenants may come.
+    pub max_waiting_requests_per_tenant: Option<usize>,
+    /// Of those, most prompt tokens of one tenant. Default: half of all if several tenants may come.
+    pub max_waiting_tokens_per_tenant: Option<usize>,
+    /// How long a step may take where several share it; nothing is as long as it takes. Default: 200 ms.
+    pub step_time_max: Option<Duration>,
+    /// Whether several tenants may come, for whom even a lone one's steps stay short.
+    pub is_shared: bool,
+    /// How long a request may wait before it begins. Default: 600 s.
+    pub queue_timeout: Option<Duration>,
+    /// How long a request may take altogether. Default: as long as it takes.
+    pub request_timeout: Option<Duration>,
     /// Do not reuse earlier prompts' KV blocks.
     pub no_prefix_cache: bool,
+    /// Folder where they are kept beyond the life of the engine. Default: none. One process uses it at a time.
+    pub kv_cache_dir: Option<PathBuf>,
+    /// Bytes of the files in it, for all models that share it. Default: 4 GiB.
+    pub kv_cache_bytes: Option<u64>,
+    /// Memory for the K/V of preempted sequences, taken as it is needed; with 0 they are computed again. Default: 256 MiB.
+    pub kv_swap_bytes: Option<u64>,
+    /// Whether and how tokens are guessed ahead; answers are the same either way.
+    pub speculation: SpeculationConfig,
+    /// A small model of the same vocabulary that guesses for this one.
+    pub draft_model: Option<Source>,
     /// The chat template.
     pub template: TemplateChoice,
-    /// How texts become vectors. Default: as the file says, else by the last token's hidden state.
+    /// How texts become vectors, or pairs of them scores. Default: as the file says, else by its head if there is one, the
+    /// mean if it reads in both directions, and the last token's hidden state if it generates.
     pub pooling: Option<Pooling>,
     /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
     pub sampling: Sampling,
     /// The model's name in the API. Default: the file's name.
     pub name: Option<String>,
+    /// Adapters to load with the model.
+    pub adapters: Vec<AdapterSource>,
+    /// The folder beneath which adapters may be loaded later, through the API.
+    pub adapter_dir: Option<PathBuf>,
+    /// Its share of the processor where several models want it, beside others' weights. Default: 1.
+    pub weight: Option<u32>,
 }
 
 /// Why a model is not in memory.
@@ -131,6 +158,12 @@ pub enum LoadError {
         /// What was asked for.
         asked: usize,
     },
+    /// The folder for the prefix cache cannot be used.
+    #[error("the folder of the K/V cache: {0}")]
+    KvCache(#[from] OpenError),
+    /// Two options that contradict each other.
+    #[error("a folder for the prefix cache was named, and the prefix cache is off: take one of the two back")]
+    KvCacheOff,
     /// The system has no thread for it.
     #[error("the system refuses a thread to run the model on: {0}")]
     Thread(std::io::Error),
@@ -145,6 +178,23 @@ pub enum LoadError {
         /// What it says.
         n: u64,
     },
+    /// A draft model cannot be used.
+    #[error("the draft model: {0}")]
+    Draft(Box<Self>),
+    /// A draft model has another vocabulary: its guesses would mean something else.
+    #[error("the draft model has another vocabulary: {0}; choose one of the model's own family")]
+    DraftVocabulary(String),
+    /// An adapter cannot be used.
+    #[error("adapter {path}: {source}")]
+    Adapter {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: AdapterProblem,
+    },
+    /// Pairs of texts were to be ranked without the means.
+    #[error("the pooling is `rank`, and the model has no head that ranks: choose mean, cls or last")]
+    NoHead,
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -162,9 +212,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// A model in memory that answers.
 pub struct Engine {
-    provider: Arc<LoadingProvider>,
-    info: ModelInfo,
-    has_template: bool,
+    pub(crate) provider: Arc<LoadingProvider>,
+    pub(crate) info: ModelInfo,
+    pub(crate) has_template: bool,
+    pub(crate) notices: Vec<String>,
 }
 
 impl Engine {
@@ -205,74 +256,7 @@ impl Engine {
     /// # Errors
     /// If the file, or something in it, cannot be used.
     pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
-        let file = Arc::new(source.open()?);
-        let md = file.metadata();
-        let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
-        let template = template(&file, &tokenizer, &options.template)?;
-
-        let arch = md.str("general.architecture")?;
-        let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
-        let n_ctx = match options.n_ctx {
-            None => n_ctx_train.min(N_CTX_DEFAULT_MAX),
-            Some(0) => n_ctx_train,
-            Some(n) => n,
-        };
-        let defaults = EngineConfig::default();
-        let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
-        let kv_tokens = options
-            .kv_tokens
-            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
-            .max(n_ctx.saturating_add(BLOCK_SIZE));
-        let executor = CpuExecutor::start(
-            Arc::clone(&file),
-            process_pool(options.n_threads)?,
-            &ingle_model::LoadOptions {
-                n_ctx: Some(n_ctx),
-                kv_type: options.kv_type.unwrap_or(KvType::F16),
-                kv_tokens,
-                block_size: BLOCK_SIZE,
-                ..ingle_model::LoadOptions::default()
-            },
-        )?;
-        if tokenizer.n_vocab() > executor.info().n_vocab {
-            return Err(LoadError::VocabMismatch {
-                tokenizer: tokenizer.n_vocab(),
-                weights: executor.info().n_vocab,
-            });
-        }
-        let digest = digest(&file);
-        let info = ModelInfo {
-            id: options.name.clone().unwrap_or_else(|| default_name(source)),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            n_ctx,
-            n_ctx_train,
-            n_vocab: executor.info().n_vocab,
-            n_embd: executor.info().n_embd,
-            n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
-            size_bytes: file.n_bytes(),
-            fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
-            details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
-        };
-        let has_template = template.is_some();
-        let mut frontend = Frontend::new(tokenizer, template, info.clone());
-        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
-        frontend.pooling = match options.pooling {
-            None => pooling(md, arch)?,
-            chosen => chosen,
-        };
-        frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
-        let config = EngineConfig {
-            max_running_seqs,
-            step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
-            max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
-            max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
-            prefix_cache: !options.no_prefix_cache,
-            ..defaults
-        };
-        let loading = executor.loading().clone();
-        let engine =
-            ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
-        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+        Prepared::new(source, options)?.start(process_pool(options.n_threads)?)
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -280,7 +264,15 @@ impl Engine {
     /// # Errors
     /// If loading them ended early.
     pub fn wait_until_loaded(&self, progress: Progress<'_>) -> Result<(), LoadError> {
+        if let Some(draft) = &self.provider.draft_loading {
+            draft.wait(&mut |_, _| {}).map_err(|error| LoadError::Draft(Box::new(error.into())))?;
+        }
         Ok(self.provider.loading.wait(progress)?)
+    }
+
+    /// What its user should know about how it was loaded.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// What was loaded.
@@ -324,6 +316,22 @@ impl Engine {
         Embed::new(self.provider(), texts.into_iter().map(Into::into))
     }
 
+    /// Ends its thread, as a bug would.
+    #[cfg(test)]
+    pub(crate) fn end_thread(&self) {
+        self.provider.engine.stop();
+    }
+
+    /// Ends loading early, if it has not ended.
+    pub(crate) fn stop_loading(&self) {
+        self.provider.loading.stop();
+    }
+
+    /// Whether its thread still answers.
+    pub(crate) fn is_running(&self) -> bool {
+        self.provider.engine.is_running()
+    }
+
     /// The engine as servers and gateways see it.
     pub fn provider(&self) -> Arc<dyn Provider> {
         self.provider.clone()
@@ -335,9 +343,12 @@ impl Engine {
 }
 
 /// An engine that takes requests while its weights are on their way into memory.
-struct LoadingProvider {
-    engine: ingle_engine::Engine,
-    loading: Loading,
+pub(crate) struct LoadingProvider {
+    pub engine: ingle_engine::Engine,
+    pub loading: Loading,
+    /// The draft model's.
+    pub draft_loading: Option<Loading>,
+    pub adapters: Arc<AdapterTable>,
 }
 
 impl Provider for LoadingProvider {
@@ -371,12 +382,39 @@ impl Provider for LoadingProvider {
         self.engine.flush_cache(principal)
     }
 
+    fn adapters_of(
+        &self,
+        info: &ModelInfo,
+        wished: Option<&[AdapterWish]>,
+    ) -> Result<(Option<Vec<AdapterWish>>, String), ProviderError> {
+        self.adapters.of(info, wished)
+    }
+
+    fn adapters(&self, model: Option<&str>) -> Result<Vec<AdapterInfo>, ProviderError> {
+        self.adapters.list(model)
+    }
+
+    fn load_adapter(&self, wish: &LoadAdapter) -> Result<AdapterInfo, ProviderError> {
+        self.adapters.load(wish)
+    }
+
+    fn unload_adapter(&self, model: Option<&str>, name: &AdapterName) -> Result<AdapterInfo, ProviderError> {
+        self.adapters.unload(model, name)
+    }
+
+    fn set_adapters(&self, model: Option<&str>, wishes: &[AdapterWish]) -> Result<(), ProviderError> {
+        self.adapters.set_scales(model, wishes)
+    }
+
     fn models(&self) -> Vec<ModelInfo> {
-        self.engine.models()
+        let mut models = self.engine.models();
+        models.extend(self.adapters.models());
+        models
     }
 
     fn status(&self) -> ProviderStatus {
         let mut status = self.engine.status();
+        status.memory_bytes += self.adapters.memory_bytes();
         if !self.loading.is_complete() {
             let (done, total) = self.loading.progress();
             status.ready = false;
@@ -390,6 +428,7 @@ impl Drop for LoadingProvider {
     /// A step may be waiting for weights that nobody wants any more.
     fn drop(&mut self) {
         self.loading.stop();
+        self.draft_loading.iter().for_each(Loading::stop);
     }
 }
 
@@ -407,53 +446,9 @@ impl Source {
     }
 }
 
-fn template(
-    file: &GgufFile,
-    tokenizer: &Tokenizer,
-    choice: &TemplateChoice,
-) -> Result<Option<ChatTemplate>, LoadError> {
-    let (source, from) = match choice {
-        TemplateChoice::Model => match file.metadata().opt_str("tokenizer.chat_template")? {
-            None => return Ok(None),
-            Some(source) => (source.to_owned(), "of the model".to_owned()),
-        },
-        TemplateChoice::NameOrFile(name) => match builtin_template(name) {
-            Some(source) => (source.to_owned(), name.clone()),
-            // Peers take the template itself in the same place.
-            None if name.contains("{%") || name.contains("{{") => (name.clone(), "of the options".to_owned()),
-            None => {
-                let mut source = String::new();
-                std::fs::File::open(name)
-                    .and_then(|file| file.take(TEMPLATE_BYTES_MAX + 1).read_to_string(&mut source))
-                    .map_err(|error| LoadError::NoTemplate { name: name.clone(), error })?;
-                if source.len() as u64 > TEMPLATE_BYTES_MAX {
-                    return Err(LoadError::LongTemplate(name.clone()));
-                }
-                (source, name.clone())
-            }
-        },
-    };
-    let text = |id: Option<ingle_step::TokenId>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
-    let options = TemplateOptions {
-        bos_token: text(tokenizer.bos()),
-        eos_token: text(tokenizer.eos()),
-        special_tokens: tokenizer.special_tokens().map(|(_, text)| text.to_owned()).collect(),
-        ..TemplateOptions::default()
-    };
-    ChatTemplate::new(&source, options).map(Some).map_err(|source| LoadError::Template { from, source })
-}
-
-fn default_name(source: &Source) -> String {
-    match source {
-        Source::Shipped => "ingle-tiny".into(),
-        Source::Bytes(_) => "model".into(),
-        Source::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-    }
-}
-
 /// The one compute pool of this process: models take turns on it. It is made for the first model and goes with the
 /// last one.
-fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
+pub(crate) fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
     static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
     let mut slot = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(pool) = slot.upgrade() {

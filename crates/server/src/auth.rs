@@ -10,24 +10,36 @@ use crate::config::{Scope, ServerConfig};
 /// The keys, as digests: comparing digests of equal length tells nothing about where keys differ.
 pub(crate) struct Auth {
     keys: Vec<(Vec<u8>, Principal)>,
+    /// Ids of keys with what each may do.
+    scopes: Vec<(String, Scope)>,
 }
 
 impl Auth {
-    pub fn new(api_keys: &[String], scopes: &[(String, Scope)]) -> Self {
+    pub fn new(api_keys: &[String], scopes: &[(String, Scope)], weights: &[(String, u32)]) -> Self {
+        // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
+        let id_of = |digest: &[u8]| -> String { digest[..8].iter().map(|b| format!("{b:02x}")).collect() };
         let key = |key: &String| {
             let digest = Sha256::digest(key.as_bytes()).to_vec();
-            // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
-            let id: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
-            let may_write_control_tokens = scopes.iter().any(|(k, s)| k == key && *s == Scope::ControlTokens);
+            let id = id_of(&digest);
+            let may = |scope| scopes.iter().any(|(k, s)| k == key && *s == scope);
+            let weight = weights.iter().find(|(k, _)| k == key).map_or(1, |(_, weight)| *weight);
             let principal = Principal {
                 tenant: format!("key-{id}"),
                 key: id,
                 class: DataClass::Internal,
-                may_write_control_tokens,
+                may_write_control_tokens: may(Scope::ControlTokens),
+                may_go_first: may(Scope::Priority),
+                weight,
             };
             (digest, principal)
         };
-        Self { keys: api_keys.iter().map(key).collect() }
+        let scopes = scopes.iter().map(|(key, scope)| (id_of(&Sha256::digest(key.as_bytes())), *scope));
+        Self { keys: api_keys.iter().map(key).collect(), scopes: scopes.collect() }
+    }
+
+    /// Whether a principal may do what a scope is about. Without keys everyone may.
+    pub fn may(&self, principal: &Principal, scope: Scope) -> bool {
+        self.keys.is_empty() || self.scopes.iter().any(|(key, s)| *key == principal.key && *s == scope)
     }
 
     /// The principal of a request, or `None` if it shows no valid key and one is needed. All carriers of a key that
@@ -51,6 +63,11 @@ impl Auth {
             found = Some(principal);
         }
         found
+    }
+
+    /// The part of the machine of a key that is known by its id; that of others where there is none any more.
+    pub fn weight(&self, key: &str) -> u32 {
+        self.keys.iter().find(|(_, principal)| principal.key == key).map_or(1, |(_, p)| p.weight)
     }
 
     fn lookup(&self, secret: &[u8]) -> Option<Principal> {
@@ -147,7 +164,7 @@ mod tests {
     #[test]
     fn keys() {
         let scopes = [("second-key".to_owned(), Scope::ControlTokens)];
-        let auth = Auth::new(&["first-key".into(), "second-key".into()], &scopes);
+        let auth = Auth::new(&["first-key".into(), "second-key".into()], &scopes, &[("first-key".into(), 3)]);
         let ask = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
@@ -157,6 +174,20 @@ mod tests {
         };
         let may = |key| ask(&[("x-api-key", key)]).expect("valid").may_write_control_tokens;
         assert_eq!((may("first-key"), may("second-key")), (false, true));
+        let weight = |key| ask(&[("x-api-key", key)]).expect("valid").weight;
+        assert_eq!((weight("first-key"), weight("second-key")), (3, 1));
+        let manages = Auth::new(
+            &["first-key".into(), "second-key".into()],
+            &[("first-key".into(), Scope::Models)],
+            &[],
+        );
+        let principals: Vec<Principal> = manages.keys.iter().map(|(_, p)| p.clone()).collect();
+        let may = |i: usize, scope| manages.may(&principals[i], scope);
+        assert_eq!(
+            [may(0, Scope::Models), may(1, Scope::Models), may(0, Scope::ControlTokens)],
+            [true, false, false]
+        );
+        assert!(Auth::new(&[], &[], &[]).may(&Principal::local(), Scope::Models));
         let ask = |pairs: &[_]| ask(pairs).map(|p| p.key);
         let first = ask(&[("authorization", "Bearer first-key")]).expect("valid");
         assert_eq!(first.len(), 16);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::recording::RecordSink;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -21,19 +22,31 @@ pub struct Alias {
 pub enum Scope {
     /// Raw prompts may spell control tokens.
     ControlTokens,
+    /// Adapters can be loaded, unloaded, and applied to all.
+    Adapters,
+    /// Models may be loaded, unloaded and reloaded.
+    Models,
+    /// Requests may go before those of others.
+    Priority,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ControlTokens];
+    pub const ALL: [Self; 4] = [Self::ControlTokens, Self::Adapters, Self::Models, Self::Priority];
 
     /// The name, as files of keys have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ControlTokens => "control-tokens",
+            Self::Adapters => "adapters",
+            Self::Models => "models",
+            Self::Priority => "priority",
         }
     }
 }
+
+/// What a key's part of the machine can be.
+pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
@@ -46,6 +59,8 @@ pub struct ServerConfig {
     pub api_keys: Vec<String>,
     /// What some of the keys may do besides. Without any keys everyone may.
     pub scopes: Vec<(String, Scope)>,
+    /// The parts of the machine that some of the keys have beside others', which have 1.
+    pub weights: Vec<(String, u32)>,
     /// The operator has decided that everyone who can connect may ask.
     pub no_auth: bool,
     /// More names for models.
@@ -72,6 +87,8 @@ pub struct ServerConfig {
     /// Where files and batches are; `None`: nowhere. Responses in the background need it too: whoever has it has the
     /// data folder to itself, and so knows after a restart which of them nobody makes any more.
     pub files: Option<Arc<Files>>,
+    /// Where records of requests go; `None`: nowhere.
+    pub records: Option<Arc<dyn RecordSink>>,
 }
 
 impl Default for ServerConfig {
@@ -81,6 +98,7 @@ impl Default for ServerConfig {
             unix: Vec::new(),
             api_keys: Vec::new(),
             scopes: Vec::new(),
+            weights: Vec::new(),
             no_auth: false,
             aliases: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -93,6 +111,7 @@ impl Default for ServerConfig {
             shutdown_grace: Duration::from_secs(30),
             responses: None,
             files: None,
+            records: None,
         }
     }
 }
@@ -160,6 +179,12 @@ impl ServerConfig {
         }
         if self.scopes.iter().any(|(key, _)| !self.api_keys.contains(key)) {
             return setting("scopes", "a scope belongs to a key that is not among the API keys");
+        }
+        if self.weights.iter().any(|(key, _)| !self.api_keys.contains(key)) {
+            return setting("weights", "a weight belongs to a key that is not among the API keys");
+        }
+        if self.weights.iter().any(|(_, weight)| !WEIGHTS.contains(weight)) {
+            return setting("weights", "a weight must be from 1 to 1000");
         }
         if !(1024..=1 << 30).contains(&self.body_bytes_max) || self.bodies_bytes_max < self.body_bytes_max {
             return setting(

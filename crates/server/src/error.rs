@@ -69,6 +69,7 @@ impl Failure {
                 ProviderError::Forbidden { .. } => StatusCode::FORBIDDEN,
                 ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
                 ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+                ProviderError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
                 ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -290,6 +291,15 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Ollama => "ollama",
+        }
+    }
+
     /// The dialect of a request, by its path, known or not; lists of models are there in two.
     pub fn of(path: &str, headers: &HeaderMap) -> Self {
         let is_in = |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));

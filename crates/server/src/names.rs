@@ -1,8 +1,13 @@
 //! Which model a name means.
 
-use ingle_chat::{ModelInfo, Provider, ProviderError};
+use std::sync::Arc;
 
+use ingle_chat::{KeepAlive, ModelEntry, ModelInfo, Provider, ProviderError};
+
+use crate::App;
 use crate::config::ServerConfig;
+use crate::error::Failure;
+use crate::phase::Phase;
 
 /// Names that mean the default model, unless a model is really called so: what clients send that must send something.
 const DEFAULT_NAMES: [&str; 2] = ["default", "local-model"];
@@ -27,6 +32,65 @@ pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(Str
     models.into_iter().map(|m| (m.id.clone(), m)).chain(aliased).collect()
 }
 
+/// A model that a request has hold of: it stays what it is until the last clone of its provider is dropped.
+pub(crate) struct Chosen {
+    /// Who answers for it.
+    pub provider: Arc<dyn Provider>,
+    /// The name that the reply shows.
+    pub name: String,
+    /// What it is.
+    pub info: ModelInfo,
+}
+
+/// Takes hold of the model for a name, which may have to be loaded first.
+pub(crate) async fn choose(
+    app: &App,
+    provider: Arc<dyn Provider>,
+    wanted: Option<&str>,
+    keep_alive: Option<KeepAlive>,
+) -> Result<Chosen, Failure> {
+    let (name, info) = resolve(&app.config, &*provider, wanted)?;
+    let held = tokio::select! {
+        held = provider.hold(Some(&info.id), keep_alive) => held?,
+        () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),
+    };
+    Ok(match held {
+        None => Chosen { provider, name, info },
+        Some(held) => {
+            let models = held.models();
+            let same = models.iter().find(|model| model.id == info.id).or(models.first());
+            let info = same.cloned().unwrap_or(info);
+            Chosen { provider: held, name, info }
+        }
+    })
+}
+
+/// The model for a name with its state; looking loads nothing.
+pub(crate) fn entry(
+    config: &ServerConfig,
+    provider: &dyn Provider,
+    wanted: Option<&str>,
+) -> Result<(String, ModelEntry), ProviderError> {
+    let (name, info) = resolve(config, provider, wanted)?;
+    let mut entries = provider.entries().into_iter();
+    let gone = || ProviderError::UnknownModel { model: name.clone(), available: Vec::new() };
+    // What an adapter is in is its model's.
+    let of = info.parent.as_ref().unwrap_or(&info.id);
+    let entry = entries.find(|entry| entry.info.id == *of).ok_or_else(gone)?;
+    Ok((name, ModelEntry { info, ..entry }))
+}
+
+/// All names with their models' entries, as [`listed`].
+pub(crate) fn listed_entries(config: &ServerConfig, provider: &dyn Provider) -> Vec<(String, ModelEntry)> {
+    let entries = provider.entries();
+    let of = |info: ModelInfo| {
+        let entry =
+            entries.iter().find(|entry| entry.info.id == *info.parent.as_ref().unwrap_or(&info.id))?;
+        Some(ModelEntry { info, ..entry.clone() })
+    };
+    listed(config, provider).into_iter().filter_map(|(name, info)| Some((name, of(info)?))).collect()
+}
+
 /// The model for a name, with the name that the reply shows.
 ///
 /// # Errors
@@ -43,7 +107,14 @@ pub fn resolve(
     let Some(wanted) = wanted else { return Ok(all.swap_remove(0)) };
     let exactly = all.iter().position(|(name, _)| name == wanted);
     let but_for_the_tag = || all.iter().position(|(name, _)| untagged(name) == untagged(wanted));
-    match exactly.or_else(but_for_the_tag) {
+    // As Ollama and others write a variant of a model.
+    let behind_its_model = || {
+        let (model, adapter) = wanted.rsplit_once(':')?;
+        let is_it =
+            |(name, info): &(String, ModelInfo)| name == adapter && info.parent.as_deref() == Some(model);
+        all.iter().position(is_it)
+    };
+    match exactly.or_else(but_for_the_tag).or_else(behind_its_model) {
         Some(i) => Ok(all.swap_remove(i)),
         None if DEFAULT_NAMES.contains(&untagged(wanted)) => Ok(all.swap_remove(0)),
         None => Err(ProviderError::UnknownModel {

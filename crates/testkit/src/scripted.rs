@@ -4,17 +4,20 @@
 //! as real K/V depends on everything before it, and reads histories back through the block tables. So a wrong
 //! table, a forgotten copy or a stale prefix block does not go unnoticed: it panics with an explanation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::Duration;
 
 use ingle_step::{
-    BlockId, Executor, ExecutorError, ExecutorInfo, Input, KvType, NumericPath, RowOut, SeqOut, SeqStep,
-    StepBatch, StepOut, TokenId, Want,
+    BlockId, Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, RowOut, SeqOut, SeqStep, StepBatch,
+    StepOut, TokenId, Want,
 };
 
 /// Size of a hidden state.
 pub const N_EMBD: usize = 4;
+
+/// A slot as it is exported: whether it was written, its token and its history.
+const SLOT_BYTES: usize = 1 + size_of::<u32>() + size_of::<u64>();
 
 /// Fills `(n_vocab,)` logits for the token after a history.
 pub type LogitsFn = Box<dyn Fn(&[TokenId], &mut [f32]) + Send>;
@@ -26,6 +29,8 @@ pub enum Fault {
     Error,
     /// `wait` panics.
     Panic,
+    /// `wait` says that the model can be used no more.
+    Unusable,
 }
 
 /// The executor. See the module's description.
@@ -34,6 +39,8 @@ pub struct ScriptedExecutor {
     logits: LogitsFn,
     latency: Duration,
     faults: BTreeMap<u64, Fault>,
+    /// Sequences with it among their first two tokens get each of their rows twice.
+    doubled: Option<TokenId>,
     /// `(n_blocks, block_size)`; `None` where nothing was written.
     slots: Vec<Vec<Option<Slot>>>,
     results: VecDeque<(StepOut, Option<Fault>)>,
@@ -56,10 +63,15 @@ impl ScriptedExecutor {
                 n_vocab,
                 n_embd: N_EMBD,
                 n_ctx,
+                causal: true,
+                has_logits: true,
+                n_labels: 0,
+                has_token_types: true,
                 block_size,
                 n_blocks,
                 weight_bytes: 0,
-                kv_bytes: (n_blocks * block_size * size_of::<Slot>()) as u64,
+                kv_bytes: (n_blocks * block_size * SLOT_BYTES) as u64,
+                block_bytes: block_size * SLOT_BYTES,
                 numeric_path: NumericPath {
                     numerics_version: 0,
                     kernel_class: "scripted",
@@ -70,6 +82,7 @@ impl ScriptedExecutor {
             logits: Box::new(hashed_logits),
             latency: Duration::ZERO,
             faults: BTreeMap::new(),
+            doubled: None,
             slots: vec![vec![None; block_size]; n_blocks],
             results: VecDeque::new(),
             n_steps: 0,
@@ -80,6 +93,14 @@ impl ScriptedExecutor {
     #[must_use]
     pub fn with_logits(mut self, logits: impl Fn(&[TokenId], &mut [f32]) + Send + 'static) -> Self {
         self.logits = Box::new(logits);
+        self
+    }
+
+    /// A model that reads texts in both directions, gives pairs of them one number (the first of the first row's hidden
+    /// state) and generates nothing.
+    #[must_use]
+    pub fn bidirectional(mut self) -> Self {
+        self.info = ExecutorInfo { causal: false, has_logits: false, n_labels: 1, ..self.info };
         self
     }
 
@@ -97,9 +118,25 @@ impl ScriptedExecutor {
         self
     }
 
+    /// Sequences with this token among their first two get each of their rows twice: who picks a token from the second when the
+    /// first was the last one asked for panics.
+    #[must_use]
+    pub fn with_doubled_rows(mut self, token: TokenId) -> Self {
+        self.doubled = Some(token);
+        self
+    }
+
     /// How many steps it was given.
     pub fn n_steps(&self) -> u64 {
         self.n_steps
+    }
+
+    fn check_block(&self, block: BlockId) -> Result<(), ExecutorError> {
+        let n_blocks = self.info.n_blocks;
+        if block.0 as usize >= n_blocks {
+            return Err(ExecutorError::NoSuchBlock { block: block.0, n_blocks });
+        }
+        Ok(())
     }
 
     fn slot(&self, seq: &SeqStep, position: usize) -> Option<Slot> {
@@ -110,7 +147,7 @@ impl ScriptedExecutor {
     /// The tokens before this step, read through the block table.
     fn history(&self, seq: &SeqStep) -> (Vec<TokenId>, u64) {
         let mut tokens = Vec::with_capacity(seq.start as usize + seq.inputs.len());
-        let mut hash = 0;
+        let mut hash = adapted(seq);
         for position in 0..seq.start as usize {
             let block = seq.block_table[position / self.info.block_size].0;
             let place = format_args!("sequence {} position {position} (block {block})", seq.seq.0);
@@ -137,6 +174,12 @@ impl ScriptedExecutor {
             let end = seq.start as usize + seq.inputs.len();
             if seq.inputs.is_empty() {
                 return Err(format!("sequence {name} has no rows"));
+            }
+            if seq.causal != self.info.causal || !(seq.causal || seq.start == 0) {
+                return Err(format!(
+                    "sequence {name} is causal: {}, and starts at {}",
+                    seq.causal, seq.start
+                ));
             }
             if end > self.info.n_ctx {
                 return Err(format!("sequence {name} goes to {end}, the context to {}", self.info.n_ctx));
@@ -170,6 +213,13 @@ impl ScriptedExecutor {
         }) {
             return Err(format!("{copy:?}"));
         }
+        let mut targets: BTreeSet<BlockId> = batch.copies.iter().map(|copy| copy.to).collect();
+        for import in &batch.imports {
+            let fits = in_range(&import.block) && import.bytes.len() == self.info.block_bytes;
+            if !fits || !targets.insert(import.block) {
+                return Err(format!("{import:?}"));
+            }
+        }
         Ok(())
     }
 
@@ -178,7 +228,7 @@ impl ScriptedExecutor {
         let mut wants = seq.wants.iter().peekable();
         let mut rows = Vec::new();
         for (row, input) in seq.inputs.iter().enumerate() {
-            let Input::Token(token) = *input;
+            let token = input.token();
             let position = seq.start as usize + row;
             hash = extend(hash, token);
             tokens.push(token);
@@ -194,9 +244,13 @@ impl ScriptedExecutor {
                         values
                     }
                     Want::Hidden => hidden_of(hash).to_vec(),
+                    Want::Labels => hidden_of(hash)[..1].to_vec(),
                 };
                 rows.push(RowOut { row: row as u32, values });
             }
+        }
+        if self.doubled.is_some_and(|token| tokens.iter().take(2).any(|t| *t == token)) {
+            rows = rows.into_iter().flat_map(|row| [row.clone(), row]).collect();
         }
         SeqOut { seq: seq.seq, rows }
     }
@@ -216,6 +270,9 @@ impl Executor for ScriptedExecutor {
             copied[copy.n_slots as usize..].fill(None);
             self.slots[copy.to.0 as usize] = copied;
         }
+        for import in &batch.imports {
+            self.import_block(import.block, &import.bytes)?;
+        }
         let half = batch.seqs.len() / 2;
         let run = |(i, seq)| self.run(seq, fault.is_some() && i >= half);
         let seqs = batch.seqs.iter().enumerate().map(run).collect();
@@ -231,10 +288,46 @@ impl Executor for ScriptedExecutor {
             thread::sleep(self.latency);
         }
         match fault {
+            Some(Fault::Unusable) => Err(ExecutorError::Unusable("the model file changed".into())),
             Some(Fault::Error) => Err(ExecutorError::Device(format!("scripted fault in step {}", out.step))),
             Some(Fault::Panic) => panic!("scripted fault in step {}", out.step),
             None => Ok(out),
         }
+    }
+
+    fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError> {
+        self.check_block(block)?;
+        Ok(self.slots[block.0 as usize].iter().flat_map(|&slot| Slot::to_bytes(slot)).collect())
+    }
+
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {
+        self.check_block(block)?;
+        let block_bytes = self.info.block_bytes;
+        if bytes.len() != block_bytes {
+            return Err(ExecutorError::BlockLength { n_bytes: bytes.len(), block_bytes });
+        }
+        let slots = bytes.as_chunks::<SLOT_BYTES>().0;
+        self.slots[block.0 as usize] = slots.iter().map(Slot::from_bytes).collect();
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn to_bytes(slot: Option<Self>) -> [u8; SLOT_BYTES] {
+        let mut bytes = [0; SLOT_BYTES];
+        if let Some(Self { token, history }) = slot {
+            bytes[0] = 1;
+            bytes[1..5].copy_from_slice(&token.0.to_le_bytes());
+            bytes[5..].copy_from_slice(&history.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Option<Self> {
+        let (token, history) =
+            (bytes[1..5].try_into().expect("4 bytes"), bytes[5..].try_into().expect("8 bytes"));
+        let slot = Self { token: TokenId(u32::from_le_bytes(token)), history: u64::from_le_bytes(history) };
+        (bytes[0] == 1).then_some(slot)
     }
 }
 
@@ -267,6 +360,14 @@ pub fn recite(start: TokenId, script: Vec<TokenId>, after: TokenId) -> impl Fn(&
     }
 }
 
+/// What the history of a sequence begins with: K and V depend on its adapters.
+fn adapted(seq: &SeqStep) -> u64 {
+    seq.adapters.iter().fold(0, |hash, used| {
+        let id = extend(hash, TokenId(used.adapter.0 as u32));
+        extend(id, TokenId(used.scale.to_bits()))
+    })
+}
+
 fn extend(hash: u64, token: TokenId) -> u64 {
     let mut z = (hash ^ u64::from(token.0).wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -279,6 +380,8 @@ fn unit(hash: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use ingle_step::Input;
+
     use super::*;
     use ingle_step::SeqId;
 
@@ -290,6 +393,7 @@ mod tests {
             block_table: blocks.iter().map(|&b| BlockId(b)).collect(),
             causal: true,
             wants: vec![(tokens.len() as u32 - 1, Want::Logits)],
+            adapters: Vec::new(),
         }
     }
 
@@ -335,6 +439,22 @@ mod tests {
     fn an_empty_block_is_noticed() {
         let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
         run(&mut executor, vec![step(2, &[1], &[0, 1])]);
+    }
+
+    #[test]
+    fn an_exported_block_goes_on_elsewhere() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 5);
+        let whole = run(&mut executor, vec![step(0, &[1, 2, 3], &[0, 1])]);
+        run(&mut executor, vec![step(0, &[1, 2], &[2])]);
+        let bytes = executor.export_block(BlockId(2)).unwrap();
+        assert_eq!(bytes.len(), executor.info().block_bytes);
+        executor.import_block(BlockId(4), &bytes).unwrap();
+        assert_eq!(whole, run(&mut executor, vec![step(2, &[3], &[4, 3])]));
+        let no_block = ExecutorError::NoSuchBlock { block: 5, n_blocks: 5 };
+        assert_eq!(executor.export_block(BlockId(5)), Err(no_block.clone()));
+        assert_eq!(executor.import_block(BlockId(5), &bytes), Err(no_block));
+        let short = ExecutorError::BlockLength { n_bytes: 25, block_bytes: 26 };
+        assert_eq!(executor.import_block(BlockId(0), &bytes[1..]), Err(short));
     }
 
     #[test]

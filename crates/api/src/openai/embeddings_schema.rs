@@ -1,10 +1,11 @@
 //! The body and the reply of embeddings, described: see [`crate::openapi`].
 
 use ingle_chat::EMBED_INPUTS_MAX;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::embeddings::{DIMENSIONS_MAX, HARMLESS_EMBEDDINGS, Reply, Row};
 use super::schema::model;
+use super::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, boolean, either, exactly, integer, list, string, token_id, words,
@@ -13,7 +14,7 @@ use crate::openapi::schema::{
 /// The body: OpenAI's, or with `content` llama-server's.
 pub(crate) fn body() -> Schema {
     let shared = |object: Object| {
-        model(object)
+        rank(model(object))
             .field(
                 "dimensions",
                 integer(1, DIMENSIONS_MAX),
@@ -24,6 +25,7 @@ pub(crate) fn body() -> Schema {
                 boolean(),
                 "The end of a text that is too long is left out, and that is reported.",
             )
+            .field("truncate_prompt_tokens", truncate_to(), TRUNCATE_TO)
             .field("normalize", boolean(), "`false`: not of length 1.")
             .field(
                 "embd_normalize",
@@ -57,4 +59,13 @@ fn texts() -> Schema {
 pub(crate) fn reply(components: &mut Components) -> Value {
     let (openai, row) = (components.derived::<Reply>(), components.derived::<Row>());
     components.put("EmbeddingReply", || either([Schema::of(openai), list(Schema::of(row))]))
+}
+
+/// What `truncate_prompt_tokens` is told as.
+pub(crate) const TRUNCATE_TO: &str =
+    "Texts with more tokens than this are cut as by `truncate`; -1 is as many as the model reads.";
+
+/// How many tokens stay of a text.
+pub(crate) fn truncate_to() -> Schema {
+    integer(-1, u32::MAX.into()).with("not", json!({ "const": 0 }))
 }

@@ -51,8 +51,8 @@ pub const REFUSED: &[Refused] = &[
     refused("max_new_tokens", "use `max_tokens`"),
     refused("n_probs", "use `logprobs`"),
     refused("n_keep", "the context is never shifted; remove it"),
-    refused("lora", "adapters are not available yet; remove it"),
-    refused("adapters", "adapters are not available yet; remove it"),
+    refused("adapters", "use `lora`, or an adapter's name as `model`"),
+    refused("lora_path", "use `lora`, or an adapter's name as `model`"),
     refused("adaptive_target", "this sampler is not available; remove it"),
     refused("tfs_z", "this sampler is not available; remove it"),
     refused("prompt_embeds", "send text or token ids"),
@@ -61,6 +61,8 @@ pub const REFUSED: &[Refused] = &[
     refused("rid", "send the header `x-request-id`"),
     refused("keep_alive", "the operator decides how long a model stays loaded"),
     refused("options", "put its fields at the top level"),
+    refused("speculative.n_min", "the operator sets it (--draft-min); it changes no answer"),
+    refused("speculative.p_min", "the operator sets it (--draft-p-min); it changes no answer"),
 ];
 
 /// Refused in chat.
@@ -86,7 +88,6 @@ pub const REFUSED_COMPLETION: &[Refused] = &[
     refused("reasoning_effort", "it belongs to chat completions"),
     refused("chat_template_kwargs", "it belongs to chat completions"),
 ];
-
 pub(crate) fn string(v: &Value) -> bool {
     v.is_string()
 }
@@ -98,9 +99,6 @@ pub(crate) fn is_false(v: &Value) -> bool {
 }
 pub(crate) fn is_true(v: &Value) -> bool {
     v == &Value::Bool(true)
-}
-pub(crate) fn zero(v: &Value) -> bool {
-    v.as_f64() == Some(0.0)
 }
 fn minus_one(v: &Value) -> bool {
     v.as_i64() == Some(-1)
@@ -140,7 +138,6 @@ pub const HARMLESS: &[Harmless] = &[
     harmless("timings_per_token", "false", is_false),
     harmless("return_progress", "false", is_false),
     harmless("post_sampling_probs", "false", is_false),
-    harmless("priority", "0", zero),
 ];
 
 /// The same in chat only.

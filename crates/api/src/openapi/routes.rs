@@ -120,6 +120,9 @@ fn openai() -> Vec<Operation> {
         .query("before_id", string(), "In Anthropic's shape: only what comes before it.")
         .json(models)
         .fails(&[400, 503]),
+        Operation::get("/models", OPENAI, "The same, where llama-server's clients look.")
+            .json(|components: &mut Components| components.derived::<crate::openai::models::ModelList>())
+            .fails(&[400, 503]),
         Operation::get("/v1/models/{id}", MODELS, "A model; in Anthropic's shape with its header.")
             .headers(&["anthropic-version"])
             .id("Its name.")
@@ -286,6 +289,15 @@ fn native() -> Vec<Operation> {
             .fails(&[503])
     };
     let template = named("ChatCompletionRequest", || chat::schema::body().schema());
+    let unload = |path, summary| {
+        Operation::post(path, NATIVE, summary, named("UnloadAdapterRequest", schema::unload_adapter_body))
+            .example(json!({ "lora_name": "sql" }))
+    };
+    let change = |path, text, body: fn() -> Schema, name| {
+        Operation::post(path, NATIVE, text, named(name, body))
+            .example(json!({ "model": "default" }))
+            .written("ModelChanged", schema::changed)
+    };
     vec![
         tokenize("/tokenize"),
         tokenize("/v1/tokenize"),
@@ -321,12 +333,63 @@ fn native() -> Vec<Operation> {
         .example(json!({}))
         .body_optional()
         .gives(TEXT, |_| string().into_value()),
+        Operation::get("/lora-adapters", NATIVE, "llama-server's: the adapters that are loaded.")
+            .written("Adapters", schema::adapters)
+            .fails(&[404, 503]),
+        Operation::post(
+            "/lora-adapters",
+            NATIVE,
+            "llama-server's: what applies to requests that choose no adapters.",
+            named("AdapterScales", crate::lora::schema),
+        )
+        .example(json!([{ "id": 0, "scale": 0.5 }]))
+        .written("AdapterScalesSet", schema::scales_set),
+        Operation::post(
+            "/v1/load_lora_adapter",
+            NATIVE,
+            "vLLM's: load an adapter.",
+            named("LoadAdapterRequest", schema::load_adapter_body),
+        )
+        .example(json!({ "lora_name": "sql", "lora_path": "sql.gguf" }))
+        .gives(TEXT, |_| string().into_value()),
+        unload("/v1/unload_lora_adapter", "vLLM's: unload an adapter.")
+            .gives(TEXT, |_| string().into_value()),
+        Operation::post(
+            "/load_lora_adapter",
+            NATIVE,
+            "SGLang's: load an adapter.",
+            named("SglangLoadAdapterRequest", schema::sglang_load_body),
+        )
+        .example(json!({ "lora_name": "sql", "lora_path": "sql.gguf" }))
+        .written("AdaptersLoaded", schema::adapters_loaded),
+        unload("/unload_lora_adapter", "SGLang's: unload an adapter.")
+            .written("AdaptersLoaded", schema::adapters_loaded),
+        change(
+            "/models/load",
+            "Load a model; `/models` shows how far it is.",
+            schema::load_body,
+            "ModelLoadRequest",
+        ),
+        change(
+            "/models/unload",
+            "Take a model out of memory, when nobody uses it any more.",
+            schema::change_body,
+            "ModelChangeRequest",
+        ),
+        change(
+            "/models/reload",
+            "Load a model's file anew; requests are answered meanwhile. Replies when it is done.",
+            schema::change_body,
+            "ModelChangeRequest",
+        ),
         server_info("/get_server_info"),
         server_info("/server_info"),
         Operation::get("/props", NATIVE, "llama-server's page about the model that runs.")
+            .query("model", string(), "Which model; without it the default one.")
             .written("Props", schema::props)
             .fails(&[503]),
         Operation::get("/slots", NATIVE, "llama-server's places for answers.")
+            .query("model", string(), "Which model; without it the default one.")
             .query("fail_on_no_slot", words(&["0", "1"]), "`1`: 503 if every place is taken.")
             .written("Slots", schema::slots)
             .fails(&[400, 503]),

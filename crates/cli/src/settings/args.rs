@@ -7,13 +7,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::compat::{self, Facts};
-use super::{Commands, Setting, Settings, Shape, TABLE};
+use super::{Commands, ModelTable, Setting, Settings, Shape, TABLE};
 
 /// A command line, taken in.
 #[derive(Debug)]
 pub struct Parsed {
     /// What was set.
     pub settings: Settings,
+    /// The models that the configuration file describes one by one.
+    pub models: Vec<ModelTable>,
     /// Arguments that are no options.
     pub positional: Vec<String>,
     /// What the user should know about accepted options that change nothing.
@@ -29,7 +31,7 @@ pub struct Usage {
     pub about: &'static str,
     /// Which settings it has.
     pub command: Commands,
-    /// Its plain arguments: what stands for them, and help.
+    /// Its plain arguments: what stands for them, with dots behind it if there can be several, and help.
     pub positional: &'static [(&'static str, &'static str)],
 }
 
@@ -55,11 +57,15 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
             (setting.set)(&mut settings, &value).map_err(|e| anyhow!("{source}: {e}"))?;
         }
     }
+    let models = match usage.command {
+        Commands::SERVE => super::models::tables(&config, &settings)?,
+        _ => Vec::new(),
+    };
     let mut notes = compat::check(&matches, &args, usage.command, facts)?;
     notes.extend(one_kv_type(&args)?);
-    let positional =
-        usage.positional.iter().filter_map(|(name, _)| matches.get_one::<String>(name).cloned()).collect();
-    Ok((Parsed { settings, positional, notes }, matches))
+    let given = usage.positional.iter().filter_map(|(name, _)| matches.get_many::<String>(name));
+    let positional = given.flatten().cloned().collect();
+    Ok((Parsed { settings, models, positional, notes }, matches))
 }
 
 /// The values of a setting, and where they come from: flag before environment before file.
@@ -84,18 +90,20 @@ fn winning_source(
         }
     }
     let Some(value) = config.get(setting.key) else { return Ok((String::new(), Vec::new())) };
+    Ok((format!("configuration key `{}`", setting.key), values_of(setting, value)?))
+}
+
+/// The values that a key of the configuration file has.
+pub(super) fn values_of(setting: &Setting, value: &toml::Value) -> Result<Vec<String>> {
     let text = |v: &toml::Value| match v {
         toml::Value::String(s) => Ok(s.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok(v.to_string()),
         other => bail!("configuration key `{}` cannot be of type {}", setting.key, other.type_str()),
     };
-    let values = match value {
-        toml::Value::Array(items) if setting.shape == Shape::Many => {
-            items.iter().map(text).collect::<Result<_>>()?
-        }
-        other => vec![text(other)?],
-    };
-    Ok((format!("configuration key `{}`", setting.key), values))
+    match value {
+        toml::Value::Array(items) if setting.shape == Shape::Many => items.iter().map(text).collect(),
+        other => Ok(vec![text(other)?]),
+    }
 }
 
 /// `INGLE_CONFIG`, or `ingle/config.toml` where the system keeps configuration, if it is there.
@@ -116,7 +124,7 @@ fn read_config(path: &Path) -> Result<toml::Table> {
     let table: toml::Table =
         text.parse().with_context(|| format!("configuration file {}", path.display()))?;
     for key in table.keys() {
-        if !TABLE.iter().any(|s| s.key == key) {
+        if key != super::models::KEY && !TABLE.iter().any(|s| s.key == key) {
             bail!(
                 "configuration file {}: `{key}` is no setting (`ingle settings` lists them)",
                 path.display()
@@ -174,12 +182,15 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
         });
     }
     command = command.args(extra.iter().cloned());
-    command.args(usage.positional.iter().map(|&(name, help)| Arg::new(name).value_name(name).help(help)))
+    command.args(usage.positional.iter().map(|&(name, help)| {
+        let n_max = if name.ends_with("...") { usize::MAX } else { 1 };
+        Arg::new(name).value_name(name.trim_end_matches("...")).help(help).num_args(1..=n_max)
+    }))
 }
 
 /// The peers' ways of writing options, in ours: llama.cpp's `-ngl 9` (one dash, several letters) becomes
 /// `--ngl 9`, vLLM's `--max_model_len` becomes `--max-model-len`, a value after an option whose value is optional
-/// is joined to it, and vLLM's several names after one `--served-model-name` get an option each. Values are never
+/// is joined to it, and vLLM's several values after one `--served-model-name` or `--lora-modules` get an option each. Values are never
 /// touched, whatever they look like.
 fn respell(args: &[OsString], usage: Usage, command: &Command) -> Vec<OsString> {
     let dash = |name: &str| {
@@ -255,6 +266,15 @@ fn respell(args: &[OsString], usage: Usage, command: &Command) -> Vec<OsString> 
         });
         if !is_whole && known.is_some_and(takes_next) {
             out.extend(args.next().cloned());
+            if matches!(long.as_str(), "lora-modules" | "lora-paths") {
+                let is_one = |next: &OsString| {
+                    let next = next.to_string_lossy();
+                    next.starts_with('{') || !next.starts_with('-') && next.contains('=')
+                };
+                while let Some(module) = args.next_if(|next| is_one(next)) {
+                    out.extend(["--lora-modules".into(), module.clone()]);
+                }
+            }
             if long == "served-model-name" && has_model {
                 while let Some(name) = args.next_if(|next| !next.to_string_lossy().starts_with('-')) {
                     out.extend(["--served-model-name".into(), name.clone()]);
@@ -332,6 +352,10 @@ mod tests {
         assert_eq!(
             respelled(SERVE, "m.gguf --served-model-name a b --port 1"),
             "m.gguf --served-model-name a --served-model-name b --port 1"
+        );
+        assert_eq!(
+            respelled(SERVE, "--lora-modules a=b {\"x\":1} c=d m.gguf"),
+            "--lora-modules a=b --lora-modules {\"x\":1} --lora-modules c=d m.gguf"
         );
         assert_eq!(respelled(SERVE, "--served-model-name a m.gguf"), "--served-model-name a m.gguf");
     }

@@ -128,18 +128,18 @@ options! {
     LOAD maybe "flash-attn" dash ["fa"] => check flash_attention;
 
     // Files and memory.
-    LOAD switch "mmap" => note "files are always mapped";
+    LOAD switch "mmap" => note "files are read, and weights repacked into memory of their own";
     LOAD switch "no-mmap" => note "weights are repacked into memory of their own in any case";
     LOAD switch "mlock" => refuse "locking memory is not supported yet; disable swap instead";
     LOAD value "load-mode" dash ["lm"] => check |value, _| match value {
-        "auto" | "none" | "mmap" => Ok(Some("files are mapped, and weights repacked into memory of their own".into())),
-        other => Err(format!("`{other}` is not supported: files are mapped, and weights repacked into memory")),
+        "auto" | "none" | "mmap" => Ok(Some("files are read, and weights repacked into memory of their own".into())),
+        other => Err(format!("`{other}` is not supported: files are read, and weights repacked into memory")),
     };
     LOAD value "lazy-mode" dash ["lzm"] => check |value, _| match value {
         "auto" | "off" => Ok(Some("weights are always in memory".into())),
         _ => Err("weights are always in memory; reading them on demand is not supported".into()),
     };
-    LOAD switch "direct-io" also ["no-direct-io"] dash ["dio", "ndio"] => note "files are always mapped";
+    LOAD switch "direct-io" also ["no-direct-io"] dash ["dio", "ndio"] => note "files are always read through the system's cache";
     LOAD switch "repack" => note "weights are always repacked into what the kernels read";
     LOAD switch "no-repack" dash ["nr"] => refuse "weights are always repacked into what the kernels read";
     LOAD switch "no-host" => note "there are no host buffers to bypass";
@@ -262,7 +262,7 @@ options! {
         "0" => Ok(None),
         _ => Err("only whole prefixes are reused: shifting cached keys would change the answers".into()),
     };
-    SERVE value "slot-save-path" => refuse "saving the cache is not supported yet";
+    SERVE value "slot-save-path" => refuse "slots are not saved one by one; --kv-cache-dir keeps all prompts";
     SERVE switch "slots" also ["props"] => refuse "there are no slots; see /metrics and /health";
     SERVE switch "no-slots" => note "there are no slots to show";
     SERVE switch "no-webui" also ["no-ui", "disable-fastapi-docs"] => note "there is no web page to switch off";
@@ -296,13 +296,11 @@ options! {
         "assistant" => Ok(None),
         _ => Err("answers come from the assistant".into()),
     };
-    SERVE value "models-dir" also ["models-preset", "models-max"] => refuse "a server has one model yet; start one for each";
-    SERVE switch "models-autoload" also ["no-models-autoload"] => refuse "a server has one model yet; start one for each";
-    SERVE value "sleep-idle-seconds" => check |value, _| match value {
-        "-1" => Ok(None),
-        _ => Err("the model stays loaded".into()),
-    };
-    SERVE switch "enable-sleep-mode" => refuse "the model stays loaded";
+    SERVE value "models-preset" => refuse "models are described in the configuration file, each in a table [[models]]";
+    SERVE value "models-max" => refuse "models are limited by their memory (--memory-budget), not by their number";
+    SERVE switch "models-autoload" => note "models are loaded when they are asked for, unless --on-missing says otherwise";
+    SERVE switch "no-models-autoload" => refuse "use --on-missing never";
+    SERVE switch "enable-sleep-mode" => refuse "use --keep-alive, or unload models with /models/unload";
     SERVE value "tags" => note "tags are not shown anywhere";
     SERVE value "media-path" also ["allowed-local-media-path", "allowed-media-domains"] => refuse "images are not supported yet";
     SERVE value "chat-template-content-format" => check |value, _| match value {
@@ -321,7 +319,7 @@ options! {
     SERVE value "max-seq-len-to-capture" also ["max-context-len-to-capture", "cuda-graph-sizes", "cudagraph-capture-sizes", "max-cudagraph-capture-size"] => note "there are no graphs to capture on a CPU";
     SERVE value "compilation-config" also ["optimization-level"] dash ["cc", "O"] => note "kernels are compiled ahead; nothing is compiled at start";
     SERVE switch "optimize" dash ["O0", "O1", "O2", "O3"] => note "kernels are compiled ahead; nothing is compiled at start";
-    SERVE value "swap-space" => note "preempted sequences are computed again, nothing is swapped";
+    SERVE value "swap-space" => note "--kv-swap-mb says how much memory preempted sequences have";
     SERVE value "cpu-offload-gb" => note "weights are in main memory in any case";
     SERVE value "kv-cache-memory-bytes" also ["num-gpu-blocks-override"] => refuse "use --kv-tokens";
     SERVE switch "calculate-kv-scales" => refuse "keys and values have no scales; --kv-type says how they are stored";
@@ -436,22 +434,33 @@ options! {
     RUN_SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "structured output is not supported yet";
     BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set for all lines; use --json-schema, --regex or --choice";
     SERVE value "guided-decoding-backend" also ["structured-outputs-config"] => refuse "structured output is not supported yet";
-    LOAD value "lora" also ["lora-scaled", "lora-base", "lora-modules", "control-vector", "control-vector-scaled", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-dtype", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "adapters are not supported yet";
-    SERVE switch "enable-lora" also ["enable-lora-bias", "fully-sharded-loras", "enable-prompt-adapter", "lora-init-without-apply"] => refuse "adapters are not supported yet";
+    LOAD value "lora-base" also ["control-vector", "control-vector-scaled", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "only low-rank adapters are added to a model, with --lora";
+    LOAD value "max-loras" also ["max-lora-rank", "max-cpu-loras", "max-loras-per-batch", "max-loaded-loras", "lora-dtype", "lora-backend", "lora-target-modules"] => note "adapters are computed in float, of any rank up to 1024, up to 256 of them, all in one batch";
+    SERVE switch "enable-lora" also ["fully-sharded-loras"] => note "adapters need no switch; --lora-dir says from where they may be loaded";
+    SERVE switch "enable-lora-bias" also ["enable-prompt-adapter"] => refuse "only low-rank adapters are added to a model, with --lora";
+    RUN value "lora-modules" also ["lora-paths", "lora-dir"] => refuse "nothing chooses adapters here; use --lora";
+    BENCH value "lora-modules" also ["lora-paths", "lora-dir"] => refuse "nothing chooses adapters here; use --lora";
     LOAD value "mmproj" also ["mmproj-url", "mmproj-device", "image", "audio", "video", "image-min-tokens", "image-max-tokens", "mtmd-batch-max-tokens", "video-fps", "limit-mm-per-prompt", "mm-processor-kwargs", "mm-processor-cache-gb", "mm-encoder-tp-mode", "media-io-kwargs"] dash ["mm", "mmu", "mmdev"] => refuse "images and sound are not supported yet";
     LOAD switch "mmproj-auto" also ["mmproj-offload", "enable-mm-embeds", "interleave-mm-strings"] => refuse "images and sound are not supported yet";
     LOAD switch "no-mmproj" also ["no-mmproj-auto", "no-mmproj-offload", "language-model-only", "skip-mm-profiling"] => note "models take text only";
-    LOAD value "model-draft" also [
-        "spec-draft-model", "draft-model", "draft", "draft-n", "draft-max", "draft-min", "draft-n-min", "draft-p-min", "draft-p-split", "spec-type",
-        "spec-draft-n-max", "spec-draft-n-min", "spec-draft-p-min", "spec-replace", "ctx-size-draft", "n-gpu-layers-draft", "gpu-layers-draft",
-        "device-draft", "threads-draft", "threads-batch-draft", "cache-type-k-draft", "cache-type-v-draft", "spec-draft-type-k",
-        "spec-draft-type-v", "override-tensor-draft", "lookup-cache-static", "lookup-cache-dynamic", "hf-repo-draft",
-        "speculative-config", "speculative-model", "num-speculative-tokens", "num-lookahead-slots"
-    ] dash ["md", "cd", "ngld", "devd", "td", "tbd", "ctkd", "ctvd", "otd", "lcs", "lcd", "hfd", "hfrd", "sc"] => refuse "speculative decoding is not supported yet";
+    ANSWER value "ctx-size-draft" dash ["cd"] => note "a draft model guesses within the model's context";
+    ANSWER value "threads-draft" also ["threads-batch-draft"] dash ["td", "tbd"] => note "all models share the threads of --threads";
+    ANSWER value "n-gpu-layers-draft" also ["gpu-layers-draft", "device-draft", "override-tensor-draft"] dash ["ngld", "devd", "otd"] => check |_, facts| no_gpu(facts);
+    ANSWER value "cache-type-k-draft" also ["cache-type-v-draft", "spec-draft-type-k", "spec-draft-type-v"] dash ["ctkd", "ctvd"] => note "a draft model's keys and values are stored as the model's";
+    ANSWER value "draft-p-split" => note "guesses are one run of tokens; they never branch";
+    ANSWER value "num-lookahead-slots" also ["speculative-num-steps"] => note "how many tokens are guessed follows what they win; --draft-max bounds it";
+    ANSWER value "speculative-eagle-topk" => check |value, _| match value {
+        "1" => Ok(None),
+        _ => Err("guesses are one run of tokens; they never branch".into()),
+    };
+    ANSWER value "spec-replace" => refuse "a draft model has the model's own vocabulary";
+    ANSWER value "lookup-cache-static" also ["lookup-cache-dynamic"] dash ["lcs", "lcd"] => refuse "guesses are looked up in the request's own text; files of n-grams are not read";
+    ANSWER value "hf-repo-draft" dash ["hfd", "hfrd"] => refuse "downloading models is not supported yet; give a file with --model-draft";
+    BENCH value "model-draft" also ["draft-max", "draft-min"] dash ["md"] => refuse "this measures plain steps; --speculation tells what guesses would make of them";
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
     LOAD switch "offline" => note "nothing is ever downloaded";
     SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";
-    SERVE switch "reranking" also ["rerank"] => refuse "models with a head that ranks are not supported yet; /v1/rerank compares embeddings";
+    SERVE switch "reranking" also ["rerank"] => note "a model with a head that ranks uses it at /v1/rerank and /v1/score; others compare embeddings there";
     SERVE value "embd-normalize" => check |value, _| match value {
         "2" => Ok(None),
         _ => Err("embeddings have the length 1 unless a request says otherwise with `normalize`".into()),

@@ -1,12 +1,14 @@
 //! The table itself.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ingle_chat::Pooling;
+use ingle_runtime::GuessSource;
+use ingle_runtime::models::OnMissing;
 use ingle_step::KvType;
 
-use super::value::{Auto, Seed, Slot};
+use super::value::{Auto, Budget, Keep, Seed, Slot};
 use super::{Commands, Setting, Shape};
 
 macro_rules! settings {
@@ -40,22 +42,67 @@ macro_rules! settings {
 }
 
 settings! {
-    model: Option<PathBuf>, One, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
-        "FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file.";
+    model: Vec<PathBuf>, Many, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
+        "[NAME=]FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file. `serve` takes several, each perhaps with a name: the first is the default.";
+    models_dir: Option<PathBuf>, One, SERVE, "models-dir", env ["LLAMA_ARG_MODELS_DIR"],
+        "DIR", default "none", "Folder whose GGUF files are served too, loaded when they are asked for.";
+    memory_budget: Option<Budget>, One, SERVE, "memory-budget",
+        "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
+    keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],
+        "DURATION", default "always", "How long a model stays in memory unused: seconds, a duration such as 5m, or always (or below 0).";
+    on_missing: Option<OnMissing>, One, SERVE, "on-missing",
+        "wait|refuse|never", default "wait", "What a request finds whose model is not loaded: it waits for it, it is told to come back, or only /models/load loads models.";
+    model_wait_s: Option<u32>, One, SERVE, "model-wait-s",
+        "SECONDS", default "300", "How long a request waits for its model to load.";
+    max_model_queue: Option<u32>, One, SERVE, "max-model-queue",
+        "N", default "256", "Requests that may wait for models to load; further ones are refused with 429 and Retry-After.";
+    preload: Vec<String>, Many, SERVE, "preload",
+        "NAME", default "the default model", "Model to load at the start, of several; may be given several times. `none` loads none.";
+    pin: Vec<String>, Many, SERVE, "pin",
+        "NAME", default "none", "Model that stays in memory once it is loaded, whatever others need; may be given several times.";
     ctx_size: Auto, One, ANSWER, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
         "TOKENS", default "what the model was trained for, at most 8192", "Longest sequence: prompt and answer together. 0 is all that the model was trained for.";
     threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
         "N", default "all cores", "Threads that compute, for all models together.";
     kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
-        "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16 or q8_0.";
-    kv_tokens: Option<u32>, One, ANSWER, "kv-tokens",
+        "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16, q8_0 or q4_0.";
+    kv_tokens: Option<u32>, One, ANSWER_REPLAY, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
-    parallel: Auto, One, ANSWER, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
+    parallel: Auto, One, ANSWER_REPLAY, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
         "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
-    no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
+    no_prefix_cache: bool, Switch, ANSWER_REPLAY, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
+    lora: Vec<String>, Many, LOAD, "lora",
+        "FILE", default "none", "Adapter (LoRA) to add to the model: a GGUF file or a folder of PEFT's; may be given several times.";
+    lora_scaled: Vec<String>, Many, LOAD, "lora-scaled",
+        "FILE:SCALE", default "none", "The same with a strength; may be given several times.";
+    lora_init_without_apply: bool, Switch, LOAD, "lora-init-without-apply",
+        "", default "off", "Load the adapters of --lora and --lora-scaled, and add them only to requests that choose them.";
+    lora_modules: Vec<String>, Many, SERVE_BATCH, "lora-modules", also ["lora-paths"],
+        "NAME=PATH", default "none", "Adapter that requests choose by this name, as their model; may be given several times.";
+    lora_dir: Option<PathBuf>, One, SERVE, "lora-dir",
+        "DIR", default "none", "Folder beneath which adapters may be loaded while the server runs.";
+
+    kv_cache_dir: Option<PathBuf>, One, ANSWER, "kv-cache-dir",
+        "DIR", default "prefixes are kept in memory only", "Folder where the KV blocks of prompts and answers are kept, so that they are known again after a restart. One process uses it at a time.";
+    kv_cache_mb: Option<u32>, One, ANSWER, "kv-cache-mb",
+        "MB", default "4096", "Size of that folder; what is worth least is removed.";
+    kv_swap_mb: Option<u32>, One, ANSWER, "kv-swap-mb",
+        "MB", default "256", "Memory for the keys and values of sequences that make way for others, taken as it is needed; with 0 they are computed again.";
+    speculation: Option<GuessSource>, One, ANSWER, "speculation", also ["spec-type", "speculative-algorithm"],
+        "SOURCE", default "auto", "Where guesses at coming tokens are taken from: lookup (the text so far), draft (a draft model), auto (both), or off. They make answers faster where they can, and change none.";
+    draft_model: Option<PathBuf>, One, ANSWER, "model-draft", also ["spec-draft-model", "draft-model", "speculative-model", "speculative-draft-model-path"], dash ["md"], env ["LLAMA_ARG_MODEL_DRAFT"],
+        "FILE", default "none", "GGUF file of a small model with the same vocabulary, which guesses for the model.";
+    draft_max: Option<u32>, One, ANSWER, "draft-max", also ["draft", "draft-n", "spec-draft-n-max", "num-speculative-tokens", "speculative-num-draft-tokens"], env ["LLAMA_ARG_DRAFT_MAX"],
+        "N", default "16", "Most tokens that are guessed at a time, up to 64; how many it is follows what they win.";
+    draft_min: Option<u32>, One, ANSWER, "draft-min", also ["draft-n-min", "spec-draft-n-min"], env ["LLAMA_ARG_DRAFT_MIN"],
+        "N", default "0", "Fewer guesses than this are not tried.";
+    draft_p_min: Option<f32>, One, ANSWER, "draft-p-min", also ["spec-draft-p-min"], env ["LLAMA_ARG_DRAFT_P_MIN"],
+        "P", default "0", "The draft model stops guessing where it is less sure than this.";
+    speculative_config: Option<String>, One, ANSWER, "speculative-config", dash ["sc"],
+        "JSON", default "none", "The same in vLLM's form: method (ngram, suffix, draft_model), model, num_speculative_tokens.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";
@@ -76,11 +123,11 @@ settings! {
     verbose: bool, Switch, RUN, "verbose", short 'v', also ["show-timings"],
         "", default "off", "Print counts and speeds after each answer.";
 
-    chat_template: Option<String>, One, ANSWER, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
+    chat_template: Option<String>, One, ANSWER_REPLAY, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
 
     pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
-        "TYPE", default "the file's, else last", "How a text's hidden states become its embedding: mean, cls or last.";
+        "TYPE", default "the file's", "How a text's hidden states become its embedding: mean, cls or last; or rank, with the head that the model has for it.";
 
     choice: Vec<String>, Many, BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";
@@ -98,7 +145,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
+        "FILE", default "none", "File with one key a line; behind a key may stand scopes (`control-tokens`: its raw prompts may spell control tokens; `adapters`: it may load adapters; `models`: it may load and unload models; `priority`: its requests may go before others') and `weight=N`, its part of the machine beside keys with 1.";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
@@ -111,6 +158,16 @@ settings! {
         "N", default "256", "Requests that may wait; further ones are refused with 429 and Retry-After.";
     max_queue_tokens: Option<u32>, One, SERVE, "max-queue-tokens",
         "TOKENS", default "1048576", "Prompt tokens that may wait.";
+    max_queue_per_key: Option<u32>, One, SERVE, "max-queue-per-key",
+        "N", default "half of all where there are several keys", "Requests of one key that may wait.";
+    max_queue_tokens_per_key: Option<u32>, One, SERVE, "max-queue-tokens-per-key",
+        "TOKENS", default "half of all where there are several keys", "Prompt tokens of one key that may wait.";
+    queue_timeout_s: Option<u32>, One, SERVE, "queue-timeout-s",
+        "SECONDS", default "600", "How long a request may wait before it begins; `X-Queue-Timeout` makes it shorter.";
+    request_timeout_s: Option<u32>, One, SERVE, "request-timeout-s",
+        "SECONDS", default "0", "How long a request may take altogether; 0 is as long as it takes. `X-Request-Timeout` makes it shorter.";
+    step_time_ms: Option<u32>, One, SERVE, "step-time-ms",
+        "MS", default "200", "How long a step may take where several requests share it: fewer prompt tokens go into it. 0 is as long as it takes.";
     max_body_mb: Option<u32>, One, SERVE, "max-body-mb",
         "MB", default "32", "Largest request body.";
     data_dir: Option<PathBuf>, One, SERVE, "data-dir",
@@ -125,6 +182,12 @@ settings! {
         "MB", default "200", "Largest file that may be uploaded, for batches among others.";
     store_files_mb: Option<u32>, One, SERVE, "store-files-mb",
         "MB", default "4096", "Size of the files that each key may have, outputs of batches included; what exceeds it is refused. 0 takes none.";
+    record: Option<PathBuf>, One, SERVE, "record",
+        "DIR", default "nothing is recorded", "Folder for a record of each request, prompt and answer in it, to be run again with `ingle replay`.";
+    record_mb: Option<u32>, One, SERVE, "record-mb",
+        "MB", default "1024", "Size of all records together; the oldest go first.";
+    record_days: Option<u32>, One, SERVE, "record-days",
+        "DAYS", default "30", "How long a record is kept.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 
@@ -186,4 +249,11 @@ settings! {
         "", default "off", "Print control tokens.";
     json: bool, Switch, REPORT, "json",
         "", default "off", "Print for machines.";
+}
+
+impl Settings {
+    /// The file of the one model of commands that have one: the last that was named.
+    pub fn model_file(&self) -> Option<&Path> {
+        self.model.last().map(PathBuf::as_path)
+    }
 }

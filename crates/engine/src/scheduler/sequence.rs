@@ -1,9 +1,11 @@
 //! One token stream of a request.
 
 use ingle_chat::Pooling;
-use ingle_step::{BlockId, TokenId, Want};
+use ingle_step::{AdapterUse, BlockId, Input, TokenId, Want};
 
-use super::{NewRequest, Priority, RequestId};
+use super::fairness::Level;
+use super::moves::Swapped;
+use super::{NewRequest, Pooled, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,9 @@ pub(super) enum State {
 pub(super) struct Sequence {
     pub request: RequestId,
     pub priority: Priority,
+    pub rank: i16,
+    pub tenant: u64,
+    pub weight: u32,
     pub state: State,
     /// Its reader is slow.
     pub paused: bool,
@@ -24,16 +29,24 @@ pub(super) struct Sequence {
     pub n_prompt: usize,
     /// How many tokens it adds at most.
     pub max_tokens: usize,
+    /// What it may say next; while a step runs, what of it is in the step.
+    pub draft: Vec<TokenId>,
     /// How many leading tokens are in the KV cache.
     pub n_computed: usize,
     /// Covers `n_computed` slots.
     pub blocks: Vec<BlockId>,
     /// Blocks that it will still get without asking.
     pub n_reserved: usize,
+    /// K/V that were moved out when it was preempted.
+    pub swapped: Option<Swapped>,
     /// Where its blocks end in the prefix cache.
     pub published: NodeId,
     pub n_published: usize,
     pub salt: u64,
+    /// Whether a row sees only itself and rows before it. Otherwise all rows are in one step, and none is shared.
+    pub causal: bool,
+    /// Where the second of two texts begins.
+    pub second_from: Option<usize>,
     /// What its rows give.
     pub want: Want,
     /// How many rows before the prompt's last are wanted too, from the first on, and how many have come.
@@ -42,42 +55,75 @@ pub(super) struct Sequence {
     /// On the first choice until the prompt's end: how many choices there will be.
     pub unborn: u32,
     pub preemptions: u32,
+    /// The step that it was last in.
+    pub last_step: u64,
     /// Prompt tokens from the prefix cache at the first start; `None` before it.
     pub cached_tokens: Option<usize>,
+    /// What is added to the model's weights.
+    pub adapters: Vec<AdapterUse>,
 }
 
 impl Sequence {
     /// The first choice of a request.
     pub fn new(id: RequestId, request: NewRequest) -> Self {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority } = request;
+        let NewRequest {
+            prompt,
+            n_choices,
+            max_tokens,
+            salt,
+            prompt_logits,
+            pooling,
+            priority,
+            adapters,
+            ..
+        } = request;
         let all = prompt.len() - 1;
-        let n_early_rows = match pooling {
+        let n_early_rows = match pooling.map(|pooled| pooled.pooling) {
             None if prompt_logits => all,
             Some(Pooling::Mean) => all,
-            Some(Pooling::Cls) => all.min(1),
+            Some(Pooling::Cls | Pooling::Rank) => all.min(1),
             None | Some(Pooling::Last) => 0,
+        };
+        let want = match pooling {
+            None => Want::Logits,
+            Some(Pooled { pooling: Pooling::Rank, .. }) => Want::Labels,
+            Some(_) => Want::Hidden,
         };
         Self {
             request: id,
             priority,
+            rank: request.rank,
+            tenant: request.tenant,
+            weight: request.weight.max(1),
             state: State::Waiting,
             paused: false,
             n_prompt: prompt.len(),
             tokens: prompt,
             max_tokens,
+            draft: Vec::new(),
             n_computed: 0,
             blocks: Vec::new(),
             n_reserved: 0,
+            swapped: None,
             published: NodeId::ROOT,
             n_published: 0,
             salt,
-            want: if pooling.is_some() { Want::Hidden } else { Want::Logits },
+            causal: pooling.is_none_or(|pooled| pooled.causal),
+            second_from: pooling.and_then(|pooled| pooled.second_from),
+            want,
             n_early_rows,
             early_rows_done: 0,
             unborn: n_choices,
             preemptions: 0,
+            last_step: 0,
             cached_tokens: None,
+            adapters,
         }
+    }
+
+    /// Whom it goes before.
+    pub fn level(&self) -> Level {
+        (self.priority, self.rank)
     }
 
     pub fn is_background(&self) -> bool {
@@ -87,6 +133,25 @@ impl Sequence {
     /// Tokens that are known and not computed.
     pub fn n_pending(&self) -> usize {
         self.tokens.len() - self.n_computed
+    }
+
+    /// How many of its next rows a step with room for `budget` can take: all or none where it is not causal.
+    pub fn rows_within(&self, budget: usize) -> usize {
+        match self.n_pending() {
+            n if n <= budget => n,
+            _ if self.causal => budget,
+            _ => 0,
+        }
+    }
+
+    /// What enters the model at a position.
+    pub fn input(&self, position: usize) -> Input {
+        let token = self.tokens[position];
+        if self.second_from.is_some_and(|from| position >= from) {
+            Input::Second(token)
+        } else {
+            Input::Token(token)
+        }
     }
 
     /// Whether its prompt is computed, or all but a last token.
@@ -104,6 +169,7 @@ impl Sequence {
             tokens: self.tokens[..self.n_prompt].to_vec(),
             blocks: self.blocks.clone(),
             n_reserved: 0,
+            swapped: None,
             unborn: 0,
             preemptions: 0,
             ..self.clone()
@@ -116,6 +182,7 @@ impl Sequence {
         self.blocks.clear();
         self.n_reserved = 0;
         self.n_computed = 0;
+        self.draft.clear();
         self.published = NodeId::ROOT;
         self.n_published = 0;
     }

@@ -1,5 +1,6 @@
 //! The engine against the scripted executor.
 
+mod adapters;
 mod answers;
 mod client;
 mod embeddings;
@@ -9,4 +10,6 @@ mod meaning;
 mod refusals;
 mod simulator;
 mod soak;
+mod speculation;
 mod stops;
+mod terms;

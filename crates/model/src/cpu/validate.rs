@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
+use ingle_step::{ADAPTERS_MAX, ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch, Want};
 
 /// Stands for no sequence.
 const NOBODY: usize = usize::MAX;
@@ -24,6 +24,18 @@ fn check_batch(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
         }
         if copy.n_slots as usize > info.block_size {
             return Err(format!("copy of {} slots: blocks have {}", copy.n_slots, info.block_size));
+        }
+    }
+    for import in &batch.imports {
+        let block = import.block.0;
+        if block as usize >= info.n_blocks || import.bytes.len() != info.block_bytes {
+            let what = format!("import of {} bytes into block {block}", import.bytes.len());
+            return Err(format!("{what}: there are {} blocks of {} bytes", info.n_blocks, info.block_bytes));
+        }
+        if !targets.insert(block) {
+            return Err(format!(
+                "import into block {block}: it is the target of a copy, or imported into already"
+            ));
         }
     }
     let mut seqs = HashSet::new();
@@ -49,9 +61,25 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
     if end > info.n_ctx {
         return Err(format!("position {end} is beyond the context of {}", info.n_ctx));
     }
-    for Input::Token(token) in &seq.inputs {
+    for input in &seq.inputs {
+        let token = input.token();
         if token.0 as usize >= info.n_vocab {
             return Err(format!("token {token}: the vocabulary has {}", info.n_vocab));
+        }
+        if matches!(input, Input::Second(_)) && !info.has_token_types {
+            return Err("a second text: the model has no token types".into());
+        }
+    }
+    if seq.causal && !info.causal {
+        return Err("the sequence is causal and the model is not".into());
+    }
+    for (_, want) in &seq.wants {
+        match want {
+            Want::Logits if !info.has_logits => return Err("logits: the model only embeds texts".into()),
+            Want::Labels if info.n_labels == 0 => {
+                return Err("labels: the model has no head that classifies".into());
+            }
+            _ => {}
         }
     }
     if seq.block_table.len() < end.div_ceil(info.block_size) {
@@ -66,6 +94,24 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
             return Err(format!("wanted row {row} is out of range or out of order"));
         }
         last_row = row;
+    }
+    check_adapters(seq)
+}
+
+/// Whether they exist is seen when they are looked up.
+fn check_adapters(seq: &SeqStep) -> Result<(), String> {
+    let n_adapters = seq.adapters.len();
+    if n_adapters > ADAPTERS_MAX {
+        return Err(format!("{n_adapters} adapters: a sequence has at most {ADAPTERS_MAX}"));
+    }
+    for (i, used) in seq.adapters.iter().enumerate() {
+        let id = used.adapter.0;
+        if !used.scale.is_finite() {
+            return Err(format!("adapter {id} has the scale {}", used.scale));
+        }
+        if seq.adapters[..i].iter().any(|other| other.adapter == used.adapter) {
+            return Err(format!("adapter {id} is there twice"));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The models that have goldens.
 
 use ingle_gguf::TensorType;
+use ingle_testkit::bert::TinyBert;
+use ingle_testkit::lora::TinyLora;
 use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 /// The models, by name, with the context to configure where it is not the file's. Texts are 200 tokens: beyond each original context and more than twice the window.
@@ -45,4 +47,35 @@ pub fn specs() -> Vec<(String, TinySpec, Option<usize>)> {
         out.push((name, llama(20).wide().weight_type(ty), None));
     }
     out
+}
+
+/// The adapters that have goldens, by name: model, adapter, and how strongly it is applied. The llamas' heads are turned
+/// otherwise in their file than in the adapter's; one adapter is of every kind of matrix, one of few.
+pub fn adapters() -> Vec<(&'static str, TinySpec, TinyLora, f32)> {
+    let tiny = |arch, seed| TinySpec { rms_eps: 0.01, ..TinySpec::new(arch).seed(seed) };
+    let lora = |seed| TinyLora::new(seed);
+    let few = TinyLora { rank: 3, alpha: 4.0, ..lora(44) }.of(&["q_proj", "up_proj"]);
+    vec![
+        ("llama", tiny(Arch::Llama, 31), lora(41), 1.0),
+        ("llama-tied-biases", TinySpec { tied: true, biases: true, ..tiny(Arch::Llama, 32) }, lora(42), 0.5),
+        ("qwen2", tiny(Arch::Qwen2, 33), lora(43), 1.0),
+        ("qwen2-few", tiny(Arch::Qwen2, 33), few, 1.5),
+        ("qwen3-rslora", tiny(Arch::Qwen3, 34), TinyLora { rank: 5, rslora: true, ..lora(45) }, 1.0),
+    ]
+}
+
+/// The models of architecture bert that have goldens, by name. Texts are 150 tokens, in models with two token types of
+/// two parts.
+pub fn bert_specs() -> Vec<(String, TinyBert)> {
+    // A large epsilon, so that leaving it out shows.
+    let tiny = |seed| TinyBert { norm_eps: 0.01, seed, ..TinyBert::default() };
+    let wide = |ty| TinyBert { n_embd: 128, n_ff: 256, weight_type: ty, ..tiny(5) };
+    vec![
+        ("bert".to_owned(), tiny(1)),
+        ("bert-one-type".to_owned(), TinyBert { n_token_types: 1, ..tiny(2) }),
+        ("bert-ranks".to_owned(), TinyBert { norm_eps: 0.01, seed: 3, ..TinyBert::ranking() }),
+        ("bert-three-labels".to_owned(), TinyBert { n_labels: 3, pooling_type: 4, ..tiny(4) }),
+        ("bert-f16".to_owned(), wide(TensorType::F16)),
+        ("bert-q8_0".to_owned(), wide(TensorType::Q8_0)),
+    ]
 }

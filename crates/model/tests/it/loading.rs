@@ -32,7 +32,7 @@ fn edited(
     for info in file.tensors() {
         if let Some((ty, dims)) = tensor(&info.name, &info.dims) {
             let n_bytes = ty.row_bytes(dims[0]).expect("whole blocks") * dims[1..].iter().product::<u64>();
-            let mut data = file.tensor_data(info).to_vec();
+            let mut data = file.tensor_data(info).unwrap().into_owned();
             data.resize(n_bytes as usize, 0);
             out.tensor(&info.name, ty, &dims, data);
         }
@@ -62,7 +62,7 @@ fn impossible_hyperparameters_are_named() {
     check(
         "general.architecture",
         "mamba".into(),
-        "`mamba` is not supported (supported: llama, qwen2, qwen3)",
+        "`mamba` is not supported (supported: llama, qwen2, qwen3, bert)",
     );
     for value in
         [Value::U32(0), Value::U64(u64::MAX), Value::I32(-1), Value::F32(f32::NAN), Value::U64(1 << 62)]
@@ -227,10 +227,34 @@ fn progress_counts_every_byte_once() {
         assert_eq!(sizing.weight_bytes + sizing.embedding_bytes, total);
         let embedding_bytes = if tied { 0 } else { 4 * 64 * 288 };
         assert_eq!(sizing.embedding_bytes, embedding_bytes);
-        for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+        for kv_type in KvType::ALL {
             let options = LoadOptions { kv_type, kv_tokens: 100, ..LoadOptions::default() };
             let executor = CpuExecutor::load(file.clone(), pool(), &options, &mut |_, _| {}).expect("valid");
             assert_eq!(sizing.kv_bytes(kv_type, 32, 100), executor.info().kv_bytes, "{kv_type:?}");
+        }
+    }
+}
+
+/// What a model will hold is known before it is loaded, to the byte.
+#[test]
+fn the_header_tells_what_a_model_holds() {
+    for arch in [Arch::Llama, Arch::Qwen2, Arch::Qwen3] {
+        for ty in [TensorType::F32, TensorType::F16, TensorType::Q8_0, TensorType::Q4_0, TensorType::BF16] {
+            for tied in [true, false] {
+                let spec = TinySpec { tied, ..TinySpec::new(arch).weight_type(ty) };
+                let file = Arc::new(GgufFile::from_bytes(spec.bytes()).expect("a valid file"));
+                let sizing = Sizing::from_gguf(&file).expect("a valid model");
+                let options = LoadOptions { kv_tokens: 1000, ..LoadOptions::default() };
+                let executor = CpuExecutor::start(file, pool(), &options).expect("a valid model");
+                let info = executor.info();
+                let expected = (info.weight_bytes, info.kv_bytes);
+                assert_eq!(
+                    (sizing.packed_bytes, sizing.kv_bytes(KvType::F16, 32, 1000)),
+                    expected,
+                    "{arch:?} {ty} tied: {tied}"
+                );
+                assert!(sizing.buffer_bytes(512, 64) > sizing.buffer_bytes(1, 1));
+            }
         }
     }
 }
@@ -304,7 +328,7 @@ fn a_model_that_goes_while_it_is_loaded_ends_loading() {
         executor.loading().stop();
         drop(until);
         let seqs = vec![seq_step(1, &[1, 2, 3], 0, &[0], |_| true)];
-        let refused = executor.submit(StepBatch { step: 1, copies: Vec::new(), seqs });
+        let refused = executor.submit(StepBatch { step: 1, seqs, ..StepBatch::default() });
         let error = refused.expect_err("its weights do not come").to_string();
         assert!(error.contains("weights were not loaded"), "{error}");
     });
@@ -352,6 +376,16 @@ fn synthetic_models_run() {
         drop(out);
         let file = Arc::new(GgufFile::open(path.path()).expect("a valid file"));
         assert_eq!(Sizing::from_gguf(&file).expect("a valid model").n_parameters, n_parameters, "{name}");
+        // A server streams each token: all have text, but the one that ends it.
+        let (tokens, types) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
+        let texts = file.metadata().opt_strings(tokens).expect("texts").expect("a vocabulary");
+        let normal =
+            file.metadata().opt_i32s(types).expect("numbers").expect("types").iter().filter(|ty| **ty == 1);
+        assert_eq!(
+            (normal.count(), texts.get(150_000)),
+            (texts.len() - 1, "\u{120}150000".as_bytes()),
+            "{name}"
+        );
         if name.ends_with("Q4_0") {
             continue;
         }

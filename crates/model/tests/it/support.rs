@@ -34,12 +34,13 @@ pub fn seq_step(
         block_table: blocks.iter().map(|&b| BlockId(b)).collect(),
         causal: true,
         wants: (0..tokens.len()).filter(|&row| wants(row)).map(|row| (row as u32, Want::Logits)).collect(),
+        adapters: Vec::new(),
     }
 }
 
 /// Runs a batch.
 pub fn run(executor: &mut CpuExecutor, seqs: Vec<SeqStep>) -> StepOut {
-    executor.submit(StepBatch { step: 7, copies: Vec::new(), seqs }).expect("the batch is well formed");
+    executor.submit(StepBatch { step: 7, seqs, ..StepBatch::default() }).expect("the batch is well formed");
     let out = executor.wait().expect("a step was submitted");
     assert_eq!(out.step, 7);
     out

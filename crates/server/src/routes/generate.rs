@@ -17,7 +17,7 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{BoundedBody, parse, read_json};
 use crate::error::{Failure, json};
-use crate::names::resolve;
+use crate::names::{Chosen, choose};
 use crate::phase::Phase;
 use crate::slot::SlotState;
 use crate::sse::EventStream;
@@ -36,20 +36,20 @@ pub(super) async fn chat(
 /// The reply to a conversation, whoever sends it.
 pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
     let provider = provider(app)?;
-    let is_large = body.is_large();
+    let kept = body.kept(app, context);
     let caller = caller("chatcmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
-    call.request.priority = context.priority;
-    let envelope = address(app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let (provider, envelope) =
+        address(app, context, provider, id, std::slice::from_mut(&mut call.request)).await?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call));
-        let call = Call { requests: vec![call.request], is_large };
+        let call = Call { requests: vec![call.request], kept };
         return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = ChatCollector::new(envelope, &call);
-    let call = Call { requests: vec![call.request], is_large };
-    let mut answer = Answer::start(app, provider, context.started, call).await?;
+    let call = Call { requests: vec![call.request], kept };
+    let mut answer = Answer::start(app, provider, context, call).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
@@ -68,22 +68,19 @@ pub(super) async fn completions(
 /// The reply to raw prompts, whoever sends them.
 pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
     let provider = provider(app)?;
-    let is_large = body.is_large();
+    let kept = body.kept(app, context);
     let caller = caller("cmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
-    for request in &mut call.requests {
-        request.priority = context.priority;
-    }
-    let envelope = address(app, &*provider, id, &mut call.requests)?;
+    let (provider, envelope) = address(app, context, provider, id, &mut call.requests).await?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
-        let call = Call { requests: call.requests, is_large };
+        let call = Call { requests: call.requests, kept };
         return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = CompletionCollector::new(envelope, &call);
-    let call = Call { requests: call.requests, is_large };
-    let mut answer = Answer::start(app, provider, context.started, call).await?;
+    let call = Call { requests: call.requests, kept };
+    let mut answer = Answer::start(app, provider, context, call).await?;
     answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }
@@ -106,20 +103,25 @@ pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
     }
 }
 
-/// Says which model answers the requests, which are alike but for their prompts.
-pub(super) fn address(
+/// Says which model answers the requests, which are alike but for their prompts, and when, and takes hold of it.
+pub(super) async fn address(
     app: &App,
-    provider: &dyn Provider,
+    context: &Context,
+    provider: Arc<dyn Provider>,
     id: String,
     requests: &mut [Request],
-) -> Result<Envelope, Failure> {
+) -> Result<(Arc<dyn Provider>, Envelope), Failure> {
     let first = requests.first().expect("a body holds at least one request");
-    let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
+    let Chosen { provider, name, info } = choose(app, provider, first.model.as_deref(), None).await?;
+    let (adapters, fingerprint) = provider.adapters_of(&info, first.adapters.as_deref())?;
+    let model = info.parent.unwrap_or(info.id);
     for request in requests {
         check_vocabulary(request, info.n_vocab)?;
-        request.model = Some(info.id.clone());
+        context.place(&request.principal, &mut request.priority, &mut request.terms)?;
+        request.model = Some(model.clone());
+        request.adapters = adapters.clone();
     }
-    Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })
+    Ok((provider, Envelope { id, created: now(), model: name, fingerprint }))
 }
 
 pub(super) async fn stream(
@@ -129,7 +131,7 @@ pub(super) async fn stream(
     call: Call,
     encoder: Box<dyn StreamEncoder>,
 ) -> Reply {
-    let answer = Answer::start(app, provider, context.started, call).await?;
+    let answer = Answer::start(app, provider, context, call).await?;
     Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response())
 }
 

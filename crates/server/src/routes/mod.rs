@@ -1,11 +1,13 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
+mod adapters;
 mod anthropic;
 mod batches;
 mod embeddings;
 mod files;
 mod generate;
 mod info;
+mod models;
 mod ollama;
 mod openapi;
 mod responses;
@@ -14,7 +16,7 @@ mod utility;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -23,7 +25,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ingle_chat::{Principal, Priority};
+use ingle_api::RequestError;
+use ingle_chat::{Principal, Priority, ProviderError, Terms};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -31,6 +34,7 @@ use tracing::Instrument;
 use crate::App;
 use crate::auth::is_local_caller;
 use crate::error::{Dialect, Failure};
+use crate::recording::{Rerun, Shown};
 use table::Routes;
 
 /// Routes that need no key, because whoever restarts a sick server has none, and because what the API is like is no
@@ -39,6 +43,16 @@ const PUBLIC: [&str; 5] = ["/health", "/v1/health", "/health/live", "/health/rea
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where OpenAI's clients look for how long a reply took.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// How long a request may take from its arrival to its end, in seconds.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+/// How long it may wait before it begins, in seconds.
+const QUEUE_TIMEOUT: HeaderName = HeaderName::from_static("x-queue-timeout");
+/// The longest of both: more than a week is no deadline.
+const TIMEOUT_SECONDS_MAX: f64 = 604_800.0;
+/// The seed of an answer; of a list of prompts, the first one's.
+const SEED: HeaderName = HeaderName::from_static("x-ingle-seed");
+/// Model and arithmetic of an answer: the same request, seed and fingerprint give the same bytes.
+const FINGERPRINT: HeaderName = HeaderName::from_static("x-ingle-fingerprint");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What is known of a request beside its head and its body: the gate found it out, or, of a line of a batch, the batch.
@@ -47,7 +61,37 @@ pub(crate) struct Context {
     pub principal: Principal,
     pub dialect: Dialect,
     pub priority: Priority,
+    pub terms: Terms,
     pub started: Instant,
+    /// The route, as in `/v1/chat/completions`.
+    pub route: Arc<str>,
+    /// What the reply's head will say of its answer.
+    pub shown: Arc<Shown>,
+    /// If it is a recorded one that is run again.
+    pub rerun: Option<Arc<Rerun>>,
+}
+
+impl Context {
+    /// Gives a request its place beside others, and its time.
+    ///
+    /// # Errors
+    /// If it wants to go before others and may not.
+    pub fn place(
+        &self,
+        principal: &Principal,
+        priority: &mut Priority,
+        terms: &mut Terms,
+    ) -> Result<(), ProviderError> {
+        if terms.rank < 0 && !principal.may_go_first {
+            let message = "`priority` below 0 goes before what others ask, which needs a key with the scope \
+                           `priority`: send 0 or more, or use such a key";
+            return Err(ProviderError::Forbidden { message: message.into() });
+        }
+        // What is in the background stays there.
+        *priority = self.priority.max(*priority);
+        *terms = Terms { rank: terms.rank, ..self.terms };
+        Ok(())
+    }
 }
 
 pub(crate) use embeddings::embedding_reply;
@@ -66,6 +110,7 @@ fn routes() -> Routes {
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .merge(adapters::routes())
         .merge(embeddings::routes())
         .route("/tokenize", post(utility::tokenize))
         .route("/v1/tokenize", post(utility::tokenize))
@@ -107,6 +152,7 @@ fn routes() -> Routes {
         .route("/metrics", get(info::metrics))
         .route("/version", get(info::version))
         .route("/openapi.json", get(openapi::document))
+        .merge(models::routes())
         .merge(ollama::routes())
 }
 
@@ -138,8 +184,10 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
             REQUEST_ID,
+            REQUEST_TIMEOUT,
+            QUEUE_TIMEOUT,
         ])
-        .expose_headers([REQUEST_ID, embeddings::TRUNCATED_INPUTS])
+        .expose_headers([REQUEST_ID, SEED, FINGERPRINT, embeddings::TRUNCATED_INPUTS])
 }
 
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -148,18 +196,28 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let id = request_id(request.headers());
     let dialect = Dialect::of(request.uri().path(), request.headers());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
+    let shown = Arc::new(Shown::default());
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
         if !public && !is_local_caller(&app.config, request.headers()) {
             return Failure::ForeignCaller.into_response();
         }
-        let principal = match app.auth.principal(request.headers()) {
+        let rerun = request.extensions_mut().remove::<Arc<Rerun>>();
+        let of_rerun = rerun.as_ref().map(|rerun| rerun.principal.clone());
+        let principal = match of_rerun.or_else(|| app.auth.principal(request.headers())) {
             Some(principal) => principal,
             None if public => Principal::local(),
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, dialect, priority: Priority::Normal, started });
+        let terms = match terms(request.headers()) {
+            Ok(terms) => terms,
+            Err(error) => return Failure::Request(error).into_response(),
+        };
+        let (route, shown) = (Arc::from(route.as_str()), shown.clone());
+        let priority = Priority::Normal;
+        let context = Context { principal, dialect, priority, terms, started, route, shown, rerun };
+        request.extensions_mut().insert(context);
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);
@@ -171,12 +229,36 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         response.headers_mut().insert("request-id", id.clone());
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some((seed, fingerprint)) = shown.get() {
+        response.headers_mut().insert(SEED, HeaderValue::from(seed));
+        if let Ok(fingerprint) = HeaderValue::try_from(fingerprint) {
+            response.headers_mut().insert(FINGERPRINT, fingerprint);
+        }
+    }
     // A stream's head leaves before anything is known about its time.
     if dialect == Dialect::OpenAi && response.body().size_hint().exact().is_some() {
         let ms = started.elapsed().as_millis() as u64;
         response.headers_mut().insert(PROCESSING_MS, HeaderValue::from(ms));
     }
     response
+}
+
+/// How long a client gives its request, as the headers say.
+fn terms(headers: &HeaderMap) -> Result<Terms, RequestError> {
+    let seconds = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let number = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+        let number = number.filter(|n| *n > 0.0 && *n <= TIMEOUT_SECONDS_MAX && values.next().is_none());
+        let wrong = || {
+            let text = format!(
+                "the header `{name}` must be one number of seconds, more than 0 and at most {TIMEOUT_SECONDS_MAX}"
+            );
+            RequestError::field(name.as_str(), text)
+        };
+        number.map(|n| Some(Duration::from_secs_f64(n))).ok_or_else(wrong)
+    };
+    Ok(Terms { rank: 0, queue_timeout: seconds(&QUEUE_TIMEOUT)?, timeout: seconds(&REQUEST_TIMEOUT)? })
 }
 
 /// The client's request id if it is fit for logs, else a new one.

@@ -1,5 +1,6 @@
 //! The server over a scripted provider: every route, streams as exact bytes, errors, limits, shutdown.
 
+mod adapters;
 mod anthropic;
 mod background;
 mod batches;
@@ -18,4 +19,5 @@ mod operations;
 mod responses;
 mod scopes;
 mod scripted;
+mod terms;
 mod utility;

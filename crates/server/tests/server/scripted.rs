@@ -14,7 +14,8 @@ use futures_core::Stream;
 use ingle_chat::{
     ChatInput, Content, Delta, DeltaStream, Echo, EmbedFuture, EmbedRequest, Embedding, Embeddings,
     EmbeddingsFuture, Event, FinishReason, Message, ModelDetails, ModelInfo, Part, Principal, Prompt,
-    Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
+    Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture, Task, TokenLogprob,
+    Usage,
 };
 use ingle_step::TokenId;
 use tokio::time::Sleep;
@@ -352,7 +353,7 @@ impl Provider for Scripted {
                 if hangs {
                     std::future::pending::<()>().await;
                 }
-                Ok(Embeddings { items, usage })
+                Ok(Embeddings { items, usage, of_pairs: false })
             }) as EmbeddingsFuture)
         })
     }
@@ -405,6 +406,9 @@ impl Provider for Scripted {
             n_params: 1000,
             size_bytes: 4000,
             fingerprint: "fp-scripted".into(),
+            parent: None,
+            numeric_path: "scripted-n1-kv_f32-ctx4096".into(),
+            defaults: Sampling::default(),
             details: ModelDetails {
                 architecture: "llama".into(),
                 quantization: "Q8_0".into(),
