@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Principal, Priority, Prompt, ProviderError, Usage};
+use crate::{Principal, Priority, Prompt, ProviderError, Terms, Usage};
 
 /// The most texts of one request.
 pub const EMBED_INPUTS_MAX: usize = 2048;
@@ -66,6 +66,8 @@ pub struct EmbedRequest {
     pub normalize: bool,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// Its place and its time.
+    pub terms: Terms,
 }
 
 impl EmbedRequest {
@@ -80,6 +82,7 @@ impl EmbedRequest {
             dimensions: None,
             normalize: true,
             priority: Priority::Normal,
+            terms: Terms::default(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub use provider::{
     ProviderStatus, StartFuture, TokenLogprob, Usage,
 };
 pub use request::{
-    ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, ReasoningWish, Request, Sampling, Task,
-    ToolChoice,
+    ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, RANKS, ReasoningWish, Request,
+    Sampling, Task, Terms, ToolChoice,
 };
 pub use segment::{Segment, Segments};

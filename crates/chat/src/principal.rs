@@ -23,6 +23,10 @@ pub struct Principal {
     pub class: DataClass,
     /// Whether raw prompts may spell control tokens, with which a caller can speak as anyone in a conversation.
     pub may_write_control_tokens: bool,
+    /// Whether requests may go before others' (a rank below 0).
+    pub may_go_first: bool,
+    /// The tenant's part of the machine beside those of others; at least 1.
+    pub weight: u32,
 }
 
 impl Principal {
@@ -33,6 +37,8 @@ impl Principal {
             key: "none".into(),
             class: DataClass::default(),
             may_write_control_tokens: true,
+            may_go_first: true,
+            weight: 1,
         }
     }
 }

@@ -164,6 +164,12 @@ pub enum ProviderError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// It took longer than it may.
+    #[error("the request was given {} s and has not ended; what was answered until now is incomplete", .limit.as_secs_f64())]
+    DeadlineExceeded {
+        /// The time that it had, from its arrival on.
+        limit: Duration,
+    },
     /// The model is loading or going away.
     #[error("the model is not ready: {0}")]
     Unavailable(String),
@@ -238,6 +244,8 @@ pub struct ProviderStatus {
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Tenants of whose requests some have not begun.
+    pub tenants_waiting: usize,
     /// Sequences that may run at a time; 0 if nobody knows.
     pub sequences_max: usize,
     /// Blocks of the KV cache that sequences hold.
@@ -262,6 +270,8 @@ pub struct ProviderStatus {
     pub requests_finished_total: u64,
     /// Since start: requests aborted.
     pub requests_aborted_total: u64,
+    /// Since start: of these, requests whose time was over.
+    pub requests_overdue_total: u64,
     /// Since start: sequences preempted.
     pub preemptions_total: u64,
     /// Since start: steps run.

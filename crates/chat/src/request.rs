@@ -1,5 +1,7 @@
 //! What is wanted.
 
+use std::time::Duration;
+
 use ingle_step::{SamplerKind, TokenId};
 use serde_json::{Map, Value};
 
@@ -201,6 +203,21 @@ pub enum Priority {
     Background,
 }
 
+/// The least and the most rank that a request can have.
+pub const RANKS: std::ops::RangeInclusive<i16> = -100..=100;
+
+/// When a request runs beside others of its priority, and for how long it may. What the provider is set to holds as well:
+/// whichever time is over first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Lower goes first, among all that others ask; 0 is usual. Within [`RANKS`].
+    pub rank: i16,
+    /// How long it may wait before it begins.
+    pub queue_timeout: Option<Duration>,
+    /// How long it may take from its arrival to its end.
+    pub timeout: Option<Duration>,
+}
+
 /// One API call, in no dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -210,6 +227,8 @@ pub struct Request {
     pub principal: Principal,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// Its place and its time.
+    pub terms: Terms,
     /// The model's name; `None` is the default model.
     pub model: Option<String>,
     /// What is wanted.
@@ -245,6 +264,7 @@ impl Request {
             id: id.into(),
             principal,
             priority: Priority::Normal,
+            terms: Terms::default(),
             model: None,
             task,
             sampling: Sampling::default(),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, FinishReason, Message, ReasoningWish, Role};
@@ -204,7 +205,11 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     if s.batch_tokens == Some(0) {
         bail!("--max-num-batched-tokens: a step must compute at least one token");
     }
+    if s.queue_timeout_s == Some(0) {
+        bail!("--queue-timeout-s: a request must be given at least a second to begin");
+    }
     let n = |x: Option<u32>| x.map(|x| x as usize);
+    let seconds = |x: Option<u32>| x.map(|s| Duration::from_secs(s.into()));
     Ok(LoadOptions {
         n_ctx: n(s.ctx_size.0),
         n_threads: n(s.threads.0),
@@ -214,6 +219,12 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         step_token_budget: n(s.batch_tokens),
         max_waiting_requests: n(s.max_queue),
         max_waiting_tokens: n(s.max_queue_tokens),
+        max_waiting_requests_per_tenant: n(s.max_queue_per_key),
+        max_waiting_tokens_per_tenant: n(s.max_queue_tokens_per_key),
+        step_time_max: s.step_time_ms.map(|ms| Duration::from_millis(ms.into())),
+        queue_timeout: seconds(s.queue_timeout_s),
+        request_timeout: seconds(s.request_timeout_s).filter(|time| !time.is_zero()),
+        is_shared: false,
         no_prefix_cache: s.no_prefix_cache,
         template: s.chat_template.clone().map_or(TemplateChoice::Model, TemplateChoice::NameOrFile),
         pooling: s.pooling,

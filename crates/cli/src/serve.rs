@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_ledger::{FileLimits, Files, Responses, Retention};
-use ingle_runtime::{Engine, LoadError, Source};
-use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
+use ingle_runtime::{Engine, LoadError, LoadOptions, Source};
+use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig, WEIGHTS};
 
 use crate::progress::LoadProgress;
 use crate::run::{check_model, load_options};
@@ -138,6 +138,7 @@ fn default_data_dir() -> Option<PathBuf> {
 
 async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     let slot = ProviderSlot::loading();
+    let n_keys = config.api_keys.len();
     let server = match Server::bind(config, slot.clone()).await {
         Ok(server) => server,
         Err(error @ ServeError::Exposed { .. }) => {
@@ -151,7 +152,7 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     }
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let place = slot.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&settings, &place));
+    let loading = tokio::task::spawn_blocking(move || load(&settings, n_keys, &place));
     let mut running = tokio::spawn(server.run(async {
         stop_requested().await;
         say!("stopping: streams may finish; a second signal stops at once");
@@ -177,13 +178,13 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     running.await.context("the server failed")
 }
 
-fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
+fn load(settings: &Settings, n_keys: usize, slot: &ProviderSlot) -> Result<Engine> {
     let source = settings.model.clone().map_or(Source::Shipped, Source::File);
     let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = load_options(settings)?;
+    let options = LoadOptions { is_shared: n_keys > 1, ..load_options(settings)? };
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;
@@ -221,7 +222,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
     }
     let mut api_keys = split_commas(&s.api_key);
-    let mut scopes = Vec::new();
+    let (mut scopes, mut weights) = (Vec::new(), Vec::new());
     if let Some(path) = &s.api_key_file {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
@@ -229,8 +230,9 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         if of_file.is_empty() {
             bail!("--api-key-file: {} has no key; one a line is expected", path.display());
         }
-        for (key, of_key) in of_file {
+        for FileKey { key, scopes: of_key, weight } in of_file {
             scopes.extend(of_key.into_iter().map(|scope| (key.clone(), scope)));
+            weights.extend(weight.map(|weight| (key.clone(), weight)));
             api_keys.push(key);
         }
     }
@@ -241,6 +243,7 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
         listen,
         api_keys,
         scopes,
+        weights,
         no_auth: s.no_auth,
         allowed_hosts: s.allowed_hosts.clone(),
         cors_origins: origins(&s.cors_origins)?,
@@ -260,22 +263,40 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
     })
 }
 
-/// The keys in a file, one a line, each with the names of its scopes behind it.
-fn keys_of_file(text: &str) -> Result<Vec<(String, Vec<Scope>)>> {
+/// A line of a file of keys.
+#[derive(Debug, PartialEq)]
+struct FileKey {
+    key: String,
+    scopes: Vec<Scope>,
+    /// Its part of the machine.
+    weight: Option<u32>,
+}
+
+/// The keys in a file, one a line, each with its scopes and its weight behind it.
+fn keys_of_file(text: &str) -> Result<Vec<FileKey>> {
     let mut keys = Vec::new();
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let key = words.next().expect("the line is not empty");
-        let scope = |word: &str| {
+        let key = words.next().expect("the line is not empty").to_owned();
+        let mut found = FileKey { key, scopes: Vec::new(), weight: None };
+        for word in words {
+            if let Some(weight) = word.strip_prefix("weight=") {
+                let weight = weight.parse().ok().filter(|weight| WEIGHTS.contains(weight));
+                let wrong =
+                    || format!("line {number}: a weight is a whole number from 1 to {}", WEIGHTS.end());
+                found.weight = Some(weight.with_context(wrong)?);
+                continue;
+            }
             let known = || Scope::ALL.map(Scope::name).join(", ");
-            let found = Scope::ALL.into_iter().find(|scope| scope.name() == word);
+            let scope = Scope::ALL.into_iter().find(|scope| scope.name() == word);
             // The word is not repeated: it may be the rest of a key with a blank in it.
-            found.with_context(|| {
-                format!("line {number}: what follows the key is no scope; there are: {}", known())
-            })
-        };
-        keys.push((key.to_owned(), words.map(scope).collect::<Result<_>>()?));
+            found.scopes.push(scope.with_context(|| {
+                let text = "what follows the key is neither a scope nor `weight=N`; scopes are";
+                format!("line {number}: {text}: {}", known())
+            })?);
+        }
+        keys.push(found);
     }
     Ok(keys)
 }
@@ -302,8 +323,18 @@ mod tests {
 
     #[test]
     fn keys_and_their_scopes() {
-        let keys = keys_of_file("# ours\none\n\n  two control-tokens \n").expect("valid");
-        assert_eq!(keys, [("one".to_owned(), vec![]), ("two".to_owned(), vec![Scope::ControlTokens])]);
+        let text = "# ours\none\n\n  two control-tokens weight=3 \nthree priority\n";
+        let key = |key: &str, scopes, weight| FileKey { key: key.to_owned(), scopes, weight };
+        let expected = [
+            key("one", vec![], None),
+            key("two", vec![Scope::ControlTokens], Some(3)),
+            key("three", vec![Scope::Priority], None),
+        ];
+        assert_eq!(keys_of_file(text).expect("valid"), expected);
+        for weight in ["0", "1001", "x", "-1"] {
+            let error = keys_of_file(&format!("one weight={weight}")).expect_err("no weight").to_string();
+            assert!(error.contains("from 1 to 1000"), "{error}");
+        }
         let error = keys_of_file("one\ntwo secret-rest").expect_err("no scope").to_string();
         assert!(error.starts_with("line 2") && error.contains("control-tokens"), "{error}");
         assert!(!error.contains("secret-rest"), "{error}");

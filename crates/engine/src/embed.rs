@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ingle_chat::{Embedding, Embeddings, Priority, ProviderError, Usage};
+use ingle_chat::{Embedding, Embeddings, ProviderError, Usage};
 
 use crate::engine::Entrance;
-use crate::frontend::{PreparedText, PreparedTexts};
+use crate::frontend::{PreparedText, PreparedTexts, Standing};
 use crate::pooling::VectorSpec;
 use crate::work::{self, Embedded, Pending, Work};
 
@@ -21,8 +21,7 @@ const TEXTS_AT_ONCE: usize = 64;
 pub(crate) struct Gathering {
     entrance: Entrance,
     spec: VectorSpec,
-    tenant: String,
-    priority: Priority,
+    standing: Standing,
     arrived: Instant,
     /// Those that wait, with their numbers.
     waiting: VecDeque<(usize, PreparedText)>,
@@ -41,7 +40,7 @@ impl Gathering {
     /// # Errors
     /// If there is no room for even one of them.
     pub fn start(entrance: Entrance, texts: PreparedTexts, arrived: Instant) -> Result<Self, ProviderError> {
-        let PreparedTexts { texts, spec, tenant, priority } = texts;
+        let PreparedTexts { texts, spec, standing } = texts;
         let item = |text: &PreparedText| Embedding {
             vector: Vec::new(),
             n_tokens: text.tokens.len() as u64,
@@ -50,8 +49,7 @@ impl Gathering {
         let mut gathering = Self {
             entrance,
             spec,
-            tenant,
-            priority,
+            standing,
             arrived,
             items: texts.iter().map(item).collect(),
             waiting: texts.into_iter().enumerate().collect(),
@@ -95,11 +93,10 @@ impl Gathering {
         {
             let (text, n_tokens) = (*text, prepared.tokens.len());
             let mut pending = None;
-            let admitted = self.entrance.admit(self.priority, n_tokens, Instant::now(), |engine| {
+            let standing = self.standing_now();
+            let admitted = self.entrance.admit(&standing, n_tokens, Instant::now(), |engine| {
                 let (_, prepared) = self.waiting.pop_front().expect("looked at just now");
-                let tenant = self.tenant.clone();
-                let (work, end) =
-                    work::Embedding::new(prepared.tokens, self.spec, tenant, self.priority, engine);
+                let (work, end) = work::Embedding::new(prepared.tokens, self.spec, standing.clone(), engine);
                 pending = Some(end);
                 Work::Embed(Box::new(work))
             });
@@ -110,6 +107,15 @@ impl Gathering {
             }
         }
         Ok(())
+    }
+
+    /// What is left of the request's time holds for the texts that still wait.
+    fn standing_now(&self) -> Standing {
+        let mut standing = self.standing.clone();
+        let elapsed = self.arrived.elapsed();
+        let left = |time: &mut Duration| *time = time.saturating_sub(elapsed);
+        standing.terms.timeout.iter_mut().for_each(left);
+        standing
     }
 
     /// The next vector, of whichever text.

@@ -7,6 +7,7 @@
 //! full is paused. What must be answered at once, admission and status, is in `Shared` and needs no thread.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
@@ -20,10 +21,10 @@ use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
 use crate::embed::Gathering;
-use crate::frontend::{Frontend, Prepared};
+use crate::frontend::{Frontend, Prepared, Standing};
 use crate::meter::Meter;
 use crate::output::Answer;
-use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::scheduler::{AddError, QueueBounds, Queues, Scheduler, SchedulerConfig};
 use crate::stream::{self, AnswerStream};
 use crate::work::{Generating, Work};
 use crate::worker::Worker;
@@ -42,6 +43,14 @@ pub struct EngineConfig {
     pub max_waiting_requests: usize,
     /// Their prompt tokens. One request alone may have more.
     pub max_waiting_tokens: usize,
+    /// Of these, requests of one tenant. `None`: as many as of all.
+    pub max_waiting_requests_per_tenant: Option<usize>,
+    /// Their prompt tokens.
+    pub max_waiting_tokens_per_tenant: Option<usize>,
+    /// How long a step may take where several share it: its tokens are chosen accordingly. Nothing: as long as it takes.
+    pub step_time_max: Duration,
+    /// Whether several tenants may come, for whom even a lone one's steps stay short.
+    pub is_shared: bool,
     /// How often one sequence can be preempted.
     pub max_preemptions: u32,
     /// Whether equal beginnings are computed once.
@@ -52,6 +61,29 @@ pub struct EngineConfig {
     pub stall_timeout: Duration,
     /// How long a request may wait for its first step; one in the background waits as long as it takes.
     pub queue_timeout: Duration,
+    /// How long a request may take from its arrival to its end. `None`: as long as it takes.
+    pub request_timeout: Option<Duration>,
+}
+
+impl EngineConfig {
+    /// The bounds of what waits.
+    pub(crate) fn queue_bounds(&self) -> QueueBounds {
+        let (requests, tokens) = (self.max_waiting_requests, self.max_waiting_tokens);
+        QueueBounds {
+            requests,
+            tokens,
+            tenant_requests: self.max_waiting_requests_per_tenant.unwrap_or(requests),
+            tenant_tokens: self.max_waiting_tokens_per_tenant.unwrap_or(tokens),
+        }
+    }
+
+    /// How long a request may wait, and how long it may take.
+    pub(crate) fn limits(&self, standing: &Standing) -> (Option<Duration>, Option<Duration>) {
+        let least = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
+        let queue = (standing.priority == Priority::Normal).then_some(self.queue_timeout);
+        let total = (standing.priority == Priority::Normal).then_some(self.request_timeout).flatten();
+        (least(queue, standing.terms.queue_timeout), least(total, standing.terms.timeout))
+    }
 }
 
 impl Default for EngineConfig {
@@ -61,11 +93,16 @@ impl Default for EngineConfig {
             step_token_budget: 512,
             max_waiting_requests: 256,
             max_waiting_tokens: 1 << 20,
+            max_waiting_requests_per_tenant: None,
+            max_waiting_tokens_per_tenant: None,
+            step_time_max: Duration::from_millis(200),
+            is_shared: false,
             max_preemptions: 3,
             prefix_cache: true,
             stream_capacity: 64,
             stall_timeout: Duration::from_secs(60),
             queue_timeout: Duration::from_secs(600),
+            request_timeout: None,
         }
     }
 }
@@ -91,14 +128,18 @@ pub(crate) struct Entrance {
 /// What the thread and its handle both see.
 pub(crate) struct Shared {
     board: Mutex<Board>,
+    /// Tenants to numbers, differently in each engine.
+    salts: RandomState,
+    /// Where its clock begins.
+    pub began: Instant,
     /// Signalled when nothing is unfinished.
     pub idle: Condvar,
 }
 
 pub(crate) struct Board {
     pub phase: Phase,
-    /// Requests that were admitted and whose first step has not come, by priority.
-    queues: [Queue; 2],
+    /// Requests that were admitted and whose first step has not come.
+    pub queues: Queues,
     /// Requests that were admitted and have not ended.
     pub unfinished: usize,
     /// Sequences that wait again, after their first step.
@@ -108,14 +149,6 @@ pub(crate) struct Board {
     /// As of the last step; what changes between steps is filled in when it is read.
     pub status: ProviderStatus,
     pub meter: Meter,
-}
-
-/// Requests of one priority that wait for their first step.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queue {
-    requests: usize,
-    /// Their prompt tokens.
-    tokens: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,14 +185,13 @@ impl Engine {
             n_ctx: info.n_ctx,
             max_running_seqs: config.max_running_seqs,
             step_token_budget: config.step_token_budget,
-            max_waiting_requests: config.max_waiting_requests,
-            max_waiting_tokens: config.max_waiting_tokens,
+            queue: config.queue_bounds(),
             prefix_cache: config.prefix_cache,
             max_preemptions: config.max_preemptions,
         });
         let board = Board {
             phase: Phase::Serving,
-            queues: [Queue::default(); 2],
+            queues: Queues::default(),
             unfinished: 0,
             waiting_again: 0,
             flushes: BTreeSet::new(),
@@ -171,9 +203,14 @@ impl Engine {
             },
             meter: Meter::new(Instant::now()),
         };
-        let shared = Arc::new(Shared { board: Mutex::new(board), idle: Condvar::new() });
-        // Admission keeps count, so there is always room for whoever is admitted.
-        let (sender, arrivals) = mpsc::channel((2 * config.max_waiting_requests).max(1));
+        let shared = Arc::new(Shared {
+            board: Mutex::new(board),
+            salts: RandomState::new(),
+            began: Instant::now(),
+            idle: Condvar::new(),
+        });
+        // Admission keeps count (and lets at most a quarter more in), so there is always room for whoever is admitted.
+        let (sender, arrivals) = mpsc::channel((3 * config.max_waiting_requests).max(1));
         let max_seq_tokens = scheduler.max_seq_tokens();
         let n_vocab = info.n_vocab.min(frontend.tokenizer.n_vocab());
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
@@ -205,20 +242,20 @@ impl Engine {
 
     fn admit(&self, request: &Request) -> Result<AnswerStream, ProviderError> {
         let at = Instant::now();
-        self.entrance.check(request.priority)?;
+        self.entrance.check(&Standing::new(&request.principal, request.priority, request.terms))?;
         let prepared = self.prepare(request)?;
-        let n_prompt = prepared.prompt.len();
+        let (n_prompt, standing) = (prepared.prompt.len(), prepared.standing.clone());
         let answer = Answer::new(prepared, self.frontend.tokenizer.clone(), self.end_tokens.clone());
         let capacity = self.entrance.config.stream_capacity.max(1);
         let (outlet, stream) = stream::channel(capacity, self.entrance.thread.clone());
         let work = Box::new(Generating { answer, outlet });
-        self.entrance.admit(request.priority, n_prompt, at, |_| Work::Generate(work))?;
+        self.entrance.admit(&standing, n_prompt, at, |_| Work::Generate(work))?;
         Ok(stream)
     }
 
     fn admit_texts(&self, request: &EmbedRequest) -> Result<Gathering, ProviderError> {
         let arrived = Instant::now();
-        self.entrance.check(request.priority)?;
+        self.entrance.check(&Standing::new(&request.principal, request.priority, request.terms))?;
         let texts = self.frontend.prepare_texts(request, self.max_seq_tokens)?;
         Gathering::start(self.entrance.clone(), texts, arrived)
     }
@@ -226,26 +263,24 @@ impl Engine {
 
 impl Entrance {
     /// Whether there is room at all: looked at before the work of tokenizing, so that who is turned away costs nothing.
-    fn check(&self, priority: Priority) -> Result<(), ProviderError> {
-        self.shared.check_room(&self.config, priority, 0).map(drop)
+    fn check(&self, standing: &Standing) -> Result<(), ProviderError> {
+        self.shared.check_room(&self.config, standing, 0).map(drop)
     }
 
     /// Sends a request with a prompt of `n_prompt` tokens to the thread, which `work` is told. It is made only if there
     /// is room.
     ///
     /// # Errors
-    /// If there is none, or nobody serves any more.
+    /// If there is none, or it could not be served in its time, or nobody serves any more.
     pub fn admit(
         &self,
-        priority: Priority,
+        standing: &Standing,
         n_prompt: usize,
         at: Instant,
         work: impl FnOnce(Thread) -> Work,
     ) -> Result<(), ProviderError> {
-        let mut board = self.shared.check_room(&self.config, priority, n_prompt)?;
-        let queue = &mut board.queues[priority as usize];
-        queue.requests += 1;
-        queue.tokens += n_prompt;
+        let mut board = self.shared.check_room(&self.config, standing, n_prompt)?;
+        board.queues.join(standing.priority, self.shared.tenant_id(&standing.tenant), n_prompt);
         board.unfinished += 1;
         // Under the lock, so that nobody arrives after the thread has looked for the last time.
         let sent = self.arrivals.try_send(Arrival { work: work(self.thread.clone()), at });
@@ -303,7 +338,8 @@ impl Provider for Engine {
         let board = self.entrance.shared.board();
         let mut status = board.status.clone();
         status.ready = board.phase == Phase::Serving;
-        status.waiting = board.waiting_again + board.queues.iter().map(|queue| queue.requests).sum::<usize>();
+        status.tenants_waiting = board.queues.n_tenants(Priority::Normal);
+        status.waiting = board.waiting_again + board.queues.total().requests;
         (status.prefill_tokens_per_s, status.decode_tokens_per_s) = board.meter.rates(Instant::now());
         status
     }
@@ -325,40 +361,59 @@ impl Shared {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a request for which there is no room in the queue.
+    /// What the scheduler calls a tenant.
+    pub fn tenant_id(&self, tenant: &str) -> u64 {
+        self.salts.hash_one(tenant)
+    }
+
+    /// Refuses a request for which there is no room in the queue, or no hope to be served in its time.
     fn check_room(
         &self,
         config: &EngineConfig,
-        priority: Priority,
+        standing: &Standing,
         n_prompt: usize,
     ) -> Result<MutexGuard<'_, Board>, ProviderError> {
         let board = self.board();
         if board.phase != Phase::Serving {
             return Err(ProviderError::Unavailable("it is shutting down".into()));
         }
-        let queue = board.queues[priority as usize];
-        let too_many_tokens =
-            queue.requests > 0 && queue.tokens.saturating_add(n_prompt) > config.max_waiting_tokens;
-        if queue.requests >= config.max_waiting_requests || too_many_tokens {
-            return Err(board.overloaded(priority));
+        let tenant = self.tenant_id(&standing.tenant);
+        if let Err(error) = board.queues.check(&config.queue_bounds(), standing.priority, tenant, n_prompt) {
+            return Err(board.overloaded(&error, standing.priority, tenant));
+        }
+        let wait = board.wait(standing.priority, tenant);
+        let (queue, total) = config.limits(standing);
+        let is_late = queue.is_some_and(|limit| wait > limit)
+            || total.is_some_and(|limit| wait + board.meter.estimate(n_prompt) > limit);
+        if is_late {
+            let waiting = board.queues.of(standing.priority).requests;
+            return Err(board.overloaded(&AddError::Full { waiting }, standing.priority, tenant));
         }
         Ok(board)
     }
 }
 
 impl Board {
-    /// A queued request has its first step, or ends before it.
-    pub fn leave_queue(&mut self, priority: Priority, n_prompt: usize) {
-        let queue = &mut self.queues[priority as usize];
-        queue.requests -= 1;
-        queue.tokens -= n_prompt;
+    /// How long a request that came now would wait, as steps that were mostly prompts have gone so far. What its tenant
+    /// has waiting goes first; others take turns with that.
+    fn wait(&self, priority: Priority, tenant: u64) -> Duration {
+        let own = self.queues.of_tenant(priority, tenant).tokens;
+        let in_turns = own.saturating_mul(self.queues.n_tenants(priority));
+        let mut ahead = self.queues.of(priority).tokens.min(in_turns);
+        // Whoever is in the background waits for all.
+        if priority == Priority::Background {
+            ahead += self.queues.of(Priority::Normal).tokens;
+        }
+        self.meter.estimate(ahead)
     }
 
-    pub fn overloaded(&self, priority: Priority) -> ProviderError {
-        // Whoever is in the background waits for all.
-        let ahead = &self.queues[..=priority as usize];
-        let estimate = self.meter.estimate(ahead.iter().map(|queue| queue.tokens).sum());
-        let retry_after = estimate.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end());
-        ProviderError::Overloaded { waiting: self.queues[priority as usize].requests, retry_after }
+    /// The error for a request that cannot be taken, or was not begun in time.
+    pub fn overloaded(&self, error: &AddError, priority: Priority, tenant: u64) -> ProviderError {
+        let waiting = match *error {
+            AddError::Full { waiting } | AddError::TenantFull { waiting } => waiting,
+            AddError::TooLong { .. } => self.queues.of(priority).requests,
+        };
+        let retry_after = self.wait(priority, tenant).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end());
+        ProviderError::Overloaded { waiting, retry_after }
     }
 }

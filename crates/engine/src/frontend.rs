@@ -13,7 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
 use ingle_chat::{
-    Echo, ModelInfo, Pooling, Priority, Prompt, Prompted, ProviderError, Request, Sampling, Segments, Task,
+    Echo, ModelInfo, Pooling, Principal, Priority, Prompt, Prompted, ProviderError, Request, Sampling,
+    Segments, Task, Terms,
 };
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
@@ -54,6 +55,25 @@ pub struct Frontend {
     pub entropy: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
+/// For whom the thread works, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who shares cached beginnings with whom, and the machine with others.
+    pub tenant: String,
+    /// The tenant's part beside others'.
+    pub weight: u32,
+    /// Whether it makes way for others.
+    pub priority: Priority,
+    /// Its place and its time.
+    pub terms: Terms,
+}
+
+impl Standing {
+    pub(crate) fn new(principal: &Principal, priority: Priority, terms: Terms) -> Self {
+        Self { tenant: principal.tenant.clone(), weight: principal.weight.max(1), priority, terms }
+    }
+}
+
 /// A request with nothing left to decide.
 #[derive(Clone)]
 pub struct Prepared {
@@ -91,10 +111,8 @@ pub struct Prepared {
     pub one_tool_call: bool,
     /// What the answer has to obey, after its thoughts.
     pub grammar: Option<Arc<Grammar>>,
-    /// Who shares cached beginnings with whom.
-    pub tenant: String,
-    /// Whether it makes way for others.
-    pub priority: Priority,
+    /// For whom it is, and when.
+    pub standing: Standing,
 }
 
 /// How thoughts begin and end.
@@ -196,8 +214,7 @@ impl Frontend {
             thoughts,
             one_tool_call: matches!(&request.task, Task::Chat(input) if input.one_tool_call),
             grammar: self.grammar(request)?,
-            tenant: request.principal.tenant.clone(),
-            priority: request.priority,
+            standing: Standing::new(&request.principal, request.priority, request.terms),
         })
     }
 

@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 use std::thread::Thread;
 use std::time::Instant;
 
-use ingle_chat::{Delta, Event, Priority, ProviderError};
+use ingle_chat::{Delta, Event, ProviderError};
 use ingle_step::TokenId;
 use tokio::sync::oneshot;
 
+use crate::frontend::Standing;
 use crate::output::Answer;
 use crate::pooling::{Pooler, VectorSpec};
 use crate::scheduler::NewRequest;
@@ -33,8 +34,7 @@ pub(crate) struct Generating {
 pub(crate) struct Embedding {
     prompt: Vec<TokenId>,
     spec: VectorSpec,
-    tenant: String,
-    priority: Priority,
+    standing: Standing,
     pooler: Pooler,
     /// What is to be sent next.
     outcome: Option<Result<Embedded, ProviderError>>,
@@ -76,23 +76,15 @@ impl Work {
         }
     }
 
-    /// Who shares cached beginnings with whom.
-    pub fn tenant(&self) -> &str {
+    /// For whom it is, and when.
+    pub fn standing(&self) -> &Standing {
         match self {
-            Self::Generate(work) => &work.answer.request().tenant,
-            Self::Embed(work) => &work.tenant,
+            Self::Generate(work) => &work.answer.request().standing,
+            Self::Embed(work) => &work.standing,
         }
     }
 
-    /// Whether it makes way for others.
-    pub fn priority(&self) -> Priority {
-        match self {
-            Self::Generate(work) => work.answer.request().priority,
-            Self::Embed(work) => work.priority,
-        }
-    }
-
-    /// The same for the scheduler.
+    /// The same for the scheduler, which knows its tenant by `salt`.
     pub fn new_request(&self, salt: u64) -> NewRequest {
         let prompt = self.prompt().to_vec();
         let (max_tokens, n_choices, prompt_logits, pooling) = match self {
@@ -102,13 +94,16 @@ impl Work {
             }
             Self::Embed(work) => (0, 1, false, Some(work.spec.pooling)),
         };
-        let priority = self.priority();
+        let standing = self.standing();
         NewRequest {
             n_choices,
             salt,
             prompt_logits,
             pooling,
-            priority,
+            priority: standing.priority,
+            rank: standing.terms.rank,
+            tenant: salt,
+            weight: standing.weight,
             ..NewRequest::new(prompt, max_tokens)
         }
     }
@@ -177,13 +172,12 @@ impl Embedding {
     pub fn new(
         prompt: Vec<TokenId>,
         spec: VectorSpec,
-        tenant: String,
-        priority: Priority,
+        standing: Standing,
         engine: Thread,
     ) -> (Self, Pending) {
         let (reply, receiver) = oneshot::channel();
         let pooler = Pooler::new(spec, prompt.len());
-        let work = Self { prompt, spec, tenant, priority, pooler, outcome: None, reply: Some(reply) };
+        let work = Self { prompt, spec, standing, pooler, outcome: None, reply: Some(reply) };
         (work, Pending { receiver, engine })
     }
 

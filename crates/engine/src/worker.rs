@@ -2,18 +2,17 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
+use ingle_chat::{Delta, Event, ProviderError, Usage};
 use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::scheduler::{AddError, RequestId, Sampled, Scheduler};
+use crate::scheduler::{AddError, NewRequest, Overdue, Pace, RequestId, Sampled, Scheduler, StepBudget};
 use crate::work::{Embedding, Work};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
@@ -29,8 +28,10 @@ pub(crate) struct Worker {
     active: BTreeMap<RequestId, Active>,
     /// Who is in the step that runs; `None` until that is known.
     in_step: Option<BTreeSet<RequestId>>,
-    /// Tenants to salts, differently in each engine.
-    salts: RandomState,
+    /// How large steps may be.
+    pace: Pace,
+    /// Who asked first, and whether anybody else has asked since.
+    tenants: (Option<u64>, bool),
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
 }
@@ -56,6 +57,7 @@ struct Planned {
     /// In the order of the batch.
     seqs: Vec<PlannedSeq>,
     n_prompt_rows: usize,
+    n_rows: usize,
 }
 
 struct PlannedSeq {
@@ -75,6 +77,8 @@ impl Worker {
         config: EngineConfig,
     ) -> Self {
         Self {
+            pace: Pace::new(config.step_time_max, config.step_token_budget),
+            tenants: (None, config.is_shared),
             executor,
             scheduler,
             arrivals,
@@ -82,7 +86,6 @@ impl Worker {
             config,
             active: BTreeMap::new(),
             in_step: None,
-            salts: RandomState::new(),
             scratch: Vec::new(),
         }
     }
@@ -113,7 +116,7 @@ impl Worker {
     /// Hops 6 to 9. False if there was nothing to do.
     fn step(&mut self) -> Result<bool, ExecutorError> {
         self.in_step = None;
-        let batch = self.scheduler.schedule();
+        let batch = self.scheduler.schedule_within(self.budget());
         self.in_step = Some(self.scheduler.in_flight());
         let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
@@ -125,6 +128,13 @@ impl Worker {
         self.note_step(&planned, &sampled);
         self.executor.recycle(out);
         Ok(true)
+    }
+
+    /// How large the next step may be: where somebody may come whom it delays, or whose answer goes on, no larger than its
+    /// time allows.
+    fn budget(&self) -> StepBudget {
+        let is_alone = self.active.len() <= 1 && !self.tenants.1;
+        if is_alone { self.pace.unbounded() } else { self.pace.budget() }
     }
 
     /// What picking tokens needs besides logits: masks of formats. They depend on tokens that are known, so they are
@@ -257,7 +267,7 @@ impl Worker {
     fn flush(&mut self) {
         let tenants = std::mem::take(&mut self.shared.board().flushes);
         for tenant in tenants {
-            self.scheduler.flush(self.salts.hash_one(&tenant));
+            self.scheduler.flush(self.shared.tenant_id(&tenant));
         }
     }
 
@@ -266,18 +276,28 @@ impl Worker {
     /// Hop 5.
     fn take_arrivals(&mut self) {
         while let Ok(Arrival { mut work, at }) = self.arrivals.try_recv() {
-            let salt = self.salts.hash_one(work.tenant());
-            match self.scheduler.add(work.new_request(salt)) {
+            let tenant = self.shared.tenant_id(&work.standing().tenant);
+            let first = *self.tenants.0.get_or_insert(tenant);
+            self.tenants.1 |= first != tenant;
+            let (queue, total) = self.config.limits(work.standing());
+            let from_start = at.saturating_duration_since(self.shared.began);
+            let request = NewRequest {
+                queue_deadline: queue.map(|limit| from_start.saturating_add(limit)),
+                deadline: total.map(|limit| from_start.saturating_add(limit)),
+                ..work.new_request(tenant)
+            };
+            match self.scheduler.add(request) {
                 Ok(id) => {
                     work.start();
                     self.active.insert(id, Active::new(work, at));
                 }
                 Err(error) => {
                     let mut board = self.shared.board();
-                    board.leave_queue(work.priority(), work.prompt().len());
+                    let priority = work.standing().priority;
+                    board.queues.leave(priority, tenant, work.prompt().len());
                     let error = match error {
-                        AddError::Full { .. } => board.overloaded(work.priority()),
                         AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
+                        full => board.overloaded(&full, priority, tenant),
                     };
                     work.fail(error);
                     board.status.requests_aborted_total += 1;
@@ -291,9 +311,10 @@ impl Worker {
     /// Lets go of clients that have gone or lag too long, and goes on for those that have caught up.
     fn look_after_clients(&mut self) {
         let now = Instant::now();
+        self.end_overdue(now);
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
-            let (stall, queue) = (self.config.stall_timeout, self.config.queue_timeout);
+            let stall = self.config.stall_timeout;
             if active.work.is_closed() {
                 self.remove(id);
             } else if active.paused.is_some() && active.work.flush() {
@@ -302,13 +323,30 @@ impl Worker {
             } else if active.paused.is_some_and(|since| now.duration_since(since) > stall) {
                 let message = format!("nobody has read the answer for {} s", stall.as_secs());
                 self.fail(id, ProviderError::Unavailable(message));
-            } else if active.started.is_none()
-                && active.work.priority() == Priority::Normal
-                && now.duration_since(active.arrived) > queue
-            {
-                let error = self.shared.board().overloaded(Priority::Normal);
-                self.fail(id, error);
             }
+        }
+    }
+
+    /// Ends whose time is over, before anything more is computed for them.
+    fn end_overdue(&mut self, now: Instant) {
+        for (id, why) in self.scheduler.overdue(now.duration_since(self.shared.began)) {
+            let Some(active) = self.active.get(&id) else { continue };
+            let standing = active.work.standing();
+            let mut board = self.shared.board();
+            board.status.requests_overdue_total += 1;
+            let error = match why {
+                Overdue::Queued => {
+                    let waiting = board.queues.of(standing.priority).requests;
+                    let tenant = self.shared.tenant_id(&standing.tenant);
+                    board.overloaded(&AddError::Full { waiting }, standing.priority, tenant)
+                }
+                Overdue::Unfinished => {
+                    let limit = self.config.limits(standing).1.unwrap_or_default();
+                    ProviderError::DeadlineExceeded { limit }
+                }
+            };
+            drop(board);
+            self.fail(id, error);
         }
     }
 
@@ -339,7 +377,9 @@ impl Worker {
         let active = self.active.remove(&id)?;
         let mut board = self.shared.board();
         if active.started.is_none() {
-            board.leave_queue(active.work.priority(), active.work.prompt().len());
+            let standing = active.work.standing();
+            let tenant = self.shared.tenant_id(&standing.tenant);
+            board.queues.leave(standing.priority, tenant, active.work.prompt().len());
         }
         if !active.complete {
             board.status.requests_aborted_total += 1;
@@ -367,9 +407,10 @@ impl Worker {
 
     fn note_batch(&mut self, batch: &StepBatch) -> Planned {
         let began = Instant::now();
-        let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0 };
+        let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0, n_rows: 0 };
         for seq in &batch.seqs {
             let start = seq.start as usize;
+            planned.n_rows += seq.inputs.len();
             let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
             planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false });
             let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
@@ -381,8 +422,9 @@ impl Worker {
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
                 active.started = Some((began, n_cached));
-                let priority = active.work.priority();
-                self.shared.board().leave_queue(priority, n_prompt);
+                let standing = active.work.standing();
+                let tenant = self.shared.tenant_id(&standing.tenant);
+                self.shared.board().queues.leave(standing.priority, tenant, n_prompt);
             }
         }
         planned
@@ -393,8 +435,10 @@ impl Worker {
         let in_step = self.in_step.take().unwrap_or_default();
         let complete = |id: &&RequestId| self.active.get(id).is_some_and(|a| a.complete);
         let n_complete = in_step.iter().filter(complete).count();
+        let now = Instant::now();
+        self.pace.step(planned.n_rows, now.duration_since(planned.began));
         let mut board = self.shared.board();
-        board.meter.step(planned.began, Instant::now(), planned.n_prompt_rows, n_sampled);
+        board.meter.step(planned.began, now, planned.n_prompt_rows, n_sampled);
         let status = &mut board.status;
         status.steps_total += 1;
         status.prompt_tokens_total += planned.n_prompt_rows as u64;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ingle_chat::Pooling;
 use ingle_engine::scheduler::{
-    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+    AddError, NewRequest, Priority, QueueBounds, RequestId, Sampled, Scheduler, SchedulerConfig,
 };
 use ingle_step::{Executor, TokenId};
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
@@ -86,8 +86,7 @@ pub fn scheduler(data: &[u8]) {
         n_ctx: 2 + source.below(48),
         max_running_seqs: source.below(8),
         step_token_budget: source.below(32),
-        max_waiting_requests: source.below(12),
-        max_waiting_tokens: source.below(200),
+        queue: QueueBounds::shared(source.below(12), source.below(200)),
         prefix_cache: !source.flag(),
         max_preemptions: source.below(4) as u32,
     };
@@ -152,7 +151,7 @@ impl Traffic {
                 assert!(self.clients.insert(id, client).is_none(), "an id is given twice");
             }
             Err(AddError::TooLong { .. }) => assert!(!fits, "what fits was refused"),
-            Err(AddError::Full { .. }) => {}
+            Err(AddError::Full { .. } | AddError::TenantFull { .. }) => {}
         }
     }
 

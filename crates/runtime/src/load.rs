@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
 use ingle_chat::{
@@ -77,6 +77,18 @@ pub struct LoadOptions {
     pub max_waiting_requests: Option<usize>,
     /// Most prompt tokens that wait.
     pub max_waiting_tokens: Option<usize>,
+    /// Of those, most requests of one tenant. Default: half of all if several tenants may come.
+    pub max_waiting_requests_per_tenant: Option<usize>,
+    /// Of those, most prompt tokens of one tenant. Default: half of all if several tenants may come.
+    pub max_waiting_tokens_per_tenant: Option<usize>,
+    /// How long a step may take where several share it; nothing is as long as it takes. Default: 200 ms.
+    pub step_time_max: Option<Duration>,
+    /// Whether several tenants may come, for whom even a lone one's steps stay short.
+    pub is_shared: bool,
+    /// How long a request may wait before it begins. Default: 600 s.
+    pub queue_timeout: Option<Duration>,
+    /// How long a request may take altogether. Default: as long as it takes.
+    pub request_timeout: Option<Duration>,
     /// Do not reuse earlier prompts' KV blocks.
     pub no_prefix_cache: bool,
     /// The chat template.
@@ -261,11 +273,20 @@ impl Engine {
             chosen => chosen,
         };
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
+        let max_requests = options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests);
+        let max_tokens = options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens);
+        let half = |all: usize| options.is_shared.then_some(all.div_ceil(2));
         let config = EngineConfig {
             max_running_seqs,
             step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
-            max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
-            max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
+            max_waiting_requests: max_requests,
+            max_waiting_tokens: max_tokens,
+            max_waiting_requests_per_tenant: options.max_waiting_requests_per_tenant.or(half(max_requests)),
+            max_waiting_tokens_per_tenant: options.max_waiting_tokens_per_tenant.or(half(max_tokens)),
+            step_time_max: options.step_time_max.unwrap_or(defaults.step_time_max),
+            is_shared: options.is_shared,
+            queue_timeout: options.queue_timeout.unwrap_or(defaults.queue_timeout),
+            request_timeout: options.request_timeout,
             prefix_cache: !options.no_prefix_cache,
             ..defaults
         };

@@ -13,17 +13,20 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub fn new(api_keys: &[String], scopes: &[(String, Scope)]) -> Self {
+    pub fn new(api_keys: &[String], scopes: &[(String, Scope)], weights: &[(String, u32)]) -> Self {
         let key = |key: &String| {
             let digest = Sha256::digest(key.as_bytes()).to_vec();
             // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
             let id: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
-            let may_write_control_tokens = scopes.iter().any(|(k, s)| k == key && *s == Scope::ControlTokens);
+            let may = |scope| scopes.iter().any(|(k, s)| k == key && *s == scope);
+            let weight = weights.iter().find(|(k, _)| k == key).map_or(1, |(_, weight)| *weight);
             let principal = Principal {
                 tenant: format!("key-{id}"),
                 key: id,
                 class: DataClass::Internal,
-                may_write_control_tokens,
+                may_write_control_tokens: may(Scope::ControlTokens),
+                may_go_first: may(Scope::Priority),
+                weight,
             };
             (digest, principal)
         };
@@ -51,6 +54,11 @@ impl Auth {
             found = Some(principal);
         }
         found
+    }
+
+    /// The part of the machine of a key that is known by its id; that of others where there is none any more.
+    pub fn weight(&self, key: &str) -> u32 {
+        self.keys.iter().find(|(_, principal)| principal.key == key).map_or(1, |(_, p)| p.weight)
     }
 
     fn lookup(&self, secret: &[u8]) -> Option<Principal> {
@@ -147,7 +155,7 @@ mod tests {
     #[test]
     fn keys() {
         let scopes = [("second-key".to_owned(), Scope::ControlTokens)];
-        let auth = Auth::new(&["first-key".into(), "second-key".into()], &scopes);
+        let auth = Auth::new(&["first-key".into(), "second-key".into()], &scopes, &[("first-key".into(), 3)]);
         let ask = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
@@ -157,6 +165,8 @@ mod tests {
         };
         let may = |key| ask(&[("x-api-key", key)]).expect("valid").may_write_control_tokens;
         assert_eq!((may("first-key"), may("second-key")), (false, true));
+        let weight = |key| ask(&[("x-api-key", key)]).expect("valid").weight;
+        assert_eq!((weight("first-key"), weight("second-key")), (3, 1));
         let ask = |pairs: &[_]| ask(pairs).map(|p| p.key);
         let first = ask(&[("authorization", "Bearer first-key")]).expect("valid");
         assert_eq!(first.len(), 16);

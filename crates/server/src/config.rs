@@ -21,19 +21,25 @@ pub struct Alias {
 pub enum Scope {
     /// Raw prompts may spell control tokens.
     ControlTokens,
+    /// Requests may go before those of others.
+    Priority,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ControlTokens];
+    pub const ALL: [Self; 2] = [Self::ControlTokens, Self::Priority];
 
     /// The name, as files of keys have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ControlTokens => "control-tokens",
+            Self::Priority => "priority",
         }
     }
 }
+
+/// What a key's part of the machine can be.
+pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// Settings of a server.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub struct ServerConfig {
     pub api_keys: Vec<String>,
     /// What some of the keys may do besides. Without any keys everyone may.
     pub scopes: Vec<(String, Scope)>,
+    /// The parts of the machine that some of the keys have beside others', which have 1.
+    pub weights: Vec<(String, u32)>,
     /// The operator has decided that everyone who can connect may ask.
     pub no_auth: bool,
     /// More names for models.
@@ -81,6 +89,7 @@ impl Default for ServerConfig {
             unix: Vec::new(),
             api_keys: Vec::new(),
             scopes: Vec::new(),
+            weights: Vec::new(),
             no_auth: false,
             aliases: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -160,6 +169,12 @@ impl ServerConfig {
         }
         if self.scopes.iter().any(|(key, _)| !self.api_keys.contains(key)) {
             return setting("scopes", "a scope belongs to a key that is not among the API keys");
+        }
+        if self.weights.iter().any(|(key, _)| !self.api_keys.contains(key)) {
+            return setting("weights", "a weight belongs to a key that is not among the API keys");
+        }
+        if self.weights.iter().any(|(_, weight)| !WEIGHTS.contains(weight)) {
+            return setting("weights", "a weight must be from 1 to 1000");
         }
         if !(1024..=1 << 30).contains(&self.body_bytes_max) || self.bodies_bytes_max < self.body_bytes_max {
             return setting(

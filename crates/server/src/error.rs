@@ -69,6 +69,7 @@ impl Failure {
                 ProviderError::Forbidden { .. } => StatusCode::FORBIDDEN,
                 ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
                 ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+                ProviderError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
                 ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                 ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use ingle_chat::Provider;
 use tokio::sync::Semaphore;
 
-pub use config::{Alias, Scope, ServeError, ServerConfig, check_exposure};
+pub use config::{Alias, Scope, ServeError, ServerConfig, WEIGHTS, check_exposure};
 pub use names::resolve as resolve_model;
 pub use slot::{ProviderSlot, SlotState};
 
@@ -88,7 +88,7 @@ impl Server {
             listeners.push(Listener::unix(path).await?);
         }
         let app = App {
-            auth: auth::Auth::new(&config.api_keys, &config.scopes),
+            auth: auth::Auth::new(&config.api_keys, &config.scopes, &config.weights),
             slot,
             metrics: metrics::Metrics::default(),
             phases: Phases::new(),

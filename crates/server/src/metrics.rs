@@ -139,6 +139,7 @@ impl Metrics {
             value(&["ingle_ready"], "gauge", "Whether requests are answered now.", f64::from(u8::from(status.ready))),
             value(&["ingle_sequences_running", "vllm:num_requests_running"], "gauge", "Sequences that run.", status.running as f64),
             value(&["ingle_sequences_waiting", "vllm:num_requests_waiting"], "gauge", "Sequences that wait.", status.waiting as f64),
+            value(&["ingle_tenants_waiting"], "gauge", "Keys of whose requests some have not begun.", status.tenants_waiting as f64),
             value(&["ingle_kv_cache_usage", "vllm:kv_cache_usage_perc"], "gauge", "Share of KV blocks that sequences hold, 0 to 1.", kv_usage),
             value(&["ingle_kv_blocks_used"], "gauge", "KV blocks that sequences hold.", blocks_used),
             value(&["ingle_kv_blocks_cached"], "gauge", "KV blocks that only the prefix cache holds.", status.kv_blocks_cached as f64),
@@ -156,6 +157,7 @@ impl Metrics {
             value(&["ingle_steps_total"], "counter", "Steps run.", status.steps_total as f64),
             value(&["ingle_requests_finished_total"], "counter", "Requests that the provider finished.", status.requests_finished_total as f64),
             value(&["ingle_requests_aborted_total"], "counter", "Requests that the provider aborted.", status.requests_aborted_total as f64),
+            value(&["ingle_requests_overdue_total"], "counter", "Of these, requests whose time was over.", status.requests_overdue_total as f64),
         ];
         for Value { names, kind, help, value } in values {
             for name in names {

@@ -20,6 +20,7 @@ fn kind(error: &ErrorObject) -> &'static str {
         // The server's own limit, not the key's.
         ("rate_limit_error", "rate_limit_exceeded") => "overloaded_error",
         ("rate_limit_error", _) => "rate_limit_error",
+        ("timeout_error", _) => "timeout_error",
         ("unavailable_error", _) => "overloaded_error",
         _ => "api_error",
     }
@@ -48,6 +49,7 @@ mod tests {
         check(ErrorObject::new("rate_limit_error", "rate_limit_exceeded", "later"), "overloaded_error");
         check(ErrorObject::new("rate_limit_error", "key_limit", "later"), "rate_limit_error");
         check(ErrorObject::new("invalid_request_error", "scope_missing", "no"), "permission_error");
+        check(ErrorObject::new("timeout_error", "deadline_exceeded", "late"), "timeout_error");
         check(ErrorObject::loading(), "overloaded_error");
         check(ErrorObject::new("server_error", "internal_error", "ours"), "api_error");
     }

@@ -9,6 +9,7 @@ use crate::openai::completion::CHOICES_MAX;
 use crate::openai::constraint::take_format;
 use crate::openai::refused::{self, Harmless, Refused, harmless, is_false, is_true, refused};
 use crate::openai::sampling::{TOP_LOGPROBS_MAX, take_generation, take_max_tokens, take_model, token_ids};
+use crate::openai::terms::take_rank;
 use crate::openai::{Caller, DONE, ErrorBody, ErrorObject, event, into_string, spelled};
 use crate::{RequestError, StreamEncoder, parse_object};
 
@@ -74,6 +75,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<GenerateCall, RequestError> 
     let task = Task::Completion { prompt: Prompt::Text(String::new()), echo: Echo::No };
     let mut request = Request::new(caller.id, caller.principal, task);
     request.model = take_model(&mut fields)?;
+    request.terms.rank = take_rank(&mut fields)?;
     request.max_tokens = Some(MAX_TOKENS_DEFAULT);
     match fields.take("sampling_params") {
         None => {}

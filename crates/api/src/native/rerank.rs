@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::fields::{Fields, wrong_type};
 use crate::openai::embeddings::Usage;
-use crate::openai::refused::{self, Harmless, Refused, harmless, refused, string, zero};
+use crate::openai::refused::{self, Harmless, Refused, harmless, refused, string};
 use crate::openai::sampling::take_model;
+use crate::openai::terms::take_rank;
 use crate::openai::{Caller, Envelope, into_string, json as text};
 use crate::truncated::{Truncated, names, truncated};
 use crate::{RequestError, parse_object};
@@ -31,7 +32,6 @@ pub const REFUSED_RERANK: &[Refused] = &[
 /// Accepted with values under which the scores stay the same.
 pub const HARMLESS_RERANK: &[Harmless] = &[
     harmless("user", "a string", string),
-    harmless("priority", "0", zero),
     harmless("add_special_tokens", "true", refused::is_true),
     harmless("use_activation", "true or false (cosines have none)", Value::is_boolean),
 ];
@@ -214,6 +214,7 @@ fn request(
     }
     let mut request = EmbedRequest::new(caller.id, caller.principal, inputs);
     request.model = take_model(&mut fields)?;
+    request.terms.rank = take_rank(&mut fields)?;
     request.truncate = fields.bool("truncate")?.unwrap_or(false);
     fields.finish()?;
     Ok(request)

@@ -10,6 +10,7 @@ use crate::openai::chat;
 use crate::openai::completion::CHOICES_MAX;
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 use crate::openai::schema::{I32_MAX, constraints, generation, model};
+use crate::openai::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, any, boolean, count_of, either, exactly, exactly_false, integer, list, map, nullable,
@@ -54,7 +55,7 @@ fn shared(object: Object) -> Schema {
     let params =
         Object::new().field("max_new_tokens", integer(0, I32_MAX), "The most new tokens; 128 without it.");
     let params = constraints(generation(params)).harmless(&[HARMLESS_SAMPLING]);
-    model(object)
+    rank(model(object))
         .field("sampling_params", params.schema(), "For all prompts.")
         .field("stream", boolean(), "Events instead of one body.")
         .field("return_logprob", boolean(), "Log-probabilities of tokens.")
@@ -295,7 +296,7 @@ fn some_text() -> Schema {
 }
 
 fn compared(object: Object) -> Schema {
-    model(object)
+    rank(model(object))
         .field("truncate", boolean(), "The end of a text that is too long is left out, and that is reported.")
         .harmless(&[HARMLESS_RERANK])
         .schema()

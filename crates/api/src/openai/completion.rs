@@ -10,6 +10,7 @@ use super::logprobs::{TextOffset, prompt_logprobs};
 use super::prompts::take_prompts;
 use super::refused::{self, HARMLESS, HARMLESS_COMPLETION, REFUSED, REFUSED_COMPLETION};
 use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens};
+use super::terms::take_rank;
 use super::usage::Cost;
 use super::{
     Caller, CompletionLogprobs, DONE, Envelope, ErrorBody, ErrorObject, Streaming, Timings, Usage, event,
@@ -55,6 +56,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<CompletionCall, RequestError
     let max_tokens = take_max_tokens(&mut fields, &["max_tokens", "max_completion_tokens"], 0)?;
     request.max_tokens = Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
     take_common(&mut fields, &mut request)?;
+    request.terms.rank = take_rank(&mut fields)?;
     request.format = take_format(&mut fields)?;
     request.logprobs = fields.integer(&["logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
     let streaming = take_streaming(&mut fields)?;

@@ -6,13 +6,14 @@ use super::completion::{CHOICES_MAX, Chunk, Completion};
 use super::refused::{HARMLESS, HARMLESS_COMPLETION};
 use super::sampling::TOP_LOGPROBS_MAX;
 use super::schema::{I32_MAX, common, constraints, streaming};
+use super::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{Object, Schema, boolean, either, integer, list, string, token_id};
 
 /// The body.
 pub(crate) fn body() -> Object {
     let object = Object::new().must("prompt", prompt(), "The text to continue, or several.");
-    let object = common(streaming(object))
+    let object = rank(common(streaming(object)))
         .fields(
             &["max_tokens", "max_completion_tokens"],
             &integer(0, I32_MAX),

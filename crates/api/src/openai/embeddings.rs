@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::prompts::take_prompts;
-use super::refused::{self, Harmless, Refused, harmless, is_true, refused, string, zero};
+use super::refused::{self, Harmless, Refused, harmless, is_true, refused, string};
 use super::sampling::take_model;
+use super::terms::take_rank;
 use super::{Caller, json};
 use crate::fields::Fields;
 use crate::truncated::{Truncated, names, truncated};
@@ -34,7 +35,6 @@ pub const REFUSED_EMBEDDINGS: &[Refused] = &[
 /// Accepted with values under which the vectors stay the same.
 pub const HARMLESS_EMBEDDINGS: &[Harmless] = &[
     harmless("user", "a string", string),
-    harmless("priority", "0", zero),
     harmless("add_special_tokens", "true", is_true),
     harmless("embed_dtype", "\"float32\"", |v| v == "float32"),
     harmless("endianness", "\"native\" or \"little\"", |v| v == "native" || v == "little"),
@@ -138,6 +138,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<EmbeddingsCall, RequestError
     let inputs = prompts.into_iter().enumerate().map(input).collect();
     let mut request = EmbedRequest::new(caller.id, caller.principal, inputs);
     request.model = take_model(&mut fields)?;
+    request.terms.rank = take_rank(&mut fields)?;
     request.dimensions = fields.integer(&["dimensions"], 1, DIMENSIONS_MAX)?.map(|n| n as u32);
     request.truncate = fields.bool("truncate")?.unwrap_or(false);
     request.normalize = take_normalize(&mut fields)?;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::embeddings::{DIMENSIONS_MAX, HARMLESS_EMBEDDINGS, Reply, Row};
 use super::schema::model;
+use super::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, boolean, either, exactly, integer, list, string, token_id, words,
@@ -13,7 +14,7 @@ use crate::openapi::schema::{
 /// The body: OpenAI's, or with `content` llama-server's.
 pub(crate) fn body() -> Schema {
     let shared = |object: Object| {
-        model(object)
+        rank(model(object))
             .field(
                 "dimensions",
                 integer(1, DIMENSIONS_MAX),

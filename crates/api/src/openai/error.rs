@@ -75,6 +75,9 @@ impl From<&ProviderError> for ErrorObject {
                 param: Some("model".into()),
                 ..Self::new("invalid_request_error", "model_not_found", message)
             },
+            ProviderError::DeadlineExceeded { .. } => {
+                Self::new("timeout_error", "deadline_exceeded", message)
+            }
             ProviderError::Overloaded { .. } => Self::new("rate_limit_error", "rate_limit_exceeded", message),
             ProviderError::Unavailable(_) => Self::new("unavailable_error", 503, message),
             ProviderError::Internal(_) => Self::new(

@@ -17,6 +17,7 @@ pub mod refused;
 pub mod responses;
 pub mod sampling;
 pub(crate) mod schema;
+pub(crate) mod terms;
 mod usage;
 
 use ingle_chat::{FinishReason, Principal};

@@ -99,9 +99,6 @@ pub(crate) fn is_false(v: &Value) -> bool {
 pub(crate) fn is_true(v: &Value) -> bool {
     v == &Value::Bool(true)
 }
-pub(crate) fn zero(v: &Value) -> bool {
-    v.as_f64() == Some(0.0)
-}
 fn minus_one(v: &Value) -> bool {
     v.as_i64() == Some(-1)
 }
@@ -140,7 +137,6 @@ pub const HARMLESS: &[Harmless] = &[
     harmless("timings_per_token", "false", is_false),
     harmless("return_progress", "false", is_false),
     harmless("post_sampling_probs", "false", is_false),
-    harmless("priority", "0", zero),
 ];
 
 /// The same in chat only.

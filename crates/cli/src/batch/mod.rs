@@ -21,7 +21,7 @@ use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -92,6 +92,8 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     let bounds = Bounds::new(parallel);
     options.max_running_seqs = Some(parallel);
     options.max_waiting_requests = Some(bounds.in_flight.max(WAITING_DEFAULT));
+    // Nobody reads along: what counts is when all is done.
+    options.step_time_max = Some(Duration::ZERO);
 
     let (mut lines, is_file) = open_input(&file)?;
     if is_file && is_same_file(file.as_ref(), &path) {

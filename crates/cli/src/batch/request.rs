@@ -49,6 +49,7 @@ impl From<ProviderError> for Fault {
             ProviderError::Forbidden { .. } => 403,
             ProviderError::UnknownModel { .. } => 404,
             ProviderError::Overloaded { .. } => 429,
+            ProviderError::DeadlineExceeded { .. } => 504,
             ProviderError::Unavailable(_) => 503,
             ProviderError::Internal(_) => 500,
         };

@@ -98,7 +98,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
+        "FILE", default "none", "File with one key a line; behind a key may stand scopes (`control-tokens`: its raw prompts may spell control tokens; `priority`: its requests may go before others') and `weight=N`, its part of the machine beside keys with 1.";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
@@ -111,6 +111,16 @@ settings! {
         "N", default "256", "Requests that may wait; further ones are refused with 429 and Retry-After.";
     max_queue_tokens: Option<u32>, One, SERVE, "max-queue-tokens",
         "TOKENS", default "1048576", "Prompt tokens that may wait.";
+    max_queue_per_key: Option<u32>, One, SERVE, "max-queue-per-key",
+        "N", default "half of all where there are several keys", "Requests of one key that may wait.";
+    max_queue_tokens_per_key: Option<u32>, One, SERVE, "max-queue-tokens-per-key",
+        "TOKENS", default "half of all where there are several keys", "Prompt tokens of one key that may wait.";
+    queue_timeout_s: Option<u32>, One, SERVE, "queue-timeout-s",
+        "SECONDS", default "600", "How long a request may wait before it begins; `X-Queue-Timeout` makes it shorter.";
+    request_timeout_s: Option<u32>, One, SERVE, "request-timeout-s",
+        "SECONDS", default "0", "How long a request may take altogether; 0 is as long as it takes. `X-Request-Timeout` makes it shorter.";
+    step_time_ms: Option<u32>, One, SERVE, "step-time-ms",
+        "MS", default "200", "How long a step may take where several requests share it: fewer prompt tokens go into it. 0 is as long as it takes.";
     max_body_mb: Option<u32>, One, SERVE, "max-body-mb",
         "MB", default "32", "Largest request body.";
     data_dir: Option<PathBuf>, One, SERVE, "data-dir",

@@ -1,9 +1,9 @@
 //! A wish for vectors: texts become tokens, and what cannot be served is refused by name.
 
-use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Priority, Prompt, ProviderError, Segments};
+use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Prompt, ProviderError, Segments};
 use ingle_step::TokenId;
 
-use super::{Frontend, invalid};
+use super::{Frontend, Standing, invalid};
 use crate::pooling::VectorSpec;
 
 /// The most numbers over all vectors of a request: they are held and sent in one piece.
@@ -16,10 +16,8 @@ pub struct PreparedTexts {
     pub texts: Vec<PreparedText>,
     /// What their vectors are like.
     pub spec: VectorSpec,
-    /// Who shares cached beginnings with whom.
-    pub tenant: String,
-    /// Whether it makes way for others.
-    pub priority: Priority,
+    /// For whom they are, and when.
+    pub standing: Standing,
 }
 
 /// One text.
@@ -74,8 +72,7 @@ impl Frontend {
         Ok(PreparedTexts {
             texts: request.inputs.iter().map(text).collect::<Result<_, _>>()?,
             spec: VectorSpec { pooling, dimensions, normalize: request.normalize },
-            tenant: request.principal.tenant.clone(),
-            priority: request.priority,
+            standing: Standing::new(&request.principal, request.priority, request.terms),
         })
     }
 

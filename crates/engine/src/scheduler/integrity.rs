@@ -1,9 +1,12 @@
 //! Whether the books are right.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ingle_step::BlockId;
 
-use super::Scheduler;
+use super::fairness::Level;
 use super::sequence::State;
+use super::{Priority, Scheduler, Waiting};
 
 impl Scheduler {
     /// Checks the books: every block's holders are exactly the tables that name it, and the prefix cache.
@@ -44,5 +47,28 @@ impl Scheduler {
         let reserved: usize = self.seqs.values().map(|s| s.n_reserved).sum();
         assert_eq!(reserved, self.n_reserved, "reservations");
         assert!(reserved <= stats.blocks_free + stats.blocks_cached, "more is reserved than is there");
+        self.check_accounts();
+    }
+
+    fn check_accounts(&self) {
+        let mut n_seqs = BTreeMap::<_, usize>::new();
+        let mut queued = Waiting::default();
+        for seq in self.seqs.values() {
+            *n_seqs.entry((seq.level(), seq.tenant)).or_default() += 1;
+            let is_background = seq.is_background();
+            let most = self.config.max_preemptions;
+            assert!(seq.preemptions <= most, "a sequence was preempted {} times of {most}", seq.preemptions);
+            if seq.cached_tokens.is_none() && !is_background {
+                queued.requests += 1;
+                queued.tokens += seq.n_prompt;
+            }
+        }
+        for (&(level, tenant), &n) in &n_seqs {
+            assert_eq!(self.shares.account(level, tenant).n_seqs, n, "sequences of tenant {tenant}");
+        }
+        let levels: BTreeSet<Level> = n_seqs.keys().map(|key| key.0).collect();
+        assert!(self.shares.levels().into_iter().eq(levels), "a level without sequences is kept");
+        assert_eq!(self.queues.of(Priority::Normal), queued, "the queue of normal requests");
+        assert!(!self.seqs.is_empty() || self.deadlines.is_empty(), "a deadline outlives its request");
     }
 }

@@ -7,6 +7,15 @@ use super::plan::Plan;
 use crate::block_allocator::BlockAllocator;
 use crate::prefix_cache::PrefixCache;
 
+/// Blocks that others would give up for a sequence; those that several of them share count for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Yielding {
+    /// The background, for a normal one.
+    pub background: usize,
+    /// All of worse levels, and of tenants that hold more than their part.
+    pub all: usize,
+}
+
 impl Scheduler {
     /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
     pub(super) fn make_room(&mut self, plan: &mut Plan, id: SeqId, n_rows: usize) -> bool {
@@ -22,8 +31,9 @@ impl Scheduler {
             if self.available() + seq.n_reserved >= n_new + usize::from(shared.is_some()) {
                 break shared;
             }
-            let victim = self.background_victim(plan, id).or_else(|| self.peer_victim(plan, id));
-            let Some(victim) = victim else { return false };
+            let Some(victim) = self.victim(plan, id, n_new + usize::from(shared.is_some())) else {
+                return false;
+            };
             self.preempt(victim, id);
         };
         if let Some(from) = shared {
@@ -39,32 +49,96 @@ impl Scheduler {
         true
     }
 
-    /// Who in the background gives way to a normal sequence: somebody paused, else the youngest. `None` if there is no
-    /// one, or the sequence is no better.
-    pub(super) fn background_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
-        if self.seqs[&beneficiary].is_background() {
-            return None;
-        }
-        let can_yield = |id: &SeqId| self.seqs[id].is_background() && !plan.members.contains(id);
-        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
-        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
-        paused.or_else(|| youngest_first.next())
+    /// Who gives way to a running sequence that needs so many more blocks. `None`: it waits.
+    fn victim(&self, plan: &Plan, id: SeqId, n_more: usize) -> Option<SeqId> {
+        let greedy = || if self.fits_part(id, n_more) { self.greedy_victim(plan, id) } else { None };
+        // Where nobody else goes on, whoever has least does: else two that are both in want would wait for ever.
+        let richer = || if plan.members.is_empty() { self.richer_victim(plan, id) } else { None };
+        self.worse_victim(plan, id)
+            .or_else(greedy)
+            .or_else(|| self.own_victim(plan, id))
+            .or_else(|| self.paused_victim(plan, id))
+            .or_else(richer)
     }
 
-    /// Who of its own priority gives way to a sequence: somebody paused, else the youngest that is younger. Nobody in
-    /// this step's batch, and nobody who has been preempted too often already. `None` if there is no one.
-    pub(super) fn peer_victim(&self, plan: &Plan, beneficiary: SeqId) -> Option<SeqId> {
-        let priority = self.seqs[&beneficiary].priority;
-        let can_yield = |id: &SeqId| {
-            let seq = &self.seqs[id];
-            *id != beneficiary
-                && seq.priority == priority
-                && !plan.members.contains(id)
-                && seq.preemptions < self.config.max_preemptions
+    /// Somebody of a worse level: of the worst, somebody paused, else the youngest.
+    pub(super) fn worse_victim(&self, plan: &Plan, id: SeqId) -> Option<SeqId> {
+        let level = self.seqs[&id].level();
+        let worse = self.running.iter().copied().filter(|v| self.seqs[v].level() > level);
+        let can_yield = worse.filter(|&v| self.can_yield(plan, v, id));
+        can_yield.max_by_key(|v| (self.seqs[v].level(), self.seqs[v].paused, *v))
+    }
+
+    /// Somebody of the tenant that most exceeds its part of the blocks: somebody paused, else the youngest.
+    pub(super) fn greedy_victim(&self, plan: &Plan, id: SeqId) -> Option<SeqId> {
+        let level = self.seqs[&id].level();
+        let others = self.peers(plan, id).filter(|v| self.seqs[v].tenant != self.seqs[&id].tenant);
+        let excess = |tenant: u64| self.n_held(tenant).saturating_sub(self.part_of(level, tenant));
+        let greedy = others.map(|v| (excess(self.seqs[&v].tenant), self.seqs[&v].paused, v));
+        greedy.filter(|&(excess, ..)| excess > 0).max().map(|(.., v)| v)
+    }
+
+    /// Somebody of the same tenant: somebody paused, else the youngest that is younger.
+    fn own_victim(&self, plan: &Plan, id: SeqId) -> Option<SeqId> {
+        let own = self.peers(plan, id).filter(|v| self.seqs[v].tenant == self.seqs[&id].tenant);
+        own.filter(|&v| self.seqs[&v].paused || v > id).max_by_key(|v| (self.seqs[v].paused, *v))
+    }
+
+    /// The youngest that is paused.
+    pub(super) fn paused_victim(&self, plan: &Plan, id: SeqId) -> Option<SeqId> {
+        self.peers(plan, id).filter(|v| self.seqs[v].paused).max()
+    }
+
+    /// The youngest of the tenant that holds most for its weight, if that is more than the sequence's own tenant holds;
+    /// of those that hold the same, the one with the older sequences goes first.
+    fn richer_victim(&self, plan: &Plan, id: SeqId) -> Option<SeqId> {
+        let level = self.seqs[&id].level();
+        let wealth = |tenant: u64| {
+            let weight = u64::from(self.shares.account(level, tenant).weight);
+            let held = self.n_held(tenant) as u64 * 1000 / weight;
+            (held, self.running.iter().find(|v| self.seqs[v].tenant == tenant).copied())
         };
-        let mut youngest_first = self.running.iter().rev().copied().filter(can_yield);
-        let paused = youngest_first.clone().find(|id| self.seqs[id].paused);
-        paused.or_else(|| youngest_first.next().filter(|&id| id > beneficiary))
+        let own = wealth(self.seqs[&id].tenant);
+        let richer = self.peers(plan, id).map(|v| (wealth(self.seqs[&v].tenant), v));
+        richer.filter(|(wealth, _)| *wealth > own).max().map(|(_, v)| v)
+    }
+
+    /// Others of its level that can be preempted.
+    fn peers(&self, plan: &Plan, id: SeqId) -> impl Iterator<Item = SeqId> {
+        let level = self.seqs[&id].level();
+        let of_level = self.running.iter().copied().filter(move |v| self.seqs[v].level() == level);
+        of_level.filter(move |&v| self.can_yield(plan, v, id))
+    }
+
+    /// Whether a sequence can be preempted for another: it is not in this step, and was not preempted too often already,
+    /// which is not counted where the background makes way for normal ones.
+    fn can_yield(&self, plan: &Plan, victim: SeqId, id: SeqId) -> bool {
+        let is_free = self.seqs[&victim].priority > self.seqs[&id].priority;
+        victim != id
+            && !plan.members.contains(&victim)
+            && (is_free || self.seqs[&victim].preemptions < self.config.max_preemptions)
+    }
+
+    /// How many blocks others hold that would be preempted for a sequence that is owed them.
+    pub(super) fn n_yielding(&self, plan: &Plan, id: SeqId) -> Yielding {
+        let seq = &self.seqs[&id];
+        let mut yielding = Yielding::default();
+        for &v in self.running.iter().filter(|&&v| self.can_yield(plan, v, id)) {
+            let victim = &self.seqs[&v];
+            let n_blocks = victim.blocks.len() + victim.n_reserved;
+            if victim.priority > seq.priority {
+                yielding.background += n_blocks;
+            }
+            let is_greedy = || {
+                victim.level() == seq.level()
+                    && victim.tenant != seq.tenant
+                    && self.n_held(victim.tenant) > self.part_of(victim.level(), victim.tenant)
+            };
+            if victim.level() > seq.level() || is_greedy() {
+                yielding.all += n_blocks;
+            }
+        }
+        yielding
     }
 
     pub(super) fn preempt(&mut self, id: SeqId, beneficiary: SeqId) {
@@ -145,6 +219,7 @@ impl Scheduler {
             self.waiting.insert(id);
         }
         self.n_reserved = 0;
+        self.heads.clear();
         self.allocator = BlockAllocator::new(self.config.n_blocks);
         self.cache = PrefixCache::new(self.config.n_blocks, self.config.block_size);
     }

@@ -6,25 +6,31 @@
 //! through it from a seed.
 //!
 //! **States.** A sequence is *waiting* (holds no blocks), *running* (holds the blocks of its computed tokens) or
-//! finished (gone). Ids count up, so the order of ids is the order of age, and older always goes first.
+//! finished (gone). Ids count up, so the order of ids is the order of age, and of one tenant's the older goes first.
 //!
-//! **A step** serves running decodes first (one token each, or as many as are known of those that jump ahead), then
-//! running prefills in chunks, then admits waiting sequences, all within the token budget. However far some jump, each
-//! decode gets a token, and so does a prefill. A paused sequence (its reader is slow) keeps its state and is skipped.
+//! **A step** has at most as many tokens as its caller says and at most so many sequences, its *places*. Levels (priority,
+//! then rank) take from it in turn. Within a level its rows and places are dealt to tenants, each by its weight
+//! ([`fairness`]): to decodes (one token each, or as many as are known of those that jump ahead), to prompts that are
+//! read in chunks, and to who waits. However far some jump, each decode gets a token, and so does a prefill. A paused
+//! sequence (its reader is slow) keeps its state and is skipped; so is one that runs and has no place in this step.
 //!
 //! **A text to be pooled** is a prompt that nothing follows: its rows give hidden states in place of logits, those that
 //! its pooling needs, each once and in order. It takes from the prefix cache only what lies before those.
 //!
 //! **Background.** A sequence of a [background](Priority::Background) request takes what normal ones leave: it comes
-//! after all of them in a step, has a place only where they do not fill all, is admitted only while none of them waits,
-//! and is preempted for any of them, however often. Where it has no place for a step it keeps its blocks and is skipped.
-//! So whoever is normal is served as if nothing ran in the background, but for the rows that share its steps.
+//! after all of them in a step, runs only while none of them waits, and is preempted for any of them, however often. Where
+//! it has no place for a step it keeps its blocks and is skipped. So whoever is normal is served as if nothing ran in the
+//! background, but for the rows that share its steps.
 //!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
-//! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
-//! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
-//! remaining need *reserved* and is never preempted again by its equals, so that every sequence ends: the background
-//! ones once no normal one is left that wants their blocks.
+//! evicted, then a sequence is preempted; it goes back to waiting and is computed again later. First those of worse levels
+//! are; then those of tenants that hold more than their part, by weight, for one that does not; then paused ones and
+//! younger ones of the same tenant. After [`SchedulerConfig::max_preemptions`] of these, for whatever reason, it is
+//! admitted only with its whole remaining need *reserved* and is never preempted again (but one of the background for
+//! normal ones), so that every sequence ends.
+//!
+//! **Time** is the caller's: it says how large a step may be ([`Pace`] tells it what that takes) and asks whose deadline
+//! is [over](Scheduler::overdue).
 //!
 //! Blocks, by who holds them, after each call:
 //! ```text
@@ -33,10 +39,14 @@
 //! ```
 
 mod admission;
+mod deadlines;
 mod display;
+mod fairness;
 mod integrity;
 mod memory;
+mod pace;
 mod plan;
+mod queue;
 mod sequence;
 #[cfg(test)]
 mod tests;
@@ -49,10 +59,16 @@ use ingle_step::{SeqId, StepBatch};
 
 use crate::block_allocator::BlockAllocator;
 use crate::prefix_cache::PrefixCache;
-use admission::Queue;
+use admission::Head;
+use deadlines::Deadlines;
+use fairness::{Level, Shares};
+pub use pace::Pace;
 use plan::Plan;
+pub use queue::{QueueBounds, Queues, Waiting};
 use sequence::Sequence;
-pub use types::{AddError, NewRequest, RequestId, Sampled, SchedulerConfig, SchedulerStats};
+pub use types::{
+    AddError, NewRequest, Overdue, RequestId, Sampled, SchedulerConfig, SchedulerStats, StepBudget,
+};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
@@ -69,8 +85,13 @@ pub struct Scheduler {
     in_flight: Vec<(SeqId, usize)>,
     next_seq: u64,
     step: u64,
-    /// By priority.
-    queues: [Queue; 2],
+    queues: Queues,
+    shares: Shares,
+    deadlines: Deadlines,
+    /// By level: who waits for memory before all others.
+    heads: BTreeMap<Level, Head>,
+    /// The step in which several tenants were there last.
+    last_shared: Option<u64>,
     preemptions: u64,
     cached_tokens: u64,
 }
@@ -93,7 +114,11 @@ impl Scheduler {
             in_flight: Vec::new(),
             next_seq: 0,
             step: 0,
-            queues: [Queue::default(); 2],
+            queues: Queues::default(),
+            shares: Shares::default(),
+            deadlines: Deadlines::default(),
+            heads: BTreeMap::new(),
+            last_shared: None,
             preemptions: 0,
             cached_tokens: 0,
         }
@@ -121,19 +146,23 @@ impl Scheduler {
         }
     }
 
-    /// Forms the next step; `None` if nothing can run now.
+    /// Forms the next step, as large as the configuration lets it be; `None` if nothing can run now.
     pub fn schedule(&mut self) -> Option<StepBatch> {
+        self.schedule_within(StepBudget { tokens: self.config.step_token_budget, fixed_cost: usize::MAX })
+    }
+
+    /// Forms the next step, of this size at most; `None` if nothing can run now.
+    pub fn schedule_within(&mut self, budget: StepBudget) -> Option<StepBatch> {
         assert!(self.in_flight.is_empty(), "a step is committed before the next is scheduled");
-        let mut plan = Plan::new(self.step, self.config.step_token_budget);
-        for priority in [Priority::Normal, Priority::Background] {
-            self.plan_running(&mut plan, priority);
-            self.admit(&mut plan, priority);
+        let tokens = budget.tokens.clamp(1, self.config.step_token_budget);
+        let mut plan = Plan::new(self.step, tokens);
+        self.note_tenants();
+        for level in self.shares.levels() {
+            if level.0 == Priority::Background && self.normal_waits() {
+                break;
+            }
+            self.plan_level(&mut plan, level, budget.fixed_cost);
         }
-        let runs_background = plan.members.iter().any(|id| self.seqs[id].is_background());
-        assert!(
-            !runs_background || !self.normal_waits(),
-            "a background sequence runs while a normal one waits"
-        );
         if plan.batch.seqs.is_empty() {
             return None;
         }
@@ -196,6 +225,17 @@ impl Scheduler {
         self.seqs[&id].tokens.len()
     }
 
+    /// How many of a sequence's tokens are new.
+    pub fn generated(&self, id: SeqId) -> usize {
+        let seq = &self.seqs[&id];
+        seq.tokens.len() - seq.n_prompt
+    }
+
+    /// How many normal requests of a tenant have not begun.
+    pub fn waiting_of(&self, tenant: u64) -> usize {
+        self.queues.of_tenant(Priority::Normal, tenant).requests
+    }
+
     /// Counts of the moment.
     pub fn stats(&self) -> SchedulerStats {
         let blocks_free = self.allocator.n_free();
@@ -203,8 +243,8 @@ impl Scheduler {
         SchedulerStats {
             running: self.running.len(),
             waiting: self.waiting.len(),
-            queued_requests: self.queues.iter().map(|queue| queue.requests).sum(),
-            queued_tokens: self.queues.iter().map(|queue| queue.tokens).sum(),
+            queued_requests: self.queues.total().requests,
+            queued_tokens: self.queues.total().tokens,
             blocks_free,
             blocks_cached,
             blocks_used: self.config.n_blocks - blocks_free - blocks_cached,
@@ -222,7 +262,8 @@ impl Scheduler {
         let parent = &self.seqs[&first];
         assert!(id.0 - first.0 < u64::from(parent.unborn), "sequence {} was never asked for", id.0);
         let mut child = parent.fork();
-        let n_active = self.n_active(parent.priority);
+        let (level, tenant, weight) = (parent.level(), parent.tenant, parent.weight);
+        let n_active = self.n_active(level);
         // A parent whose whole need was reserved must not need one block more for copy-on-write.
         let can_share = parent.preemptions < self.config.max_preemptions;
         if can_share && n_active < self.config.max_running_seqs {
@@ -235,6 +276,7 @@ impl Scheduler {
             self.waiting.insert(id);
         }
         self.seqs.insert(id, child);
+        self.shares.enter(level, tenant, weight);
     }
 
     fn finish(&mut self, id: SeqId) {
@@ -242,8 +284,12 @@ impl Scheduler {
         self.waiting.remove(&id);
         self.running.remove(&id);
         let seq = self.seqs.remove(&id).expect("a sequence finishes once");
+        self.shares.leave(seq.level(), seq.tenant);
         if seq.cached_tokens.is_none() {
-            self.leave_queue(seq.priority, seq.n_prompt);
+            self.queues.leave(seq.priority, seq.tenant, seq.n_prompt);
+        }
+        if self.members(seq.request).next().is_none() {
+            self.deadlines.ended(seq.request);
         }
     }
 
@@ -253,10 +299,9 @@ impl Scheduler {
         self.running.iter().copied().filter(|id| !self.seqs[id].paused)
     }
 
-    /// How many sequences have a place that one of this priority would have to find free: in the background that is
-    /// everyone's.
-    fn n_active(&self, priority: Priority) -> usize {
-        self.runnable().filter(|id| self.seqs[id].priority <= priority).count()
+    /// How many sequences run that one of this level does not go before.
+    fn n_active(&self, level: Level) -> usize {
+        self.runnable().filter(|id| self.seqs[id].level() <= level).count()
     }
 
     fn members(&self, request: RequestId) -> impl Iterator<Item = SeqId> {

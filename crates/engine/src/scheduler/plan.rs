@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ingle_step::{Input, SeqId, SeqStep, StepBatch, Want};
 
-use super::{Priority, Scheduler};
+use super::Scheduler;
 
 /// Rows of prompt log-probabilities in one step, over all sequences: a row of logits is large.
 const PROMPT_LOGITS_ROWS_MAX: usize = 64;
@@ -27,31 +27,6 @@ impl Plan {
 }
 
 impl Scheduler {
-    /// Adds the next rows of running sequences: first of those that need one, then of those that read their prompt. In
-    /// the background only of as many as there are places left; the others keep their blocks and wait.
-    pub(super) fn plan_running(&mut self, plan: &mut Plan, priority: Priority) {
-        let mut places = match priority {
-            // They had a place when they were admitted, and have it again when their reader has caught up.
-            Priority::Normal => usize::MAX,
-            Priority::Background => {
-                self.config.max_running_seqs.saturating_sub(self.n_active(Priority::Normal))
-            }
-        };
-        let (decodes, prefills): (Vec<SeqId>, Vec<SeqId>) = self
-            .runnable()
-            .filter(|id| self.seqs[id].priority == priority)
-            .partition(|id| self.seqs[id].is_decode());
-        // However far one jumps, each decode after it has a row, and so has a prefill.
-        let mut n_later = decodes.len() + usize::from(!prefills.is_empty());
-        for id in decodes.into_iter().chain(prefills) {
-            n_later = n_later.saturating_sub(1);
-            let share = plan.budget.saturating_sub(n_later).max(1);
-            if places > 0 && self.running.contains(&id) && self.plan_rows(plan, id, share) {
-                places -= 1;
-            }
-        }
-    }
-
     /// Adds a running sequence's next rows: all that is known of it, or as much as its share of the budget allows.
     /// False if there was no room for any.
     pub(super) fn plan_rows(&mut self, plan: &mut Plan, id: SeqId, share: usize) -> bool {

@@ -3,6 +3,7 @@
 use ingle_chat::Pooling;
 use ingle_step::{BlockId, TokenId, Want};
 
+use super::fairness::Level;
 use super::{NewRequest, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
@@ -16,6 +17,9 @@ pub(super) enum State {
 pub(super) struct Sequence {
     pub request: RequestId,
     pub priority: Priority,
+    pub rank: i16,
+    pub tenant: u64,
+    pub weight: u32,
     pub state: State,
     /// Its reader is slow.
     pub paused: bool,
@@ -42,6 +46,8 @@ pub(super) struct Sequence {
     /// On the first choice until the prompt's end: how many choices there will be.
     pub unborn: u32,
     pub preemptions: u32,
+    /// The step that it was last in.
+    pub last_step: u64,
     /// Prompt tokens from the prefix cache at the first start; `None` before it.
     pub cached_tokens: Option<usize>,
 }
@@ -49,7 +55,8 @@ pub(super) struct Sequence {
 impl Sequence {
     /// The first choice of a request.
     pub fn new(id: RequestId, request: NewRequest) -> Self {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority } = request;
+        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority, .. } =
+            request;
         let all = prompt.len() - 1;
         let n_early_rows = match pooling {
             None if prompt_logits => all,
@@ -60,6 +67,9 @@ impl Sequence {
         Self {
             request: id,
             priority,
+            rank: request.rank,
+            tenant: request.tenant,
+            weight: request.weight.max(1),
             state: State::Waiting,
             paused: false,
             n_prompt: prompt.len(),
@@ -76,8 +86,14 @@ impl Sequence {
             early_rows_done: 0,
             unborn: n_choices,
             preemptions: 0,
+            last_step: 0,
             cached_tokens: None,
         }
+    }
+
+    /// Whom it goes before.
+    pub fn level(&self) -> Level {
+        (self.priority, self.rank)
     }
 
     pub fn is_background(&self) -> bool {

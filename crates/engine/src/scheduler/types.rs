@@ -1,7 +1,11 @@
 //! What goes into the [`Scheduler`](super::Scheduler) and what comes out.
 
+use std::time::Duration;
+
 use ingle_chat::{Pooling, Priority};
 use ingle_step::{SeqId, TokenId};
+
+use super::queue::QueueBounds;
 
 /// Sizes and bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,10 +20,8 @@ pub struct SchedulerConfig {
     pub max_running_seqs: usize,
     /// Tokens computed in one step.
     pub step_token_budget: usize,
-    /// Requests of one priority that wait for their first step.
-    pub max_waiting_requests: usize,
-    /// Prompt tokens of requests of one priority that wait for their first step. One request alone may have more.
-    pub max_waiting_tokens: usize,
+    /// What waits for its first step, at each priority.
+    pub queue: QueueBounds,
     /// Whether equal beginnings are computed once.
     pub prefix_cache: bool,
     /// How often one sequence can be preempted.
@@ -44,6 +46,16 @@ pub struct NewRequest {
     pub pooling: Option<Pooling>,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// Its place among those of its priority: lower goes first, 0 is usual.
+    pub rank: i16,
+    /// With whom it shares: what one tenant has in work comes out of that tenant's part.
+    pub tenant: u64,
+    /// How large that part is beside others'; at least 1. The newest request's word holds.
+    pub weight: u32,
+    /// When it must have begun, on the caller's clock.
+    pub queue_deadline: Option<Duration>,
+    /// When it must have ended.
+    pub deadline: Option<Duration>,
 }
 
 impl NewRequest {
@@ -57,6 +69,11 @@ impl NewRequest {
             prompt_logits: false,
             pooling: None,
             priority: Priority::Normal,
+            rank: 0,
+            tenant: 0,
+            weight: 1,
+            queue_deadline: None,
+            deadline: None,
         }
     }
 }
@@ -89,6 +106,32 @@ pub enum AddError {
         /// How many.
         waiting: usize,
     },
+    /// Too much of its tenant's waits already, though others may come.
+    #[error("{waiting} requests of this tenant are waiting already")]
+    TenantFull {
+        /// How many.
+        waiting: usize,
+    },
+}
+
+/// How large a step may be. Which tokens come out does not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepBudget {
+    /// Tokens computed in the step; at least 1.
+    pub tokens: usize,
+    /// The tokens whose time equals what a step costs before its first token. A prompt that could end in a step shares
+    /// it with so many tokens of others' prompts beside as many as it has itself, so that the step takes at most twice
+    /// the time that it would take alone.
+    pub fixed_cost: usize,
+}
+
+/// Why a request's time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// It has not begun.
+    Queued,
+    /// It has not ended.
+    Unfinished,
 }
 
 /// What a step gave one sequence.

@@ -10,3 +10,4 @@ mod refusals;
 mod simulator;
 mod soak;
 mod stops;
+mod terms;

@@ -10,7 +10,7 @@ use axum::body::to_bytes;
 use ingle_api::openai::batches::{
     BatchLine, Endpoint, InputError, LineError, answer_line, error_line, read_line,
 };
-use ingle_chat::{DataClass, Principal, Priority, ProviderError};
+use ingle_chat::{DataClass, Principal, Priority, ProviderError, Terms};
 use ingle_ledger::{Batch, BatchStatus, LedgerError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -280,6 +280,9 @@ impl Running {
             class: DataClass::default(),
             // No route that lines go to lets texts spell them.
             may_write_control_tokens: false,
+            // They make way for everyone.
+            may_go_first: false,
+            weight: shared.app.auth.weight(&batch.wanted.key),
         };
         let (app, name) = (shared.app.clone(), custom_id.clone());
         let span =
@@ -325,6 +328,7 @@ async fn reply(app: &Arc<App>, principal: Principal, endpoint: Endpoint, body: V
             principal: principal.clone(),
             dialect: Dialect::OpenAi,
             priority: Priority::Background,
+            terms: Terms::default(),
             started: Instant::now(),
         };
         let body = BoundedBody::own(body.clone());

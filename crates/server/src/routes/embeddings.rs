@@ -136,7 +136,7 @@ async fn answer<C: EmbeddingCall>(
     let mut request = EmbedRequest { inputs: std::mem::take(&mut asked.inputs), ..asked.clone() };
     let (model, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
     request.model = Some(info.id);
-    request.priority = context.priority;
+    context.place(&request.principal, &mut request.priority, &mut request.terms)?;
     let envelope = Envelope { id, created: now(), model, fingerprint: info.fingerprint };
     let embeddings = embed(app, provider, request, is_large, context.started).await?;
     written(embeddings, move |embeddings| call.reply(&envelope, embeddings)).await

@@ -40,8 +40,7 @@ pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedB
     let caller = caller("chatcmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
-    call.request.priority = context.priority;
-    let envelope = address(app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let envelope = address(app, context, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call));
         let call = Call { requests: vec![call.request], is_large };
@@ -72,10 +71,7 @@ pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: Bo
     let caller = caller("cmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
-    for request in &mut call.requests {
-        request.priority = context.priority;
-    }
-    let envelope = address(app, &*provider, id, &mut call.requests)?;
+    let envelope = address(app, context, &*provider, id, &mut call.requests)?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
         let call = Call { requests: call.requests, is_large };
@@ -106,9 +102,10 @@ pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
     }
 }
 
-/// Says which model answers the requests, which are alike but for their prompts.
+/// Says which model answers the requests, which are alike but for their prompts, and when.
 pub(super) fn address(
     app: &App,
+    context: &Context,
     provider: &dyn Provider,
     id: String,
     requests: &mut [Request],
@@ -117,6 +114,7 @@ pub(super) fn address(
     let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
     for request in requests {
         check_vocabulary(request, info.n_vocab)?;
+        context.place(&request.principal, &mut request.priority, &mut request.terms)?;
         request.model = Some(info.id.clone());
     }
     Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })

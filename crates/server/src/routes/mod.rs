@@ -14,7 +14,7 @@ mod utility;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -23,7 +23,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ingle_chat::{Principal, Priority};
+use ingle_api::RequestError;
+use ingle_chat::{Principal, Priority, ProviderError, Terms};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -39,6 +40,12 @@ const PUBLIC: [&str; 5] = ["/health", "/v1/health", "/health/live", "/health/rea
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where OpenAI's clients look for how long a reply took.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// How long a request may take from its arrival to its end, in seconds.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+/// How long it may wait before it begins, in seconds.
+const QUEUE_TIMEOUT: HeaderName = HeaderName::from_static("x-queue-timeout");
+/// The longest of both: more than a week is no deadline.
+const TIMEOUT_SECONDS_MAX: f64 = 604_800.0;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What is known of a request beside its head and its body: the gate found it out, or, of a line of a batch, the batch.
@@ -47,7 +54,31 @@ pub(crate) struct Context {
     pub principal: Principal,
     pub dialect: Dialect,
     pub priority: Priority,
+    pub terms: Terms,
     pub started: Instant,
+}
+
+impl Context {
+    /// Gives a request its place beside others, and its time.
+    ///
+    /// # Errors
+    /// If it wants to go before others and may not.
+    pub fn place(
+        &self,
+        principal: &Principal,
+        priority: &mut Priority,
+        terms: &mut Terms,
+    ) -> Result<(), ProviderError> {
+        if terms.rank < 0 && !principal.may_go_first {
+            let message = "`priority` below 0 goes before what others ask, which needs a key with the scope \
+                           `priority`: send 0 or more, or use such a key";
+            return Err(ProviderError::Forbidden { message: message.into() });
+        }
+        // What is in the background stays there.
+        *priority = self.priority.max(*priority);
+        *terms = Terms { rank: terms.rank, ..self.terms };
+        Ok(())
+    }
 }
 
 pub(crate) use embeddings::embedding_reply;
@@ -138,6 +169,8 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             HeaderName::from_static("x-api-key"),
             REQUEST_ID,
+            REQUEST_TIMEOUT,
+            QUEUE_TIMEOUT,
         ])
         .expose_headers([REQUEST_ID, embeddings::TRUNCATED_INPUTS])
 }
@@ -159,7 +192,17 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, dialect, priority: Priority::Normal, started });
+        let terms = match terms(request.headers()) {
+            Ok(terms) => terms,
+            Err(error) => return Failure::Request(error).into_response(),
+        };
+        request.extensions_mut().insert(Context {
+            principal,
+            dialect,
+            priority: Priority::Normal,
+            terms,
+            started,
+        });
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);
@@ -177,6 +220,24 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(PROCESSING_MS, HeaderValue::from(ms));
     }
     response
+}
+
+/// How long a client gives its request, as the headers say.
+fn terms(headers: &HeaderMap) -> Result<Terms, RequestError> {
+    let seconds = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let number = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+        let number = number.filter(|n| *n > 0.0 && *n <= TIMEOUT_SECONDS_MAX && values.next().is_none());
+        let wrong = || {
+            let text = format!(
+                "the header `{name}` must be one number of seconds, more than 0 and at most {TIMEOUT_SECONDS_MAX}"
+            );
+            RequestError::field(name.as_str(), text)
+        };
+        number.map(|n| Some(Duration::from_secs_f64(n))).ok_or_else(wrong)
+    };
+    Ok(Terms { rank: 0, queue_timeout: seconds(&QUEUE_TIMEOUT)?, timeout: seconds(&REQUEST_TIMEOUT)? })
 }
 
 /// The client's request id if it is fit for logs, else a new one.

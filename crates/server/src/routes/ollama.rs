@@ -73,6 +73,7 @@ async fn answer(
     let mut call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
     let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
     check_vocabulary(&call.request, info.n_vocab)?;
+    context.place(&call.request.principal, &mut call.request.priority, &mut call.request.terms)?;
     call.check_context(info.n_ctx)?;
     // The reply names the model as the caller did.
     let model = call.request.model.replace(info.id).unwrap_or(name);
@@ -117,6 +118,7 @@ async fn vectors(
     let caller = caller("ollama", &context);
     let call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
     let mut request = call.request.clone();
+    context.place(&request.principal, &mut request.priority, &mut request.terms)?;
     let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
     call.check_context(info.n_ctx)?;
     let model = request.model.replace(info.id).unwrap_or(name);

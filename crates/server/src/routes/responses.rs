@@ -77,9 +77,9 @@ pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) 
         call.into_request(&turns)?
     };
     drop(share);
-    request.priority = if is_background { Priority::Background } else { context.priority };
+    request.priority = if is_background { Priority::Background } else { Priority::Normal };
     let mut requests = vec![request];
-    let envelope = address(app, &*provider, id, &mut requests)?;
+    let envelope = address(app, context, &*provider, id, &mut requests)?;
     let mut reply = ResponseReply::new(envelope, echo, shelf.is_some());
     let call = Call { requests, is_large };
     let mut answer = Answer::start(app, provider, context.started, call).await?;

@@ -115,7 +115,7 @@ pub(super) async fn generate(
     let caller = caller("gen", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| generate::parse(bytes, caller)).await?;
-    address(&app, &*provider, id, &mut call.requests)?;
+    address(&app, &context, &*provider, id, &mut call.requests)?;
     if call.stream {
         let encoder = Box::new(GenerateEncoder::new(&call));
         let call = Call { requests: call.requests, is_large };
@@ -140,7 +140,7 @@ pub(super) async fn infill(
     let caller = caller("infill", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| infill::parse(bytes, caller)).await?;
-    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let envelope = address(&app, &context, &*provider, id, std::slice::from_mut(&mut call.request))?;
     let stream_it = call.stream;
     let call = Call { requests: vec![call.request], is_large };
     if stream_it {
@@ -221,7 +221,7 @@ pub(super) async fn health_generate(
     let caller = caller("probe", &context);
     let mut request = Request::new(caller.id.clone(), caller.principal, task);
     request.max_tokens = Some(1);
-    address(&app, &*provider, caller.id, std::slice::from_mut(&mut request))?;
+    address(&app, &context, &*provider, caller.id, std::slice::from_mut(&mut request))?;
     let probe = async {
         let call = Call { requests: vec![request], is_large: false };
         Answer::start(&app, provider, context.started, call).await?.each(|_, _| ()).await

@@ -18,4 +18,5 @@ mod operations;
 mod responses;
 mod scopes;
 mod scripted;
+mod terms;
 mod utility;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::constraint::take_format;
 use super::refused::{self, HARMLESS, HARMLESS_CHAT, REFUSED, REFUSED_CHAT};
 use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens};
+use super::terms::take_rank;
 use super::{Caller, Streaming, take_streaming};
 use crate::fields::Fields;
 use crate::{RequestError, parse_object};
@@ -79,6 +80,7 @@ pub(crate) fn read(mut fields: Fields, caller: Caller) -> Result<ChatCall, Reque
     let mut request = Request::new(caller.id, caller.principal, Task::Chat(input));
     request.max_tokens = take_max_tokens(&mut fields, &["max_completion_tokens", "max_tokens"], 1)?;
     take_common(&mut fields, &mut request)?;
+    request.terms.rank = take_rank(&mut fields)?;
     request.format = take_format(&mut fields)?;
     request.logprobs = take_logprobs(&mut fields)?;
     let streaming = take_streaming(&mut fields)?;

@@ -7,6 +7,7 @@ use super::reply::{ChatCompletion, Chunk};
 use crate::openai::refused::{HARMLESS, HARMLESS_CHAT};
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 use crate::openai::schema::{DOTTED_NAME, I32_MAX, common, constraints, name, nested_tool, streaming, tools};
+use crate::openai::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, any, boolean, either, empty_list, integer, list, map, string, word, words,
@@ -17,7 +18,7 @@ use crate::tools::TOOLS_MAX;
 pub(crate) fn body() -> Object {
     let object =
         Object::new().must("messages", list(message()).entries(1, MESSAGES_MAX), "The conversation.");
-    let object = common(streaming(object))
+    let object = rank(common(streaming(object)))
         .fields(
             &["max_completion_tokens", "max_tokens"],
             &integer(1, I32_MAX),

@@ -127,6 +127,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<ResponsesCall, RequestError>
     request.max_tokens = take_max_tokens(&mut fields, &["max_output_tokens"], 1)?;
     request.logprobs = with_logprobs.then(|| top_logprobs.unwrap_or(0));
     take_common(&mut fields, &mut request)?;
+    request.terms.rank = crate::openai::terms::take_rank(&mut fields)?;
     request.format = format;
     let streaming = take_streaming(&mut fields)?;
     if background && streaming.stream {

@@ -13,6 +13,7 @@ use crate::openai::constraint::SCHEMA_NAME_BYTES_MAX;
 use crate::openai::refused::{HARMLESS, REFUSED};
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 use crate::openai::schema::{DOTTED_NAME, I32_MAX, NAME, common, name, streaming, tools};
+use crate::openai::terms::rank;
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, any, boolean, count_of, either, exactly_false, integer, list, map, string, word, words,
@@ -20,7 +21,7 @@ use crate::openapi::schema::{
 
 /// The body.
 pub(crate) fn body() -> Object {
-    let object = common(streaming(Object::new()))
+    let object = rank(common(streaming(Object::new())))
         .harmless(&[HARMLESS])
         .without(&[REFUSED, REFUSED_RESPONSES])
         .harmless(&[HARMLESS_RESPONSES]);

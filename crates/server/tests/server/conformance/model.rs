@@ -3,6 +3,7 @@
 //! bytes. Without such words it babbles, as the prompt and the sampling have it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ingle_chat::ModelInfo;
 use ingle_chat::template::{ChatTemplate, TemplateOptions};
@@ -34,6 +35,15 @@ For each call return a json object within <tool_call></tool_call> XML tags:\n<to
 
 /// An engine with this model.
 pub fn engine(config: EngineConfig) -> Engine {
+    start(config, Duration::ZERO)
+}
+
+/// One each of whose steps takes a while.
+pub fn slow_engine(latency: Duration) -> Engine {
+    start(EngineConfig::default(), latency)
+}
+
+fn start(config: EngineConfig, latency: Duration) -> Engine {
     let tokenizer = Tokenizer::from_metadata(&metadata(&[])).expect("a valid vocabulary");
     let template = ChatTemplate::new(TEMPLATE, TemplateOptions::default()).expect("a valid template");
     let model = ModelInfo {
@@ -44,7 +54,7 @@ pub fn engine(config: EngineConfig) -> Engine {
         fingerprint: "parrot".into(),
         ..ModelInfo::default()
     };
-    let executor = ScriptedExecutor::new(N_VOCAB, N_CTX, 16, 1024).with_logits(speak);
+    let executor = ScriptedExecutor::new(N_VOCAB, N_CTX, 16, 1024).with_logits(speak).with_latency(latency);
     let frontend = Frontend::new(Arc::new(tokenizer), Some(template), model);
     Engine::start(Box::new(executor), frontend, config).expect("it starts")
 }
