@@ -266,6 +266,33 @@ pub struct ProviderStatus {
     pub preemptions_total: u64,
     /// Since start: steps run.
     pub steps_total: u64,
+    /// K/V beyond the cache's own blocks.
+    pub kv_tiers: KvTierStatus,
+}
+
+/// K/V of preempted sequences in memory, and the prefix cache on disk. All 0 where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvTierStatus {
+    /// Blocks of preempted sequences that are kept in memory.
+    pub swap_blocks: usize,
+    /// How many can be.
+    pub swap_blocks_total: usize,
+    /// Since start: blocks moved there.
+    pub swapped_out_total: u64,
+    /// Since start: blocks that came back.
+    pub swapped_in_total: u64,
+    /// Blocks on disk, of all models that share the folder.
+    pub disk_blocks: usize,
+    /// Bytes of their files.
+    pub disk_bytes: u64,
+    /// Since start: prompt tokens of this model that came from the disk.
+    pub disk_tokens_read_total: u64,
+    /// Since start: blocks written.
+    pub disk_blocks_written_total: u64,
+    /// Since start: blocks not written, because the disk did not keep up or refused them.
+    pub disk_blocks_dropped_total: u64,
+    /// Since start: files that were not what was written, and were removed.
+    pub disk_blocks_refused_total: u64,
 }
 
 /// The pieces of an answer. Dropping it aborts the request. After an `Err` nothing follows.

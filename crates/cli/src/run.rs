@@ -183,6 +183,7 @@ fn load(settings: &Settings) -> Result<Engine> {
 
 /// Shows how far the model is on its way into memory, until it is there.
 pub fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
+    say_notices(engine);
     let name = model_name(settings);
     let progress = LoadProgress::new(&name);
     let loaded = engine.wait_until_loaded(&mut |done, total| progress.report(done, total));
@@ -215,11 +216,25 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         max_waiting_requests: n(s.max_queue),
         max_waiting_tokens: n(s.max_queue_tokens),
         no_prefix_cache: s.no_prefix_cache,
+        kv_cache_dir: s.kv_cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty()),
+        kv_cache_bytes: s.kv_cache_mb.map(megabytes),
+        kv_swap_bytes: s.kv_swap_mb.map(megabytes),
         template: s.chat_template.clone().map_or(TemplateChoice::Model, TemplateChoice::NameOrFile),
         pooling: s.pooling,
         sampling: sampling::from_settings(s)?,
         name: s.served_names.first().cloned(),
     })
+}
+
+fn megabytes(n: u32) -> u64 {
+    u64::from(n) << 20
+}
+
+/// Says what the user should know about how a model was loaded.
+pub fn say_notices(engine: &Engine) {
+    for notice in engine.notices() {
+        say!("note: {notice}");
+    }
 }
 
 /// What a generation takes from the settings.

@@ -12,7 +12,7 @@ use ingle_runtime::{Engine, LoadError, Source};
 use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
-use crate::run::{check_model, load_options};
+use crate::run::{check_model, load_options, say_notices};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
@@ -187,6 +187,7 @@ fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;
+        say_notices(&engine);
         // Requests are taken from here on, and start as layers arrive; the health page says so.
         slot.set_ready(engine.provider());
         engine.wait_until_loaded(&mut |done, total| progress.report(done, total))?;

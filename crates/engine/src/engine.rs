@@ -19,6 +19,7 @@ use ingle_chat::{
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
+use crate::disk_cache::DiskTier;
 use crate::embed::Gathering;
 use crate::frontend::{Frontend, Prepared};
 use crate::meter::Meter;
@@ -27,9 +28,13 @@ use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::stream::{self, AnswerStream};
 use crate::work::{Generating, Work};
 use crate::worker::Worker;
+use crate::worth::attention_depth;
 
 /// The shortest and the longest advice to come back later.
 const RETRY_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
+
+/// Blocks of preempted sequences that are kept, as a multiple of the cache's.
+const SWAP_MAX: usize = 8;
 
 /// Bounds of an engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +57,10 @@ pub struct EngineConfig {
     pub stall_timeout: Duration,
     /// How long a request may wait for its first step; one in the background waits as long as it takes.
     pub queue_timeout: Duration,
+    /// Memory for K/V of preempted sequences; taken as it is needed. With 0 they are computed again.
+    pub swap_bytes: u64,
+    /// Where the prefix cache is kept beyond the life of the engine.
+    pub disk: Option<DiskTier>,
 }
 
 impl Default for EngineConfig {
@@ -66,6 +75,8 @@ impl Default for EngineConfig {
             stream_capacity: 64,
             stall_timeout: Duration::from_secs(60),
             queue_timeout: Duration::from_secs(600),
+            swap_bytes: 256 << 20,
+            disk: None,
         }
     }
 }
@@ -146,6 +157,9 @@ impl Engine {
         frontend.model.n_vocab = info.n_vocab;
         frontend.model.n_embd = info.n_embd;
         let frontend = Arc::new(frontend);
+        let swap_blocks = config.swap_bytes / info.block_bytes.max(1) as u64;
+        // More than the cache itself several times over would never be used.
+        let swap_blocks = usize::try_from(swap_blocks).unwrap_or(usize::MAX).min(SWAP_MAX * info.n_blocks);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: info.block_size,
             n_blocks: info.n_blocks,
@@ -156,6 +170,9 @@ impl Engine {
             max_waiting_tokens: config.max_waiting_tokens,
             prefix_cache: config.prefix_cache,
             max_preemptions: config.max_preemptions,
+            swap_blocks,
+            attention_depth: attention_depth(info.n_embd),
+            record_published: config.disk.is_some(),
         });
         let board = Board {
             phase: Phase::Serving,
@@ -177,7 +194,7 @@ impl Engine {
         let max_seq_tokens = scheduler.max_seq_tokens();
         let n_vocab = info.n_vocab.min(frontend.tokenizer.n_vocab());
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
-        let worker = Worker::new(executor, scheduler, arrivals, shared.clone(), config.clone());
+        let worker = Worker::new(executor, scheduler, arrivals, shared.clone(), config.clone(), swap_blocks);
         let thread = thread::Builder::new().name("ingle-engine".into()).spawn(move || worker.run())?;
         let entrance = Entrance { shared, arrivals: sender, config, thread: thread.thread().clone() };
         Ok(Self { frontend, entrance, max_seq_tokens, end_tokens, thread: Some(thread) })

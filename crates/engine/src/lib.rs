@@ -7,7 +7,8 @@
 //! | [`engine`] | the clients' handle, admission, status |
 //! | `worker` | the thread: hops 6 to 9 of a token are its `step` |
 //! | [`scheduler`] | what runs next; pure |
-//! | [`block_allocator`], [`prefix_cache`] | block indices and who holds them; pure |
+//! | [`block_allocator`], [`prefix_cache`], `worth` | block indices, who holds them, who goes first; pure |
+//! | [`disk_cache`] | the prefix cache on disk: the folder, its index, its thread |
 //! | [`sampling`] | logits to a token; pure |
 //! | [`pooling`], `embed` | hidden states to a vector (pure); all texts of a request |
 //! | `work` | what the thread does for a request: an answer or a vector |
@@ -15,6 +16,7 @@
 
 pub mod block_allocator;
 mod constraint;
+pub mod disk_cache;
 mod embed;
 pub mod engine;
 pub mod frontend;
@@ -29,6 +31,7 @@ pub mod stop;
 mod stream;
 mod work;
 mod worker;
+mod worth;
 
 pub use engine::{Engine, EngineConfig};
 pub use frontend::Frontend;

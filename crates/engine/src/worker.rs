@@ -1,5 +1,7 @@
 //! What the engine thread does: hops 5 to 10 of every request, one step after the other.
 
+mod tiers;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -13,8 +15,9 @@ use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, Step
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::scheduler::{AddError, RequestId, Sampled, Scheduler};
+use crate::scheduler::{AddError, NewRequest, Published, RequestId, Sampled, Scheduler};
 use crate::work::{Embedding, Work};
+use tiers::{Fetch, Tiers};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -31,6 +34,7 @@ pub(crate) struct Worker {
     in_step: Option<BTreeSet<RequestId>>,
     /// Tenants to salts, differently in each engine.
     salts: RandomState,
+    tiers: Tiers,
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
 }
@@ -73,8 +77,10 @@ impl Worker {
         arrivals: mpsc::Receiver<Arrival>,
         shared: Arc<Shared>,
         config: EngineConfig,
+        swap_blocks: usize,
     ) -> Self {
         Self {
+            tiers: Tiers::new(&*executor, swap_blocks, config.disk.clone()),
             executor,
             scheduler,
             arrivals,
@@ -105,16 +111,26 @@ impl Worker {
             }
         }
         self.take_arrivals();
+        for arrival in self.tiers.take_waiting() {
+            self.add(arrival);
+        }
         for id in self.ids() {
             self.fail(id, ProviderError::Unavailable("it is shutting down".into()));
         }
+        self.tiers.save_rest(&mut *self.executor, &self.scheduler);
     }
 
     /// Hops 6 to 9. False if there was nothing to do.
     fn step(&mut self) -> Result<bool, ExecutorError> {
         self.in_step = None;
-        let batch = self.scheduler.schedule();
+        for arrival in self.tiers.take_fetched(&mut *self.executor, &mut self.scheduler)? {
+            self.add(arrival);
+        }
+        self.tiers.save(&mut *self.executor, &self.scheduler)?;
+        let mut batch = self.scheduler.schedule();
         self.in_step = Some(self.scheduler.in_flight());
+        let token_seconds = self.shared.board().meter.estimate(1000).as_secs_f64() / 1000.0;
+        self.tiers.move_blocks(&mut *self.executor, &mut self.scheduler, batch.as_mut(), token_seconds)?;
         let Some(batch) = batch else { return Ok(self.check_idle()) };
         let planned = self.note_batch(&batch);
         self.executor.submit(batch)?;
@@ -122,6 +138,8 @@ impl Worker {
         let out = self.wait_for(planned.step)?;
         let sampled = self.sample(&out, &planned);
         self.scheduler.commit(&sampled);
+        let tenant_of = |published: &Published| Some(self.active.get(&published.request)?.work.tenant());
+        self.tiers.note_published(self.scheduler.take_published(), tenant_of);
         self.note_step(&planned, &sampled);
         self.executor.recycle(out);
         Ok(true)
@@ -239,6 +257,7 @@ impl Worker {
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
     fn recover(&mut self, why: &str) -> bool {
         self.scheduler.reset_kv();
+        self.tiers.reset();
         let in_step = self.in_step.take();
         for id in self.ids() {
             let active = self.active.get_mut(&id).expect("just listed");
@@ -258,32 +277,47 @@ impl Worker {
         let tenants = std::mem::take(&mut self.shared.board().flushes);
         for tenant in tenants {
             self.scheduler.flush(self.salts.hash_one(&tenant));
+            self.tiers.flush(&tenant);
         }
     }
 
     // ---- requests come and go ----
 
-    /// Hop 5.
+    /// Hop 5, or a wait for what is on disk before it.
     fn take_arrivals(&mut self) {
-        while let Ok(Arrival { mut work, at }) = self.arrivals.try_recv() {
-            let salt = self.salts.hash_one(work.tenant());
-            match self.scheduler.add(work.new_request(salt)) {
-                Ok(id) => {
-                    work.start();
-                    self.active.insert(id, Active::new(work, at));
-                }
-                Err(error) => {
-                    let mut board = self.shared.board();
-                    board.leave_queue(work.priority(), work.prompt().len());
-                    let error = match error {
-                        AddError::Full { .. } => board.overloaded(work.priority()),
-                        AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
-                    };
-                    work.fail(error);
-                    board.status.requests_aborted_total += 1;
-                    board.unfinished -= 1;
-                    self.shared.idle.notify_all();
-                }
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            let request = self.request_of(&arrival);
+            let compute_time = |n_prefill| self.shared.board().meter.estimate(n_prefill);
+            let fetch = self.tiers.fetch(arrival, &request, &self.scheduler, compute_time);
+            if let Fetch::Nothing(arrival) = fetch {
+                self.add(arrival);
+            }
+        }
+    }
+
+    fn request_of(&self, arrival: &Arrival) -> NewRequest {
+        arrival.work.new_request(self.salts.hash_one(arrival.work.tenant()))
+    }
+
+    fn add(&mut self, arrival: Arrival) {
+        let request = self.request_of(&arrival);
+        let Arrival { mut work, at } = arrival;
+        match self.scheduler.add(request) {
+            Ok(id) => {
+                work.start();
+                self.active.insert(id, Active::new(work, at));
+            }
+            Err(error) => {
+                let mut board = self.shared.board();
+                board.leave_queue(work.priority(), work.prompt().len());
+                let error = match error {
+                    AddError::Full { .. } => board.overloaded(work.priority()),
+                    AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
+                };
+                work.fail(error);
+                board.status.requests_aborted_total += 1;
+                board.unfinished -= 1;
+                self.shared.idle.notify_all();
             }
         }
     }
@@ -352,7 +386,7 @@ impl Worker {
     }
 
     fn rest(&self) {
-        if self.active.is_empty() {
+        if self.active.is_empty() && !self.tiers.is_fetching() {
             thread::park();
         } else {
             thread::park_timeout(TIMEOUT_CHECK_INTERVAL);
@@ -404,6 +438,7 @@ impl Worker {
 
     fn publish(&self) {
         let stats = self.scheduler.stats();
+        let kv_tiers = self.tiers.status(&self.scheduler);
         let mut board = self.shared.board();
         board.waiting_again = stats.waiting - stats.queued_requests;
         let status = &mut board.status;
@@ -412,6 +447,7 @@ impl Worker {
         status.kv_blocks_cached = stats.blocks_cached;
         status.cached_tokens_total = stats.cached_tokens;
         status.preemptions_total = stats.preemptions;
+        status.kv_tiers = kv_tiers;
     }
 }
 

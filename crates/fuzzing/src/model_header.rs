@@ -160,7 +160,7 @@ fn check(file: &GgufFile) {
     }
     if let Ok(sizing) = Sizing::from_gguf(file) {
         assert!(sizing.weight_bytes + sizing.embedding_bytes <= file.n_bytes());
-        for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+        for kv_type in KvType::ALL {
             let sizes = [0, 1, 16, 17, 1 << 28, u64::MAX].map(|n| sizing.kv_bytes(kv_type, 16, n));
             assert!(sizes.is_sorted() && sizes[0] == 0 && sizes[1] > 0, "{sizes:?}");
         }

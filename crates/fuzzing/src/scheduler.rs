@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ingle_chat::Pooling;
 use ingle_engine::scheduler::{
-    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig, SwapSlot,
 };
-use ingle_step::{Executor, TokenId};
+use ingle_step::{BlockImport, Executor, TokenId};
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
 use crate::source::Source;
@@ -74,6 +74,8 @@ struct Traffic {
     scheduler: Scheduler,
     executor: ScriptedExecutor,
     clients: BTreeMap<RequestId, Client>,
+    /// What preempted sequences left outside.
+    outside: BTreeMap<SwapSlot, Vec<u8>>,
 }
 
 /// Sizes, then arrivals, departures, pauses, steps and failures: after each the books balance, every row of values is
@@ -90,12 +92,16 @@ pub fn scheduler(data: &[u8]) {
         max_waiting_tokens: source.below(200),
         prefix_cache: !source.flag(),
         max_preemptions: source.below(4) as u32,
+        swap_blocks: source.below(16),
+        attention_depth: 100,
+        record_published: false,
     };
     let mut traffic = Traffic {
         executor: ScriptedExecutor::new(N_VOCAB, config.n_ctx, config.block_size, config.n_blocks),
         scheduler: Scheduler::new(config.clone()),
         config,
         clients: BTreeMap::new(),
+        outside: BTreeMap::new(),
     };
     while !source.is_empty() {
         match source.byte() {
@@ -178,7 +184,21 @@ impl Traffic {
 
     /// One step; `false` if there is nothing to do.
     fn step(&mut self, fails: bool) -> bool {
-        let Some(batch) = self.scheduler.schedule() else { return false };
+        let batch = self.scheduler.schedule();
+        let moves = self.scheduler.take_moves();
+        for (block, slot) in moves.out {
+            let bytes = self.executor.export_block(block).expect("the block is there");
+            self.outside.insert(slot, bytes);
+        }
+        let Some(mut batch) = batch else {
+            assert!(moves.back.is_empty(), "blocks come back with a batch");
+            return false;
+        };
+        let back = moves.back.into_iter().map(|(slot, block)| {
+            let bytes = self.outside.remove(&slot).expect("what comes back was moved out");
+            BlockImport { block, bytes }
+        });
+        batch.imports = back.collect();
         let n_rows: usize = batch.seqs.iter().map(|s| s.inputs.len()).sum();
         let most = self.config.step_token_budget.max(self.config.max_running_seqs.max(1) + 1);
         assert!(n_rows <= most, "{n_rows} rows over a budget of {most}");

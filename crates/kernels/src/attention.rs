@@ -40,7 +40,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable, cast_slice_mut};
 
-use crate::kv::Q8_BLOCK;
+use crate::kv::QUANT_BLOCK;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{N_LANES, Portable};
@@ -333,7 +333,7 @@ impl Task<'_> {
             shape.n_rows * layout.k_dim,
             converted * layout.k_dim,
             converted * layout.v_padded(),
-            TILE * layout.v_padded().div_ceil(Q8_BLOCK),
+            TILE * layout.v_padded().div_ceil(QUANT_BLOCK),
             ROWS_MAX * TILE,
             shape.len(),
             shape.len(),

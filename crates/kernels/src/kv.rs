@@ -7,6 +7,10 @@
 //! ```
 //! Q8_0 has int8 codes in these places, and behind each group of keys and behind all values one f16 scale per 32
 //! elements: `[k_dim / 32][16 slots]` and `[block_size][v_dim / 32]`, both rounded up.
+//!
+//! Q4_0 has the same scales, and two codes in a byte, low bits first, each 8 more than it stands for. They belong to two
+//! vectors of sixteen that follow each other: two elements of a key, or elements `i` and `i + 16` of 32 of a value. So
+//! there are `[k_dim / 2][16 slots]` and `[block_size][v_dim / 32][16]` bytes, rounded up.
 
 #![expect(
     unsafe_code,
@@ -22,8 +26,10 @@ use crate::lanes::N_LANES;
 use crate::memory::{AlignedBytes, LINE};
 use crate::{Isa, Pool};
 
-/// Elements that share a scale in Q8_0.
-pub(crate) const Q8_BLOCK: usize = 32;
+/// Elements that share a scale in Q8_0 and Q4_0.
+pub(crate) const QUANT_BLOCK: usize = 32;
+/// Adding this (1.5 * 2^23) rounds to an integer in the low bits, ties to even.
+const ROUND: f32 = 12_582_912.0;
 /// A store of fewer elements than this is not worth waking anyone.
 const PARALLEL_ELEMENTS_MIN: usize = 16_384;
 /// Work is divided by head, and by block modulo this if there are few heads.
@@ -55,21 +61,33 @@ impl KvLayout {
         self.v_dim.next_multiple_of(N_LANES)
     }
 
-    fn element_bytes(&self) -> usize {
+    /// Bytes of `n` vectors of sixteen codes that are stored together.
+    fn vector_bytes(&self, n: usize) -> usize {
         match self.kv_type {
-            KvType::F32 => 4,
-            KvType::F16 | KvType::BF16 => 2,
-            KvType::Q8_0 => 1,
+            KvType::F32 => n * N_LANES * 4,
+            KvType::F16 | KvType::BF16 => n * N_LANES * 2,
+            KvType::Q8_0 => n * N_LANES,
+            KvType::Q4_0 => n.div_ceil(2) * N_LANES,
         }
+    }
+
+    /// Bytes of a stored value.
+    fn v_row_bytes(&self) -> usize {
+        self.vector_bytes(self.v_padded() / N_LANES)
+    }
+
+    /// Bytes of a key that lie together: what one slot has of a vector's lanes.
+    fn lane_bytes(&self) -> usize {
+        self.vector_bytes(1) / N_LANES
     }
 
     /// Scales of a vector of `dim` elements.
     fn n_scales(&self, dim: usize) -> usize {
-        if self.kv_type == KvType::Q8_0 { dim.div_ceil(Q8_BLOCK) } else { 0 }
+        if matches!(self.kv_type, KvType::Q8_0 | KvType::Q4_0) { dim.div_ceil(QUANT_BLOCK) } else { 0 }
     }
 
     fn k_group_codes(&self) -> usize {
-        self.k_dim * N_LANES * self.element_bytes()
+        self.vector_bytes(self.k_dim)
     }
 
     fn k_group_bytes(&self) -> usize {
@@ -81,7 +99,7 @@ impl KvLayout {
     }
 
     fn v_codes(&self) -> usize {
-        self.block_size * self.v_padded() * self.element_bytes()
+        self.block_size * self.v_row_bytes()
     }
 
     /// One head's share of a block.
@@ -118,7 +136,7 @@ struct Strides {
 pub(crate) struct KeyGroup<'a> {
     /// `[k_dim][16]`
     pub(crate) codes: &'a [u8],
-    /// `[k_dim / 32][16]`, empty unless Q8_0.
+    /// `[k_dim / 32][16]`, empty unless Q8_0 or Q4_0.
     pub(crate) scales: &'a [f16],
 }
 
@@ -127,7 +145,7 @@ pub(crate) struct KeyGroup<'a> {
 pub(crate) struct ValueGroup<'a> {
     /// `[16][v_padded]`
     pub(crate) codes: &'a [u8],
-    /// `[16][v_padded / 32]`, empty unless Q8_0.
+    /// `[16][v_padded / 32]`, empty unless Q8_0 or Q4_0.
     pub(crate) scales: &'a [f16],
 }
 
@@ -157,7 +175,7 @@ impl KvLayer {
             k_group: layout.k_group_bytes(),
             k_group_codes: layout.k_group_codes(),
             v_start: layout.k_bytes(),
-            v_group_codes: N_LANES * layout.v_padded() * layout.element_bytes(),
+            v_group_codes: N_LANES * layout.v_row_bytes(),
             v_scales: layout.k_bytes() + layout.v_codes(),
             v_group_scales: N_LANES * layout.n_scales(layout.v_padded()) * 2,
             head: layout.head_bytes(),
@@ -262,6 +280,29 @@ impl KvLayer {
         }
     }
 
+    /// A block as it is stored: `layout().block_bytes()` bytes.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn block(&self, block: u32) -> &[u8] {
+        &self.memory[self.block_range(block)]
+    }
+
+    /// Overwrites a block with what [`KvLayer::block`] gave of a layer with this layout.
+    ///
+    /// # Panics
+    /// If there is no such block, or the bytes are not as many as it has.
+    pub fn set_block(&mut self, block: u32, bytes: &[u8]) {
+        let range = self.block_range(block);
+        self.memory[range].copy_from_slice(bytes);
+    }
+
+    fn block_range(&self, block: u32) -> std::ops::Range<usize> {
+        assert!((block as usize) < self.n_blocks, "block {block} of {} exists", self.n_blocks);
+        let first = block as usize * self.strides.block;
+        first..first + self.strides.block
+    }
+
     /// Group `group` of the keys of a head of a block.
     #[inline(always)]
     pub(crate) fn keys(&self, block: u32, head: usize, group: usize) -> KeyGroup<'_> {
@@ -316,12 +357,22 @@ fn store_key(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[
             }
         }
         KvType::Q8_0 => {
-            let blocks = lanes_of::<i8>(codes).chunks_mut(Q8_BLOCK).zip(lanes_of::<f16>(scales));
-            for ((lanes, scales), key) in blocks.zip(key.chunks(Q8_BLOCK)) {
+            let blocks = lanes_of::<i8>(codes).chunks_mut(QUANT_BLOCK).zip(lanes_of::<f16>(scales));
+            for ((lanes, scales), key) in blocks.zip(key.chunks(QUANT_BLOCK)) {
                 let (scale, codes) = quantize(isa, key);
                 scales[lane] = scale;
                 for (lanes, &code) in lanes.iter_mut().zip(&codes) {
                     lanes[lane] = code;
+                }
+            }
+        }
+        KvType::Q4_0 => {
+            let blocks = lanes_of::<u8>(codes).chunks_mut(QUANT_BLOCK / 2).zip(lanes_of::<f16>(scales));
+            for ((lanes, scales), key) in blocks.zip(key.chunks(QUANT_BLOCK)) {
+                let (scale, codes) = quantize_4(key);
+                scales[lane] = scale;
+                for (lanes, &[low, high]) in lanes.iter_mut().zip(codes.as_chunks().0) {
+                    lanes[lane] = low | high << 4;
                 }
             }
         }
@@ -330,7 +381,7 @@ fn store_key(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, key: &[
 
 /// Writes a value to its row, rounded. Padding stays zero.
 fn store_value(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, value: &[f32]) {
-    let row_bytes = layout.v_padded() * layout.element_bytes();
+    let row_bytes = layout.v_row_bytes();
     let (codes, scales) = bytes[layout.k_bytes()..].split_at_mut(layout.v_codes());
     let row = &mut codes[slot * row_bytes..][..row_bytes];
     match layout.kv_type {
@@ -340,11 +391,24 @@ fn store_value(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, value
         KvType::Q8_0 => {
             let n_scales = layout.n_scales(layout.v_padded());
             let scales: &mut [f16] = cast_slice_mut(&mut scales[slot * n_scales * 2..][..n_scales * 2]);
-            let blocks = cast_slice_mut::<u8, i8>(row).chunks_mut(Q8_BLOCK).zip(scales);
-            for ((row, scale), value) in blocks.zip(value.chunks(Q8_BLOCK)) {
+            let blocks = cast_slice_mut::<u8, i8>(row).chunks_mut(QUANT_BLOCK).zip(scales);
+            for ((row, scale), value) in blocks.zip(value.chunks(QUANT_BLOCK)) {
                 let (s, codes) = quantize(isa, value);
                 *scale = s;
                 row[..value.len()].copy_from_slice(&codes[..value.len()]);
+            }
+        }
+        KvType::Q4_0 => {
+            let n_scales = layout.n_scales(layout.v_padded());
+            let scales: &mut [f16] = cast_slice_mut(&mut scales[slot * n_scales * 2..][..n_scales * 2]);
+            let blocks = row.chunks_exact_mut(N_LANES).zip(scales).zip(value.chunks(QUANT_BLOCK));
+            for ((row, scale), value) in blocks {
+                let (s, codes) = quantize_4(value);
+                *scale = s;
+                let (low, high) = codes.split_at(N_LANES);
+                for ((byte, low), high) in row.iter_mut().zip(low).zip(high) {
+                    *byte = low | high << 4;
+                }
             }
         }
     }
@@ -353,10 +417,10 @@ fn store_value(isa: Isa, layout: &KvLayout, bytes: &mut [u8], slot: usize, value
 /// Up to 32 numbers as int8 multiples of a scale that takes the largest to 127. The codes belong to the scale as
 /// it is stored, so its rounding adds no error. A block with an infinity or NaN gets a scale that is NaN: whoever
 /// reads it shall notice, as with the other types.
-fn quantize(isa: Isa, x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
-    let mut padded = [0.0; Q8_BLOCK];
+fn quantize(isa: Isa, x: &[f32]) -> (f16, [i8; QUANT_BLOCK]) {
+    let mut padded = [0.0; QUANT_BLOCK];
     padded[..x.len()].copy_from_slice(x);
-    let mut codes = [0; Q8_BLOCK];
+    let mut codes = [0; QUANT_BLOCK];
     let scale = match isa {
         // SAFETY: `Pool` checked that the machine has its instruction set.
         #[cfg(target_arch = "x86_64")]
@@ -371,25 +435,23 @@ fn quantize(isa: Isa, x: &[f32]) -> (f16, [i8; Q8_BLOCK]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn quantize_avx512(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
+fn quantize_avx512(x: &[f32; QUANT_BLOCK], codes: &mut [i8; QUANT_BLOCK]) -> f16 {
     quantize_any(x, codes)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn quantize_avx2(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
+fn quantize_avx2(x: &[f32; QUANT_BLOCK], codes: &mut [i8; QUANT_BLOCK]) -> f16 {
     quantize_any(x, codes)
 }
 
 /// One source for every instruction set: all of it is element by element, but for a maximum of integers.
 #[inline(always)]
-fn quantize_any(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
-    /// Adding this (1.5 * 2^23) rounds to an integer in the low bits, ties to even.
-    const ROUND: f32 = 12_582_912.0;
+fn quantize_any(x: &[f32; QUANT_BLOCK], codes: &mut [i8; QUANT_BLOCK]) -> f16 {
     // As integers, magnitudes compare like floats, with NaN above infinity.
     let largest = f32::from_bits(x.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7FFF_FFFF)));
     if !largest.is_finite() {
-        *codes = [0; Q8_BLOCK];
+        *codes = [0; QUANT_BLOCK];
         return f16::NAN;
     }
     let scale = f16::from_f32(largest / 127.0);
@@ -400,6 +462,27 @@ fn quantize_any(x: &[f32; Q8_BLOCK], codes: &mut [i8; Q8_BLOCK]) -> f16 {
         *code = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i8;
     }
     scale
+}
+
+/// Up to 32 numbers as 4-bit multiples of a scale that takes the largest to -8, each code 8 more than it stands for. As
+/// GGUF's Q4_0, but that codes belong to the scale as it is stored. What is not finite makes a scale that is NaN.
+fn quantize_4(x: &[f32]) -> (f16, [u8; QUANT_BLOCK]) {
+    const ZERO: u8 = 8;
+    let magnitude = |x: &f32| x.to_bits() & 0x7FFF_FFFF;
+    let largest =
+        x.iter().fold(0.0, |largest, x| if magnitude(x) > magnitude(&largest) { *x } else { largest });
+    if !largest.is_finite() {
+        return (f16::NAN, [ZERO; QUANT_BLOCK]);
+    }
+    let scale = f16::from_f32(largest / -8.0);
+    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+    let mut codes = [ZERO; QUANT_BLOCK];
+    for (code, x) in codes.iter_mut().zip(x) {
+        // Of two opposite largest ones, the other has no code of its own.
+        let rounded = (x * inverse).clamp(-8.0, 7.0) + ROUND;
+        *code = (rounded.to_bits().wrapping_sub(ROUND.to_bits()) as u8).wrapping_add(ZERO);
+    }
+    (scale, codes)
 }
 
 fn lanes_of<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [[T; N_LANES]] {
@@ -421,10 +504,10 @@ fn copy_slots(layout: &KvLayout, source: &[u8], target: &mut [u8], n_slots: usiz
                 t[..rest * bytes].copy_from_slice(&s[..rest * bytes]);
             }
         };
-        copy_lanes(source_codes, target_codes, layout.element_bytes());
+        copy_lanes(source_codes, target_codes, layout.lane_bytes());
         copy_lanes(source_scales, target_scales, 2);
     }
-    let n_codes = n_slots * layout.v_padded() * layout.element_bytes();
+    let n_codes = n_slots * layout.v_row_bytes();
     let n_scales = n_slots * layout.n_scales(layout.v_padded()) * 2;
     for (first, n) in [(layout.k_bytes(), n_codes), (layout.k_bytes() + layout.v_codes(), n_scales)] {
         target[first..][..n].copy_from_slice(&source[first..][..n]);

@@ -18,6 +18,7 @@ mod details;
 mod embed;
 mod fingerprint;
 mod generation;
+mod kv_cache;
 mod load;
 mod recommended;
 

@@ -10,6 +10,7 @@ use ingle_chat::{
     ChatInput, EmbedFuture, EmbedRequest, ModelInfo, Pooling, Principal, Prompted, Provider, ProviderError,
     ProviderStatus, Request, Sampling, StartFuture, Task,
 };
+use ingle_engine::disk_cache::OpenError;
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
@@ -21,6 +22,7 @@ use crate::details::details;
 use crate::embed::{Embed, pooling};
 use crate::fingerprint::{digest, fingerprint};
 use crate::generation::{Generation, one_message, raw_prompt};
+use crate::kv_cache;
 use crate::recommended;
 
 /// The model that ships with Ingle.
@@ -79,6 +81,12 @@ pub struct LoadOptions {
     pub max_waiting_tokens: Option<usize>,
     /// Do not reuse earlier prompts' KV blocks.
     pub no_prefix_cache: bool,
+    /// Folder where they are kept beyond the life of the engine. Default: none. One process uses it at a time.
+    pub kv_cache_dir: Option<PathBuf>,
+    /// Bytes of the files in it, for all models that share it. Default: 4 GiB.
+    pub kv_cache_bytes: Option<u64>,
+    /// Memory for the K/V of preempted sequences, taken as it is needed; with 0 they are computed again. Default: 256 MiB.
+    pub kv_swap_bytes: Option<u64>,
     /// The chat template.
     pub template: TemplateChoice,
     /// How texts become vectors. Default: as the file says, else by the last token's hidden state.
@@ -131,6 +139,12 @@ pub enum LoadError {
         /// What was asked for.
         asked: usize,
     },
+    /// The folder for the prefix cache cannot be used.
+    #[error("the folder of the K/V cache: {0}")]
+    KvCache(#[from] OpenError),
+    /// Two options that contradict each other.
+    #[error("a folder for the prefix cache was named, and the prefix cache is off: take one of the two back")]
+    KvCacheOff,
     /// The system has no thread for it.
     #[error("the system refuses a thread to run the model on: {0}")]
     Thread(std::io::Error),
@@ -165,6 +179,7 @@ pub struct Engine {
     provider: Arc<LoadingProvider>,
     info: ModelInfo,
     has_template: bool,
+    notices: Vec<String>,
 }
 
 impl Engine {
@@ -261,8 +276,19 @@ impl Engine {
             chosen => chosen,
         };
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
+        let mut notices = Vec::new();
+        let disk = match &options.kv_cache_dir {
+            None => None,
+            Some(_) if options.no_prefix_cache => return Err(LoadError::KvCacheOff),
+            Some(dir) => {
+                let identity = kv_cache::identity(source, &info.details.digest, executor.info());
+                kv_cache::open(dir, options.kv_cache_bytes, &identity, &mut notices)?
+            }
+        };
         let config = EngineConfig {
             max_running_seqs,
+            swap_bytes: options.kv_swap_bytes.unwrap_or(defaults.swap_bytes),
+            disk,
             step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
             max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
             max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
@@ -272,7 +298,7 @@ impl Engine {
         let loading = executor.loading().clone();
         let engine =
             ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
-        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template, notices })
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -281,6 +307,11 @@ impl Engine {
     /// If loading them ended early.
     pub fn wait_until_loaded(&self, progress: Progress<'_>) -> Result<(), LoadError> {
         Ok(self.provider.loading.wait(progress)?)
+    }
+
+    /// What its user should know about how it was loaded.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// What was loaded.

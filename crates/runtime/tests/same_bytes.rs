@@ -183,6 +183,37 @@ fn check_type(ty: TensorType, kv_type: KvType) {
     );
 }
 
+/// Sequences that begin small and grow until memory is short: some make way, and go on with keys and values that were
+/// moved away and back, or with ones that were computed again.
+#[test]
+fn who_made_way_goes_on_with_the_same_bytes() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut requests = requests(3, 2);
+    for request in &mut requests {
+        (request.max_tokens, request.ignore_eos) = (Some(150), true);
+    }
+    let spec = TinySpec { n_ctx: 256, ..TinySpec::new(Arch::Llama) };
+    let load = |options: LoadOptions| {
+        let options = LoadOptions { n_threads: Some(1), ..options };
+        Engine::load_with(&Source::Bytes(spec.bytes()), &options, &mut |_, _| {}).expect("a tiny model loads")
+    };
+    let alone = in_turn(&load(LoadOptions { no_prefix_cache: true, ..LoadOptions::default() }), &requests);
+    for (no_prefix_cache, swap_bytes) in [(false, None), (true, None), (true, Some(0))] {
+        let engine = load(LoadOptions {
+            kv_tokens: Some(288),
+            kv_swap_bytes: swap_bytes,
+            no_prefix_cache,
+            ..LoadOptions::default()
+        });
+        let what = format!("prefixes cached: {}, memory to move to: {swap_bytes:?}", !no_prefix_cache);
+        check(&what, &at_once(&engine, &requests, 3), &alone);
+        let status = engine.provider().status();
+        assert!(status.preemptions_total > 0, "{what}: nobody made way");
+        let n_moved = status.kv_tiers.swapped_in_total;
+        assert_eq!(n_moved > 0, swap_bytes.is_none(), "{what}: {} made way", status.preemptions_total);
+    }
+}
+
 #[test]
 fn f16_weights() {
     check_type(TensorType::F16, KvType::F16);

@@ -68,6 +68,21 @@ pub struct BlockCopy {
     pub n_slots: u32,
 }
 
+/// What a block is to hold: see [`Executor::import_block`].
+#[derive(Clone, PartialEq)]
+pub struct BlockImport {
+    /// Overwritten as a whole.
+    pub block: BlockId,
+    /// As [`Executor::export_block`] gave it.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for BlockImport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockImport({}, {} bytes)", self.block.0, self.bytes.len())
+    }
+}
+
 /// The work of one engine iteration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepBatch {
@@ -75,6 +90,9 @@ pub struct StepBatch {
     pub step: u64,
     /// Copies that happen first (copy-on-write).
     pub copies: Vec<BlockCopy>,
+    /// Blocks that get their contents from elsewhere, after the copies and before any row is computed: what is imported
+    /// into may be what was copied from.
+    pub imports: Vec<BlockImport>,
     /// The sequences. No block that one of them writes appears in another's table.
     pub seqs: Vec<SeqStep>,
 }
@@ -131,6 +149,8 @@ pub struct ExecutorInfo {
     pub weight_bytes: u64,
     /// Bytes of K/V memory held.
     pub kv_bytes: u64,
+    /// Bytes of one block over all layers, as [`Executor::export_block`] gives them.
+    pub block_bytes: usize,
     /// The arithmetic, for fingerprints and replay.
     pub numeric_path: NumericPath,
 }
@@ -144,6 +164,22 @@ pub enum ExecutorError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// There is no such block.
+    #[error("there is no block {block}: the cache has {n_blocks}")]
+    NoSuchBlock {
+        /// What was asked for.
+        block: u32,
+        /// Blocks in the cache.
+        n_blocks: usize,
+    },
+    /// Bytes that are no block of this executor; nothing was changed.
+    #[error("{n_bytes} bytes are no block: one has {block_bytes}")]
+    BlockLength {
+        /// What was given.
+        n_bytes: usize,
+        /// [`ExecutorInfo::block_bytes`].
+        block_bytes: usize,
+    },
 }
 
 /// Runs steps. One thread owns an executor; `submit` may return before the work is done, so that the next batch
@@ -163,6 +199,20 @@ pub trait Executor: Send {
     /// # Errors
     /// If the step failed, or none was submitted.
     fn wait(&mut self) -> Result<StepOut, ExecutorError>;
+
+    /// The contents of a block: keys and values of all layers, in their stored form. They mean something only to an
+    /// executor of the same model, numeric path and block size. Between steps only.
+    ///
+    /// # Errors
+    /// If there is no such block, or the device failed.
+    fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError>;
+
+    /// Overwrites a block with what [`export_block`](Self::export_block) gave, bit for bit: whoever has it in a table then
+    /// goes on as if its tokens had been computed there. Between steps only.
+    ///
+    /// # Errors
+    /// If there is no such block, the bytes are not as many as a block has, or the device failed.
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError>;
 
     /// Takes results back that nobody needs any more: their memory can serve the next step. Logits are half a megabyte a
     /// row with a usual vocabulary, and asking the system for so much anew in each step costs a tenth of its time.

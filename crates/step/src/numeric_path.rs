@@ -13,9 +13,14 @@ pub enum KvType {
     BF16,
     /// 8-bit integers, one scale per 32.
     Q8_0,
+    /// 4-bit integers, one scale per 32: a quarter of F16's memory, at a loss that shows.
+    Q4_0,
 }
 
 impl KvType {
+    /// All types.
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0];
+
     /// The name that flags and reports use.
     pub fn name(self) -> &'static str {
         match self {
@@ -23,12 +28,13 @@ impl KvType {
             Self::F16 => "f16",
             Self::BF16 => "bf16",
             Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
         }
     }
 
     /// The type of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::F32, Self::F16, Self::BF16, Self::Q8_0].into_iter().find(|t| t.name() == name)
+        Self::ALL.into_iter().find(|t| t.name() == name)
     }
 }
 

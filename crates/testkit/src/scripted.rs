@@ -4,7 +4,7 @@
 //! as real K/V depends on everything before it, and reads histories back through the block tables. So a wrong
 //! table, a forgotten copy or a stale prefix block does not go unnoticed: it panics with an explanation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use ingle_step::{
 
 /// Size of a hidden state.
 pub const N_EMBD: usize = 4;
+
+/// A slot as it is exported: whether it was written, its token and its history.
+const SLOT_BYTES: usize = 1 + size_of::<u32>() + size_of::<u64>();
 
 /// Fills `(n_vocab,)` logits for the token after a history.
 pub type LogitsFn = Box<dyn Fn(&[TokenId], &mut [f32]) + Send>;
@@ -59,7 +62,8 @@ impl ScriptedExecutor {
                 block_size,
                 n_blocks,
                 weight_bytes: 0,
-                kv_bytes: (n_blocks * block_size * size_of::<Slot>()) as u64,
+                kv_bytes: (n_blocks * block_size * SLOT_BYTES) as u64,
+                block_bytes: block_size * SLOT_BYTES,
                 numeric_path: NumericPath {
                     numerics_version: 0,
                     kernel_class: "scripted",
@@ -100,6 +104,14 @@ impl ScriptedExecutor {
     /// How many steps it was given.
     pub fn n_steps(&self) -> u64 {
         self.n_steps
+    }
+
+    fn check_block(&self, block: BlockId) -> Result<(), ExecutorError> {
+        let n_blocks = self.info.n_blocks;
+        if block.0 as usize >= n_blocks {
+            return Err(ExecutorError::NoSuchBlock { block: block.0, n_blocks });
+        }
+        Ok(())
     }
 
     fn slot(&self, seq: &SeqStep, position: usize) -> Option<Slot> {
@@ -170,6 +182,13 @@ impl ScriptedExecutor {
         }) {
             return Err(format!("{copy:?}"));
         }
+        let mut targets: BTreeSet<BlockId> = batch.copies.iter().map(|copy| copy.to).collect();
+        for import in &batch.imports {
+            let fits = in_range(&import.block) && import.bytes.len() == self.info.block_bytes;
+            if !fits || !targets.insert(import.block) {
+                return Err(format!("{import:?}"));
+            }
+        }
         Ok(())
     }
 
@@ -216,6 +235,9 @@ impl Executor for ScriptedExecutor {
             copied[copy.n_slots as usize..].fill(None);
             self.slots[copy.to.0 as usize] = copied;
         }
+        for import in &batch.imports {
+            self.import_block(import.block, &import.bytes)?;
+        }
         let half = batch.seqs.len() / 2;
         let run = |(i, seq)| self.run(seq, fault.is_some() && i >= half);
         let seqs = batch.seqs.iter().enumerate().map(run).collect();
@@ -235,6 +257,41 @@ impl Executor for ScriptedExecutor {
             Some(Fault::Panic) => panic!("scripted fault in step {}", out.step),
             None => Ok(out),
         }
+    }
+
+    fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError> {
+        self.check_block(block)?;
+        Ok(self.slots[block.0 as usize].iter().flat_map(|&slot| Slot::to_bytes(slot)).collect())
+    }
+
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {
+        self.check_block(block)?;
+        let block_bytes = self.info.block_bytes;
+        if bytes.len() != block_bytes {
+            return Err(ExecutorError::BlockLength { n_bytes: bytes.len(), block_bytes });
+        }
+        let slots = bytes.as_chunks::<SLOT_BYTES>().0;
+        self.slots[block.0 as usize] = slots.iter().map(Slot::from_bytes).collect();
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn to_bytes(slot: Option<Self>) -> [u8; SLOT_BYTES] {
+        let mut bytes = [0; SLOT_BYTES];
+        if let Some(Self { token, history }) = slot {
+            bytes[0] = 1;
+            bytes[1..5].copy_from_slice(&token.0.to_le_bytes());
+            bytes[5..].copy_from_slice(&history.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Option<Self> {
+        let (token, history) =
+            (bytes[1..5].try_into().expect("4 bytes"), bytes[5..].try_into().expect("8 bytes"));
+        let slot = Self { token: TokenId(u32::from_le_bytes(token)), history: u64::from_le_bytes(history) };
+        (bytes[0] == 1).then_some(slot)
     }
 }
 
@@ -335,6 +392,22 @@ mod tests {
     fn an_empty_block_is_noticed() {
         let mut executor = ScriptedExecutor::new(10, 100, 2, 4);
         run(&mut executor, vec![step(2, &[1], &[0, 1])]);
+    }
+
+    #[test]
+    fn an_exported_block_goes_on_elsewhere() {
+        let mut executor = ScriptedExecutor::new(10, 100, 2, 5);
+        let whole = run(&mut executor, vec![step(0, &[1, 2, 3], &[0, 1])]);
+        run(&mut executor, vec![step(0, &[1, 2], &[2])]);
+        let bytes = executor.export_block(BlockId(2)).unwrap();
+        assert_eq!(bytes.len(), executor.info().block_bytes);
+        executor.import_block(BlockId(4), &bytes).unwrap();
+        assert_eq!(whole, run(&mut executor, vec![step(2, &[3], &[4, 3])]));
+        let no_block = ExecutorError::NoSuchBlock { block: 5, n_blocks: 5 };
+        assert_eq!(executor.export_block(BlockId(5)), Err(no_block.clone()));
+        assert_eq!(executor.import_block(BlockId(5), &bytes), Err(no_block));
+        let short = ExecutorError::BlockLength { n_bytes: 25, block_bytes: 26 };
+        assert_eq!(executor.import_block(BlockId(0), &bytes[1..]), Err(short));
     }
 
     #[test]

@@ -302,7 +302,7 @@ impl Session {
 
     fn compute(&mut self, seqs: Vec<SeqStep>, meanwhile: impl FnOnce() -> Result<()>) -> Result<StepOut> {
         self.step += 1;
-        self.executor.submit(StepBatch { step: self.step, copies: Vec::new(), seqs })?;
+        self.executor.submit(StepBatch { step: self.step, seqs, ..StepBatch::default() })?;
         meanwhile()?;
         let out = self.executor.wait()?;
         if !out.seqs.iter().flat_map(|s| &s.rows).all(RowOut::is_finite) {

@@ -262,7 +262,7 @@ options! {
         "0" => Ok(None),
         _ => Err("only whole prefixes are reused: shifting cached keys would change the answers".into()),
     };
-    SERVE value "slot-save-path" => refuse "saving the cache is not supported yet";
+    SERVE value "slot-save-path" => refuse "slots are not saved one by one; --kv-cache-dir keeps all prompts";
     SERVE switch "slots" also ["props"] => refuse "there are no slots; see /metrics and /health";
     SERVE switch "no-slots" => note "there are no slots to show";
     SERVE switch "no-webui" also ["no-ui", "disable-fastapi-docs"] => note "there is no web page to switch off";
@@ -321,7 +321,7 @@ options! {
     SERVE value "max-seq-len-to-capture" also ["max-context-len-to-capture", "cuda-graph-sizes", "cudagraph-capture-sizes", "max-cudagraph-capture-size"] => note "there are no graphs to capture on a CPU";
     SERVE value "compilation-config" also ["optimization-level"] dash ["cc", "O"] => note "kernels are compiled ahead; nothing is compiled at start";
     SERVE switch "optimize" dash ["O0", "O1", "O2", "O3"] => note "kernels are compiled ahead; nothing is compiled at start";
-    SERVE value "swap-space" => note "preempted sequences are computed again, nothing is swapped";
+    SERVE value "swap-space" => note "--kv-swap-mb says how much memory preempted sequences have";
     SERVE value "cpu-offload-gb" => note "weights are in main memory in any case";
     SERVE value "kv-cache-memory-bytes" also ["num-gpu-blocks-override"] => refuse "use --kv-tokens";
     SERVE switch "calculate-kv-scales" => refuse "keys and values have no scales; --kv-type says how they are stored";

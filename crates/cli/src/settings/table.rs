@@ -47,7 +47,7 @@ settings! {
     threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
         "N", default "all cores", "Threads that compute, for all models together.";
     kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
-        "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16 or q8_0.";
+        "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16, q8_0 or q4_0.";
     kv_tokens: Option<u32>, One, ANSWER, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
     parallel: Auto, One, ANSWER, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
@@ -56,6 +56,13 @@ settings! {
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
     no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
+
+    kv_cache_dir: Option<PathBuf>, One, ANSWER, "kv-cache-dir",
+        "DIR", default "prefixes are kept in memory only", "Folder where the KV blocks of prompts and answers are kept, so that they are known again after a restart. One process uses it at a time.";
+    kv_cache_mb: Option<u32>, One, ANSWER, "kv-cache-mb",
+        "MB", default "4096", "Size of that folder; what is worth least is removed.";
+    kv_swap_mb: Option<u32>, One, ANSWER, "kv-swap-mb",
+        "MB", default "256", "Memory for the keys and values of sequences that make way for others, taken as it is needed; with 0 they are computed again.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";

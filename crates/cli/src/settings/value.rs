@@ -80,8 +80,9 @@ impl FromText for KvType {
             // vLLM's names for 'as the model' and for its 16-bit types.
             "auto" | "float16" => Ok(Self::F16),
             "bfloat16" => Ok(Self::BF16),
-            _ => Self::from_name(text)
-                .ok_or_else(|| format!("`{text}` is no type of the KV cache: f32, f16, bf16 and q8_0 are")),
+            _ => Self::from_name(text).ok_or_else(|| {
+                format!("`{text}` is no type of the KV cache: f32, f16, bf16, q8_0 and q4_0 are")
+            }),
         }
     }
 }

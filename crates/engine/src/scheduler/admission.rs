@@ -86,7 +86,8 @@ impl Scheduler {
         }
         self.waiting.remove(&id);
         self.running.insert(id);
-        let n_matched = blocks.len() * block_size;
+        let n_found = blocks.len();
+        let n_matched = n_found * block_size;
         let seq = self.seqs.get_mut(&id).expect("waiting sequences are in the map");
         seq.state = State::Running;
         (seq.published, seq.n_published, seq.blocks) = (Some(at), blocks.len(), blocks);
@@ -95,6 +96,9 @@ impl Scheduler {
             seq.n_reserved = n_needed;
             self.n_reserved += n_needed;
         }
+        self.cache.note_use(at);
+        self.swap_in(id, n_found);
+        let seq = self.seqs.get_mut(&id).expect("waiting sequences are in the map");
         if seq.cached_tokens.is_none() {
             seq.cached_tokens = Some(n_matched);
             self.cached_tokens += n_matched as u64;

@@ -44,5 +44,6 @@ impl Scheduler {
         let reserved: usize = self.seqs.values().map(|s| s.n_reserved).sum();
         assert_eq!(reserved, self.n_reserved, "reservations");
         assert!(reserved <= stats.blocks_free + stats.blocks_cached, "more is reserved than is there");
+        self.check_swap();
     }
 }

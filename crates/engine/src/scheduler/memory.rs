@@ -1,11 +1,10 @@
 //! Who holds which blocks: room for the next rows, preemption, and what goes to the prefix cache.
 
-use ingle_step::{BlockCopy, BlockId, SeqId};
+use ingle_step::{BlockCopy, BlockId, SeqId, TokenId};
 
-use super::Scheduler;
 use super::plan::Plan;
+use super::{Published, Scheduler};
 use crate::block_allocator::BlockAllocator;
-use crate::prefix_cache::PrefixCache;
 
 impl Scheduler {
     /// Gives a sequence the blocks for its next rows, its last one unshared, preempting others if it must.
@@ -68,6 +67,7 @@ impl Scheduler {
     }
 
     pub(super) fn preempt(&mut self, id: SeqId, beneficiary: SeqId) {
+        let swapped = self.swap_out(id);
         self.release_blocks(id);
         self.running.remove(&id);
         self.waiting.insert(id);
@@ -80,6 +80,7 @@ impl Scheduler {
             seq.preemptions += 1;
         }
         seq.forget_kv();
+        seq.swapped = swapped;
     }
 
     /// Gives a sequence's full blocks to the prefix cache. Called when a row of good values has come from them.
@@ -88,19 +89,62 @@ impl Scheduler {
             return;
         }
         let block_size = self.config.block_size;
+        let mut new = Vec::new();
         let seq = self.seqs.get_mut(&id).expect("results are for sequences that are there");
         while let Some(at) = seq.published
             && (seq.n_published + 1) * block_size <= seq.n_computed
         {
             let i = seq.n_published;
             let tokens = &seq.tokens[i * block_size..(i + 1) * block_size];
-            let kept = self.cache.insert(&mut self.allocator, at, seq.salt, tokens, seq.blocks[i]);
+            let own = seq.blocks[i];
+            let kept = self.cache.insert(&mut self.allocator, at, seq.salt, tokens, own);
             seq.published = kept.map(|(node, _)| node);
             if let Some((_, block)) = kept {
                 seq.blocks[i] = block;
                 seq.n_published += 1;
+                if block == own {
+                    new.push((i, block));
+                }
             }
         }
+        if self.config.record_published
+            && let (Some(&(first, _)), Some(&(last, _))) = (new.first(), new.last())
+        {
+            let stamp = |&(_, block): &(usize, BlockId)| {
+                (block, self.cache.stamp(block).expect("it was just published"))
+            };
+            self.published.push(Published {
+                request: seq.request,
+                tokens: seq.tokens[..(last + 1) * block_size].to_vec(),
+                first,
+                blocks: new.iter().map(stamp).collect(),
+            });
+        }
+    }
+
+    /// What came into the prefix cache since this was asked last, if that is [recorded](super::SchedulerConfig).
+    pub fn take_published(&mut self) -> Vec<Published> {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Whether a block is still what it was when it was [published](Published) under this stamp.
+    pub fn is_published(&self, block: BlockId, stamp: u64) -> bool {
+        self.cache.stamp(block) == Some(stamp)
+    }
+
+    /// How many full blocks at the beginning of `tokens` are in the prefix cache.
+    pub fn n_cached_blocks(&self, salt: u64, tokens: &[TokenId]) -> usize {
+        if self.config.prefix_cache { self.cache.n_cached(salt, tokens) } else { 0 }
+    }
+
+    /// A place in the prefix cache for the last of the full blocks that `tokens` are, whose contents the caller has: it
+    /// puts them there before anything else happens. `None` if there is no room for it, or those before it are not there.
+    pub fn adopt(&mut self, salt: u64, tokens: &[TokenId]) -> Option<BlockId> {
+        assert!(self.in_flight.is_empty(), "blocks come from elsewhere between steps");
+        if !self.config.prefix_cache {
+            return None;
+        }
+        self.cache.adopt(&mut self.allocator, salt, tokens, self.step)
     }
 
     /// Blocks that can be had without preempting anyone. While a sequence that is being admitted holds its cached
@@ -142,11 +186,14 @@ impl Scheduler {
         self.running.clear();
         for (&id, seq) in &mut self.seqs {
             seq.forget_kv();
+            seq.swapped = None;
             self.waiting.insert(id);
         }
+        self.reset_swap();
+        self.published.clear();
         self.n_reserved = 0;
         self.allocator = BlockAllocator::new(self.config.n_blocks);
-        self.cache = PrefixCache::new(self.config.n_blocks, self.config.block_size);
+        self.cache.reset();
     }
 
     /// Forgets what the prefix cache has of a salt and no sequence holds. Between steps.

@@ -21,8 +21,8 @@
 //! So whoever is normal is served as if nothing ran in the background, but for the rows that share its steps.
 //!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
-//! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
-//! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
+//! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting, and its K/V
+//! move to a store (`moves`) or are computed again later, whichever costs less. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
 //! remaining need *reserved* and is never preempted again by its equals, so that every sequence ends: the background
 //! ones once no normal one is left that wants their blocks.
 //!
@@ -36,6 +36,7 @@ mod admission;
 mod display;
 mod integrity;
 mod memory;
+mod moves;
 mod plan;
 mod sequence;
 #[cfg(test)]
@@ -50,9 +51,11 @@ use ingle_step::{SeqId, StepBatch};
 use crate::block_allocator::BlockAllocator;
 use crate::prefix_cache::PrefixCache;
 use admission::Queue;
+use moves::SwapSpace;
+pub use moves::{Moves, SwapSlot};
 use plan::Plan;
 use sequence::Sequence;
-pub use types::{AddError, NewRequest, RequestId, Sampled, SchedulerConfig, SchedulerStats};
+pub use types::{AddError, NewRequest, Published, RequestId, Sampled, SchedulerConfig, SchedulerStats};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
@@ -63,6 +66,9 @@ pub struct Scheduler {
     running: BTreeSet<SeqId>,
     allocator: BlockAllocator,
     cache: PrefixCache,
+    swap: SwapSpace,
+    /// What came into the prefix cache, for who keeps it elsewhere too.
+    published: Vec<Published>,
     /// Blocks promised to sequences that can no longer be preempted.
     n_reserved: usize,
     /// Who is in the step that runs now, and with how many rows.
@@ -84,7 +90,9 @@ impl Scheduler {
         config.step_token_budget = config.step_token_budget.max(config.max_running_seqs + 1);
         Self {
             allocator: BlockAllocator::new(config.n_blocks),
-            cache: PrefixCache::new(config.n_blocks, config.block_size),
+            cache: PrefixCache::new(config.n_blocks, config.block_size, config.attention_depth),
+            swap: SwapSpace::new(config.swap_blocks),
+            published: Vec::new(),
             config,
             seqs: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -124,6 +132,7 @@ impl Scheduler {
     /// Forms the next step; `None` if nothing can run now.
     pub fn schedule(&mut self) -> Option<StepBatch> {
         assert!(self.in_flight.is_empty(), "a step is committed before the next is scheduled");
+        assert_eq!(self.swap.n_leaving(), 0, "what moved for the last step was taken");
         let mut plan = Plan::new(self.step, self.config.step_token_budget);
         for priority in [Priority::Normal, Priority::Background] {
             self.plan_running(&mut plan, priority);
@@ -138,6 +147,7 @@ impl Scheduler {
             return None;
         }
         self.step += 1;
+        self.send_moves();
         self.in_flight = plan.batch.seqs.iter().map(|s| (s.seq, s.inputs.len())).collect();
         Some(plan.batch)
     }
@@ -210,6 +220,9 @@ impl Scheduler {
             blocks_used: self.config.n_blocks - blocks_free - blocks_cached,
             preemptions: self.preemptions,
             cached_tokens: self.cached_tokens,
+            blocks_swapped: self.swap.n_used(),
+            blocks_swapped_out: self.swap.n_moved().0,
+            blocks_swapped_in: self.swap.n_moved().1,
         }
     }
 
@@ -239,6 +252,7 @@ impl Scheduler {
 
     fn finish(&mut self, id: SeqId) {
         self.release_blocks(id);
+        self.forget_swapped(id);
         self.waiting.remove(&id);
         self.running.remove(&id);
         let seq = self.seqs.remove(&id).expect("a sequence finishes once");

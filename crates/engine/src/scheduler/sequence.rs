@@ -3,6 +3,7 @@
 use ingle_chat::Pooling;
 use ingle_step::{BlockId, TokenId, Want};
 
+use super::moves::Swapped;
 use super::{NewRequest, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
@@ -30,6 +31,8 @@ pub(super) struct Sequence {
     pub blocks: Vec<BlockId>,
     /// Blocks that it will still get without asking.
     pub n_reserved: usize,
+    /// K/V that were moved out when it was preempted.
+    pub swapped: Option<Swapped>,
     /// Where its blocks end in the prefix cache; `None` once it publishes no more.
     pub published: Option<NodeId>,
     pub n_published: usize,
@@ -68,6 +71,7 @@ impl Sequence {
             n_computed: 0,
             blocks: Vec::new(),
             n_reserved: 0,
+            swapped: None,
             published: Some(NodeId::ROOT),
             n_published: 0,
             salt,
@@ -104,6 +108,7 @@ impl Sequence {
             tokens: self.tokens[..self.n_prompt].to_vec(),
             blocks: self.blocks.clone(),
             n_reserved: 0,
+            swapped: None,
             unborn: 0,
             preemptions: 0,
             ..self.clone()

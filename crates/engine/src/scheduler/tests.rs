@@ -16,6 +16,9 @@ fn scheduler(n_blocks: usize, budget: usize, max_running_seqs: usize) -> Schedul
         max_waiting_tokens: 100,
         prefix_cache: true,
         max_preemptions: 3,
+        swap_blocks: 0,
+        attention_depth: 100,
+        record_published: false,
     })
 }
 

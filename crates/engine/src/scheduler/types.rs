@@ -1,7 +1,7 @@
 //! What goes into the [`Scheduler`](super::Scheduler) and what comes out.
 
 use ingle_chat::{Pooling, Priority};
-use ingle_step::{SeqId, TokenId};
+use ingle_step::{BlockId, SeqId, TokenId};
 
 /// Sizes and bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,25 @@ pub struct SchedulerConfig {
     pub prefix_cache: bool,
     /// How often one sequence can be preempted.
     pub max_preemptions: u32,
+    /// Blocks of preempted sequences that can be kept elsewhere. With 0, everything is computed again.
+    pub swap_blocks: usize,
+    /// The depth in tokens at which attention costs as much as everything else: what weighs the prefix cache's blocks.
+    pub attention_depth: usize,
+    /// Whether what comes into the prefix cache is told, by [`Scheduler::take_published`](super::Scheduler).
+    pub record_published: bool,
+}
+
+/// Blocks that a sequence brought into the prefix cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Whose.
+    pub request: RequestId,
+    /// From the beginning to the end of the last block.
+    pub tokens: Vec<TokenId>,
+    /// The first block's number among the sequence's.
+    pub first: usize,
+    /// The blocks from there on, each with a stamp that tells whether it is still the same later.
+    pub blocks: Vec<(BlockId, u64)>,
 }
 
 /// A request, as the scheduler sees it.
@@ -123,4 +142,10 @@ pub struct SchedulerStats {
     pub preemptions: u64,
     /// Since start: prompt tokens taken from the prefix cache.
     pub cached_tokens: u64,
+    /// Blocks of preempted sequences that are kept elsewhere.
+    pub blocks_swapped: usize,
+    /// Since start: blocks that were moved there.
+    pub blocks_swapped_out: u64,
+    /// Since start: blocks that came back.
+    pub blocks_swapped_in: u64,
 }

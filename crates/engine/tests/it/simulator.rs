@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ingle_chat::Pooling;
 use ingle_engine::sampling::{DryBreakers, Sampler};
 use ingle_engine::scheduler::{
-    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig, SwapSlot,
 };
-use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
+use ingle_step::{BlockImport, Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
@@ -168,6 +168,9 @@ struct Tally {
     refused: usize,
     preemptions: u64,
     cached_tokens: u64,
+    swapped_in: u64,
+    adopted: usize,
+    published: usize,
     copies: usize,
     jumped: usize,
     steps: usize,
@@ -179,6 +182,11 @@ struct Simulation {
     scheduler: Scheduler,
     executor: ScriptedExecutor,
     clients: BTreeMap<RequestId, Client>,
+    salts: BTreeMap<RequestId, u64>,
+    /// What was published, by salt and tokens: as the disk keeps it.
+    kept: BTreeMap<(u64, Vec<TokenId>), Vec<u8>>,
+    /// What preempted sequences left outside, by slot.
+    outside: BTreeMap<SwapSlot, Vec<u8>>,
     /// Everyone who was admitted and has ended, to see that nobody ends twice.
     ended: BTreeSet<RequestId>,
     tally: Tally,
@@ -198,6 +206,9 @@ impl Simulation {
             max_waiting_tokens: 8 + rng.below(200),
             prefix_cache: !rng.one_in(4),
             max_preemptions: rng.below(4) as u32,
+            swap_blocks: if rng.one_in(3) { 0 } else { rng.below(30) },
+            attention_depth: 1 + rng.below(100),
+            record_published: true,
         };
         Self {
             executor: ScriptedExecutor::new(N_VOCAB, config.n_ctx, block_size, config.n_blocks),
@@ -205,6 +216,9 @@ impl Simulation {
             config,
             rng,
             clients: BTreeMap::new(),
+            salts: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            kept: BTreeMap::new(),
             ended: BTreeSet::new(),
             tally: Tally::default(),
         }
@@ -239,6 +253,8 @@ impl Simulation {
         assert_eq!(stats.blocks_used, 0, "blocks leaked:\n{}", self.scheduler);
         self.tally.preemptions = stats.preemptions;
         self.tally.cached_tokens = stats.cached_tokens;
+        assert_eq!(stats.blocks_swapped, 0, "slots leaked:\n{}", self.scheduler);
+        self.tally.swapped_in = stats.blocks_swapped_in;
         self.tally
     }
 
@@ -246,9 +262,13 @@ impl Simulation {
         let client = Client::new(&mut self.rng, self.scheduler.max_seq_tokens());
         let too_long = self.rng.one_in(30) && client.pooling.is_none();
         let max_tokens = if too_long { self.config.n_ctx } else { client.max_tokens };
+        let salt = self.rng.below(2) as u64;
+        if self.rng.one_in(2) {
+            self.adopt(salt, &client.prompt);
+        }
         let added = self.scheduler.add(NewRequest {
             n_choices: client.samplers.len() as u32,
-            salt: self.rng.below(2) as u64,
+            salt,
             prompt_logits: client.prompt_logits,
             pooling: client.pooling,
             priority: client.priority,
@@ -257,6 +277,7 @@ impl Simulation {
         match added {
             Ok(id) => {
                 assert!(!too_long, "what can never run was admitted");
+                self.salts.insert(id, salt);
                 assert!(self.clients.insert(id, client).is_none());
             }
             Err(AddError::TooLong { .. }) => assert!(too_long, "what fits was refused"),
@@ -296,7 +317,14 @@ impl Simulation {
     }
 
     fn step(&mut self) -> bool {
-        let Some(batch) = self.scheduler.schedule() else { return false };
+        let batch = self.scheduler.schedule();
+        let imports = self.move_blocks();
+        self.scheduler.check_integrity();
+        let Some(mut batch) = batch else {
+            assert!(imports.is_empty(), "blocks come back with a batch");
+            return false;
+        };
+        batch.imports = imports;
         self.check_batch(&batch);
         self.tally.steps += 1;
         self.tally.copies += batch.copies.len();
@@ -343,6 +371,7 @@ impl Simulation {
         }
         self.scheduler.commit(&results);
         self.scheduler.check_integrity();
+        self.check_published();
         let done = self.clients.iter().filter(|(_, c)| c.done.iter().all(|&d| d));
         for id in done.map(|(&id, _)| id).collect::<Vec<_>>() {
             let client = self.end(id);
@@ -354,6 +383,53 @@ impl Simulation {
         true
     }
 
+    /// Keeps what leaves, and gives what comes back.
+    fn move_blocks(&mut self) -> Vec<BlockImport> {
+        let moves = self.scheduler.take_moves();
+        for (block, slot) in moves.out {
+            self.outside.insert(slot, self.executor.export_block(block).unwrap());
+        }
+        let back = |(slot, block)| {
+            let bytes = self.outside.remove(&slot).expect("what comes back was moved out");
+            BlockImport { block, bytes }
+        };
+        moves.back.into_iter().map(back).collect()
+    }
+
+    /// What is published is what it is said to be: read back elsewhere, another sequence could go on from it.
+    fn check_published(&mut self) {
+        let block_size = self.config.block_size;
+        for published in self.scheduler.take_published() {
+            let n_before = published.first * block_size;
+            assert_eq!(published.tokens.len(), n_before + published.blocks.len() * block_size);
+            for &(block, stamp) in &published.blocks {
+                assert!(self.scheduler.is_published(block, stamp));
+                assert!(!self.scheduler.is_published(block, stamp + 1));
+                self.tally.published += 1;
+            }
+            let salt = self.salts[&published.request];
+            for (i, (block, _)) in (published.first..).zip(published.blocks) {
+                let tokens = published.tokens[..(i + 1) * block_size].to_vec();
+                self.kept.insert((salt, tokens), self.executor.export_block(block).unwrap());
+            }
+        }
+    }
+
+    /// Brings back what was once published of a prompt and has gone since.
+    fn adopt(&mut self, salt: u64, prompt: &[TokenId]) {
+        let block_size = self.config.block_size;
+        loop {
+            let n_there = self.scheduler.n_cached_blocks(salt, prompt);
+            let Some(tokens) = prompt.get(..(n_there + 1) * block_size) else { return };
+            let Some(bytes) = self.kept.get(&(salt, tokens.to_vec())) else { return };
+            let Some(block) = self.scheduler.adopt(salt, tokens) else { return };
+            self.executor.import_block(block, bytes).unwrap();
+            self.scheduler.check_integrity();
+            assert_eq!(self.scheduler.n_cached_blocks(salt, tokens), n_there + 1);
+            self.tally.adopted += 1;
+        }
+    }
+
     fn fail_step(&mut self) {
         for id in self.scheduler.in_flight() {
             self.scheduler.abort(id);
@@ -361,6 +437,7 @@ impl Simulation {
             self.tally.failed += 1;
         }
         self.scheduler.reset_kv();
+        self.outside.clear();
         self.scheduler.check_integrity();
         assert_eq!(self.scheduler.stats().blocks_free, self.config.n_blocks);
     }
@@ -417,13 +494,16 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.refused += tally.refused;
         total.preemptions += tally.preemptions;
         total.cached_tokens += tally.cached_tokens;
+        total.swapped_in += tally.swapped_in;
+        total.adopted += tally.adopted;
+        total.published += tally.published;
         total.copies += tally.copies;
         total.jumped += tally.jumped;
         total.steps += tally.steps;
     }
     println!(
         "{} steps: {} finished ({} in the background, which made way in {} steps), {} aborted, {} failed, {} refused, \
-         {} preemptions, {} cached tokens, {} copies, {} tokens jumped",
+         {} preemptions, {} blocks moved out and back, {} cached tokens, {} copies, {} tokens jumped",
         total.steps,
         total.finished,
         total.background,
@@ -432,6 +512,7 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.failed,
         total.refused,
         total.preemptions,
+        total.swapped_in,
         total.cached_tokens,
         total.copies,
         total.jumped
@@ -448,6 +529,9 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
             ("refused", total.refused),
             ("preemptions", total.preemptions as usize),
             ("cached tokens", total.cached_tokens as usize),
+            ("blocks that came back", total.swapped_in as usize),
+            ("blocks published", total.published),
+            ("blocks adopted", total.adopted),
             ("copies", total.copies),
             ("jumped tokens", total.jumped),
         ] {

@@ -13,7 +13,7 @@ use super::TILE;
 use super::part::Part;
 use super::source::{Keys, Source, Values, prefetch};
 use super::tile::N_GROUPS;
-use crate::kv::Q8_BLOCK;
+use crate::kv::QUANT_BLOCK;
 use crate::lanes::{self, Lanes, N_LANES, Work};
 
 /// Most rows that are computed together with any instruction set.
@@ -178,12 +178,12 @@ impl<S: Source> Tile<'_, S> {
         let mut keys = [std::ptr::null(); G];
         let mut key_scales = [std::ptr::null(); G];
         for g in 0..G {
-            assert_eq!(self.keys.codes[group + g].len(), k_dim * N_LANES, "a group of keys");
+            assert_eq!(self.keys.codes[group + g].len(), S::n_codes(k_dim), "a group of keys");
             keys[g] = self.keys.codes[group + g].as_ptr();
             if S::SCALED {
                 assert_eq!(
                     self.keys.scales[group + g].len(),
-                    k_dim.div_ceil(Q8_BLOCK) * N_LANES,
+                    k_dim.div_ceil(QUANT_BLOCK) * N_LANES,
                     "its scales"
                 );
                 key_scales[g] = self.keys.scales[group + g].as_ptr();
@@ -191,7 +191,7 @@ impl<S: Source> Tile<'_, S> {
         }
         assert!(q.len() == k_dim * R && group + G <= N_GROUPS, "queries of {R} rows");
         let q = q.as_ptr();
-        let block = if S::SCALED { Q8_BLOCK } else { k_dim };
+        let block = if S::SCALED { QUANT_BLOCK } else { k_dim };
         // SAFETY: `d < k_dim`, and the lengths are asserted above; the caller has the instruction set.
         unsafe {
             let mut sums = [[V::splat(0.0); G]; R];
@@ -200,18 +200,18 @@ impl<S: Source> Tile<'_, S> {
                 let mut factors = [sums[0][0]; G];
                 if S::SCALED {
                     for g in 0..G {
-                        factors[g] = V::load_f16(key_scales[g].add(d / Q8_BLOCK * N_LANES));
+                        factors[g] = V::load_f16(key_scales[g].add(d / QUANT_BLOCK * N_LANES));
                     }
                 }
                 let end = k_dim.min(d + block);
                 while d < end {
                     let mut k = factors;
                     for g in 0..G {
-                        k[g] = S::load(keys[g].add(d * N_LANES));
+                        k[g] = S::vector(keys[g], d);
                         if S::SCALED {
                             k[g] = k[g].mul(factors[g]);
                         }
-                        let bytes = N_LANES * size_of::<S::Code>();
+                        let bytes = N_LANES * size_of::<S::Code>() / S::PACKED;
                         prefetch(self.keys.next[group + g].wrapping_add(d * bytes), bytes);
                     }
                     for i in 0..R {
@@ -284,7 +284,7 @@ impl<S: Source> Tile<'_, S> {
     ) {
         let v_padded = self.v_padded;
         let first = vector * N_LANES;
-        let n_scales = v_padded.div_ceil(Q8_BLOCK);
+        let n_scales = v_padded.div_ceil(QUANT_BLOCK);
         assert!(positions.end <= TILE && first + N * N_LANES <= v_padded, "vectors of a row of the tile");
         assert!((m + R) * v_padded <= part.values.len(), "rows of the part");
         assert!(!S::SCALED || self.values.scales.len() == TILE * n_scales, "a scale per block");
@@ -301,33 +301,37 @@ impl<S: Source> Tile<'_, S> {
                     sums[i][n] = V::load(out.add(i * v_padded + n * N_LANES)).mul(alpha);
                 }
             }
+            let row = S::n_codes(v_padded / N_LANES);
             let mut position = positions.start;
             while position < positions.end {
                 let group = position / N_LANES;
                 let codes = self.values.codes[group];
-                assert_eq!(codes.len(), N_LANES * v_padded, "a group of values");
+                assert_eq!(codes.len(), N_LANES * row, "a group of values");
                 let end = positions.end.min((group + 1) * N_LANES);
                 let next = self.values.next[group];
-                let mut at = position % N_LANES * v_padded + first;
+                let mut at = position % N_LANES * row;
                 while position < end {
                     let mut v = [sums[0][0]; N];
                     for n in 0..N {
-                        v[n] = S::load(codes.as_ptr().add(at + n * N_LANES));
+                        v[n] = S::vector(codes.as_ptr().add(at), vector + n);
                         if S::SCALED {
-                            let block = (vector + n) / (Q8_BLOCK / N_LANES);
+                            let block = (vector + n) / (QUANT_BLOCK / N_LANES);
                             let scale = *self.values.scales.get_unchecked(position * n_scales + block);
                             v[n] = v[n].mul(V::splat(scale));
                         }
                     }
                     let bytes = size_of::<S::Code>();
-                    prefetch(next.wrapping_add(at * bytes), N * N_LANES * bytes);
+                    prefetch(
+                        next.wrapping_add((at + first / S::PACKED) * bytes),
+                        N * N_LANES * bytes / S::PACKED,
+                    );
                     for i in 0..R {
                         let weight = V::splat(*weights.add(i * TILE + position));
                         for n in 0..N {
                             sums[i][n] = weight.fma(v[n], sums[i][n]);
                         }
                     }
-                    at += v_padded;
+                    at += row;
                     position += 1;
                 }
             }

@@ -6,7 +6,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 
 use super::tile::N_GROUPS;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, N_LANES};
 
 /// How sixteen numbers become floats in registers.
 pub(super) trait Source: Copy {
@@ -14,11 +14,19 @@ pub(super) trait Source: Copy {
     type Code: Pod;
     /// Whether blocks of 32 numbers have a scale.
     const SCALED: bool;
-    /// Sixteen numbers, without scales.
+    /// Numbers in a code.
+    const PACKED: usize;
+    /// Sixteen numbers, without scales: the `i`-th of the vectors that are stored together from `from` on.
     ///
     /// # Safety
-    /// As [`Lanes`].
-    unsafe fn load<V: Lanes>(from: *const Self::Code) -> V;
+    /// As [`Lanes`], of `Self::n_codes(i + 1)` codes.
+    unsafe fn vector<V: Lanes>(from: *const Self::Code, i: usize) -> V;
+
+    /// Codes of `n` vectors that are stored together.
+    #[inline(always)]
+    fn n_codes(n: usize) -> usize {
+        n.div_ceil(Self::PACKED) * N_LANES
+    }
 }
 
 macro_rules! source {
@@ -30,11 +38,12 @@ macro_rules! source {
         impl Source for $name {
             type Code = $code;
             const SCALED: bool = $scaled;
+            const PACKED: usize = 1;
 
             #[inline(always)]
-            unsafe fn load<V: Lanes>(from: *const $code) -> V {
+            unsafe fn vector<V: Lanes>(from: *const $code, i: usize) -> V {
                 // SAFETY: by the contract of `Lanes`, which is this function's.
-                unsafe { V::$load(from) }
+                unsafe { V::$load(from.add(i * N_LANES)) }
             }
         }
     };
@@ -57,10 +66,35 @@ source!(
     Q8, i8, load_i8, scaled: true
 );
 
+/// The codes of Q4_0, two in a byte: the even vector in the low bits, the odd one in the high bits.
+#[derive(Clone, Copy)]
+pub(super) struct Q4;
+
+impl Source for Q4 {
+    type Code = u8;
+    const SCALED: bool = true;
+    const PACKED: usize = 2;
+
+    #[inline(always)]
+    unsafe fn vector<V: Lanes>(from: *const u8, i: usize) -> V {
+        // SAFETY: sixteen bytes, by this function's contract; then an array of 16.
+        unsafe {
+            let bytes = from.add(i / 2 * N_LANES).cast::<[u8; N_LANES]>().read_unaligned();
+            let shift = i % 2 * 4;
+            let mut codes = [0i8; N_LANES];
+            // A loop, as closures may not be inlined.
+            for lane in 0..N_LANES {
+                codes[lane] = (bytes[lane] >> shift & 15) as i8 - 8;
+            }
+            V::load_i8(codes.as_ptr())
+        }
+    }
+}
+
 /// The keys of a tile. Groups of which nothing is visible may be any others: their scores are overwritten.
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a, S: Source> {
-    /// Per group `[k_dim][16]`.
+    /// Per group `[k_dim][16]`, packed as the source is.
     pub(super) codes: [&'a [S::Code]; N_GROUPS],
     /// Per group `[k_dim / 32][16]`, empty unless scaled.
     pub(super) scales: [&'a [f16]; N_GROUPS],
@@ -72,7 +106,7 @@ pub(super) struct Keys<'a, S: Source> {
 /// The values of a tile. Groups of which nothing is visible may be any others: nothing reads them.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a, S: Source> {
-    /// Per group `[16][v_padded]`.
+    /// Per group `[16][v_padded]`, packed as the source is.
     pub(super) codes: [&'a [S::Code]; N_GROUPS],
     /// `[TILE][v_padded / 32]`, unless scaled anything.
     pub(super) scales: &'a [f32],

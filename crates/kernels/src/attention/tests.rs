@@ -127,6 +127,7 @@ fn tolerance(kv_type: KvType) -> f64 {
         KvType::F16 => 1e-3,
         KvType::BF16 => 1e-2,
         KvType::Q8_0 => 4e-2,
+        KvType::Q4_0 => 4e-1,
     }
 }
 
@@ -180,7 +181,7 @@ fn check(layout: KvLayout, params: AttentionParams, len: usize, causal: bool) {
 
 #[test]
 fn every_type_and_awkward_dimensions() {
-    for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+    for kv_type in KvType::ALL {
         check(layout(kv_type, 2, 64, 64, 16), params(8, None, None), 150, true);
         check(layout(kv_type, 1, 40, 72, 32), params(3, None, None), 97, true);
         check(layout(kv_type, 3, 80, 96, 16), params(3, None, None), 70, true);

@@ -14,7 +14,7 @@ use super::part::Part;
 use super::rows::{self, ROWS_MAX};
 use super::source::*;
 use super::{AttentionJob, Scratch, TILE, Task};
-use crate::kv::Q8_BLOCK;
+use crate::kv::QUANT_BLOCK;
 use crate::lanes::{Lanes, N_LANES};
 
 /// Groups of sixteen slots in a tile.
@@ -60,9 +60,11 @@ impl Tiles<'_> {
                 KvType::F16 if direct => self.run_from::<V, F16>(scratch),
                 KvType::BF16 if direct => self.run_from::<V, Bf16>(scratch),
                 KvType::Q8_0 if direct => self.run_from::<V, Q8>(scratch),
+                KvType::Q4_0 if direct => self.run_from::<V, Q4>(scratch),
                 KvType::F16 => self.run_converted::<V, F16>(scratch),
                 KvType::BF16 => self.run_converted::<V, Bf16>(scratch),
                 KvType::Q8_0 => self.run_converted::<V, Q8>(scratch),
+                KvType::Q4_0 => self.run_converted::<V, Q4>(scratch),
             }
         }
     }
@@ -273,15 +275,17 @@ struct StoredValues<'a, S: Source> {
 #[inline(always)]
 unsafe fn convert_keys<V: Lanes, S: Source>(keys: &Keys<'_, S>, group: usize, out: &mut [f32]) {
     prefetch(keys.next[group], size_of_val(keys.codes[group]));
-    let codes = keys.codes[group].as_chunks::<N_LANES>().0;
+    let codes = keys.codes[group];
     let scales = keys.scales[group].as_chunks::<N_LANES>().0;
     let out = out.as_chunks_mut::<N_LANES>().0;
-    for (d, (out, codes)) in out.iter_mut().zip(codes).enumerate() {
-        // SAFETY: arrays of 16; the caller has the instruction set.
+    assert_eq!(codes.len(), S::n_codes(out.len()), "a group of keys");
+    for (d, out) in out.iter_mut().enumerate() {
+        // SAFETY: `d` is below the number of vectors, whose codes are there; arrays of 16; the caller has the
+        // instruction set.
         unsafe {
-            let mut k: V = S::load(codes.as_ptr());
+            let mut k: V = S::vector(codes.as_ptr(), d);
             if S::SCALED {
-                k = k.mul(V::load_f16(scales[d / Q8_BLOCK].as_ptr()));
+                k = k.mul(V::load_f16(scales[d / QUANT_BLOCK].as_ptr()));
             }
             k.store(out.as_mut_ptr());
         }
@@ -295,20 +299,22 @@ unsafe fn convert_keys<V: Lanes, S: Source>(keys: &Keys<'_, S>, group: usize, ou
 #[inline(always)]
 unsafe fn convert_values<V: Lanes, S: Source>(values: &StoredValues<'_, S>, group: usize, out: &mut [f32]) {
     prefetch(values.next[group], size_of_val(values.codes[group]));
-    let codes = values.codes[group].as_chunks::<N_LANES>().0;
+    let codes = values.codes[group];
     let out = out.as_chunks_mut::<N_LANES>().0;
-    let n_vectors = codes.len() / N_LANES;
+    let n_vectors = out.len() / N_LANES;
+    let n_codes = S::n_codes(n_vectors);
+    assert_eq!(codes.len(), N_LANES * n_codes, "a group of values");
     let scales = values.scales[group];
     let n_scales = scales.len() / N_LANES;
-    for (slot, (out, codes)) in out.chunks_exact_mut(n_vectors).zip(codes.chunks_exact(n_vectors)).enumerate()
-    {
-        for (n, (out, codes)) in out.iter_mut().zip(codes).enumerate() {
-            // SAFETY: arrays of 16; the caller has the instruction set.
+    for (slot, (out, codes)) in out.chunks_exact_mut(n_vectors).zip(codes.chunks_exact(n_codes)).enumerate() {
+        for (n, out) in out.iter_mut().enumerate() {
+            // SAFETY: `n` is below the number of vectors, whose codes are there; arrays of 16; the caller has the
+            // instruction set.
             unsafe {
-                let mut v: V = S::load(codes.as_ptr());
+                let mut v: V = S::vector(codes.as_ptr(), n);
                 if S::SCALED {
                     // Sixteen times the same, converted as the keys' scales are.
-                    let scale = [scales[slot * n_scales + n / (Q8_BLOCK / N_LANES)]; N_LANES];
+                    let scale = [scales[slot * n_scales + n / (QUANT_BLOCK / N_LANES)]; N_LANES];
                     v = v.mul(V::load_f16(scale.as_ptr()));
                 }
                 v.store(out.as_mut_ptr());

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{ClaimOrder, Isa};
 
-const TYPES: [KvType; 4] = [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0];
+const TYPES: [KvType; 5] = KvType::ALL;
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
     (0..n as u32).map(|i| ((i.wrapping_mul(0x9E37_79B9) ^ seed) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
@@ -10,36 +10,48 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
 /// Reads back a slot as floats.
 pub(crate) fn read(layer: &KvLayer, block: u32, head: usize, slot: usize) -> (Vec<f32>, Vec<f32>) {
     let layout = layer.layout();
-    let decode = |codes: &[u8], i: usize| match layout.kv_type {
-        KvType::F32 => cast_slice::<u8, f32>(codes)[i],
-        KvType::F16 => cast_slice::<u8, f16>(codes)[i].to_f32(),
-        KvType::BF16 => cast_slice::<u8, bf16>(codes)[i].to_f32(),
-        KvType::Q8_0 => f32::from(codes[i] as i8),
+    // Lane `lane` of the `vector`-th of the vectors that are stored together from `first` on.
+    let decode = |codes: &[u8], first: usize, vector: usize, lane: usize| {
+        let i = first + vector * N_LANES + lane;
+        match layout.kv_type {
+            KvType::F32 => cast_slice::<u8, f32>(codes)[i],
+            KvType::F16 => cast_slice::<u8, f16>(codes)[i].to_f32(),
+            KvType::BF16 => cast_slice::<u8, bf16>(codes)[i].to_f32(),
+            KvType::Q8_0 => f32::from(codes[i] as i8),
+            KvType::Q4_0 => {
+                let byte = codes[first + vector / 2 * N_LANES + lane];
+                f32::from(if vector.is_multiple_of(2) { byte & 15 } else { byte >> 4 }) - 8.0
+            }
+        }
     };
-    let q8 = layout.kv_type == KvType::Q8_0;
+    let scaled = matches!(layout.kv_type, KvType::Q8_0 | KvType::Q4_0);
     let keys = layer.keys(block, head, slot / N_LANES);
     let lane = slot % N_LANES;
     let key = (0..layout.k_dim).map(|d| {
-        let scale = if q8 { keys.scales[d / Q8_BLOCK * N_LANES + lane].to_f32() } else { 1.0 };
-        decode(keys.codes, d * N_LANES + lane) * scale
+        let scale = if scaled { keys.scales[d / QUANT_BLOCK * N_LANES + lane].to_f32() } else { 1.0 };
+        decode(keys.codes, 0, d, lane) * scale
     });
     let values = layer.values(block, head, slot / N_LANES);
-    let n_scales = layout.v_padded().div_ceil(Q8_BLOCK);
+    let n_scales = layout.v_padded().div_ceil(QUANT_BLOCK);
+    let n_vectors = layout.v_padded() / N_LANES;
+    let row = if layout.kv_type == KvType::Q4_0 { n_vectors.div_ceil(2) } else { n_vectors } * N_LANES;
     let value = (0..layout.v_dim).map(|d| {
-        let scale = if q8 { values.scales[lane * n_scales + d / Q8_BLOCK].to_f32() } else { 1.0 };
-        decode(values.codes, lane * layout.v_padded() + d) * scale
+        let scale = if scaled { values.scales[lane * n_scales + d / QUANT_BLOCK].to_f32() } else { 1.0 };
+        decode(values.codes, lane * row, d / N_LANES, d % N_LANES) * scale
     });
     (key.collect(), value.collect())
 }
 
 fn close(kv_type: KvType, stored: &[f32], given: &[f32]) -> bool {
-    stored.chunks(Q8_BLOCK).zip(given.chunks(Q8_BLOCK)).all(|(stored, given)| {
+    stored.chunks(QUANT_BLOCK).zip(given.chunks(QUANT_BLOCK)).all(|(stored, given)| {
         let largest = given.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         stored.iter().zip(given).all(|(&s, &g)| match kv_type {
             KvType::F32 => s == g,
             KvType::F16 => s == f16::from_f32(g).to_f32(),
             KvType::BF16 => s == bf16::from_f32(g).to_f32(),
             KvType::Q8_0 => (s - g).abs() <= largest / 127.0 * 0.56,
+            // The largest of the other sign may be one code away.
+            KvType::Q4_0 => (s - g).abs() <= largest / 8.0 * 1.01,
         })
     })
 }
@@ -110,6 +122,46 @@ fn quantizes_edge_cases() {
             let (scale, codes) = quantize(Isa::Scalar, &x);
             let got = quantize(isa, &x);
             assert_eq!((got.0.to_bits(), got.1), (scale.to_bits(), codes), "{isa:?} {x:?}");
+        }
+    }
+}
+
+#[test]
+fn quantizes_to_four_bits() {
+    let check = |x: &[f32], scale: f32, expected: &[i8]| {
+        let (got, codes) = quantize_4(x);
+        let codes: Vec<i8> = codes.iter().map(|&code| code as i8 - 8).collect();
+        assert_eq!((got.to_f32(), &codes[..x.len()]), (scale, expected), "{x:?}");
+        assert!(codes[x.len()..].iter().all(|&code| code == 0), "padding is zero");
+    };
+    check(&[0.0; 32], 0.0, &[0; 32]);
+    check(&[-8.0, 8.0, 7.0, 3.4, 2.5, 3.5, -3.6, 0.4], 1.0, &[-8, 7, 7, 3, 2, 4, -4, 0]);
+    check(&[8.0, -8.0, 1.0], -1.0, &[-8, 7, -1]);
+    // Within half a step, but for the largest of the other sign.
+    for i in 0..500 {
+        let x = numbers(32, i);
+        let (scale, codes) = quantize_4(&x);
+        for (x, code) in x.iter().zip(codes) {
+            let back = (f32::from(code) - 8.0) * scale.to_f32();
+            let slack = if code == 15 { 1.01 } else { 0.51 };
+            assert!((x - back).abs() <= scale.to_f32().abs() * slack, "{x} became {back}");
+        }
+    }
+}
+
+#[test]
+fn a_block_moves_bit_for_bit() {
+    for kv_type in TYPES {
+        let layout = KvLayout { kv_type, n_kv_heads: 2, k_dim: 40, v_dim: 24, block_size: 32 };
+        let slots: Vec<(u32, u32)> = (0..32).map(|slot| (1, slot)).collect();
+        let pool = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
+        let (mut a, mut b) = (KvLayer::new(layout, 3), KvLayer::new(layout, 2));
+        a.store(&pool, &numbers(32 * 80, 5), &numbers(32 * 48, 6), &slots);
+        assert_eq!(a.block(1).len(), layout.block_bytes());
+        b.set_block(0, a.block(1));
+        assert!(b.block(0) == a.block(1) && b.block(1).iter().all(|&byte| byte == 0), "{kv_type:?}");
+        for (slot, head) in (0..32).flat_map(|slot| [(slot, 0), (slot, 1)]) {
+            assert_eq!(read(&b, 0, head, slot), read(&a, 1, head, slot), "{kv_type:?}");
         }
     }
 }

@@ -69,6 +69,16 @@ impl Scratch {
     }
 }
 
+/// Gives a block in all layers what it had where `bytes` come from.
+pub(super) fn overwrite(kv: &mut [KvLayer], block: u32, bytes: &[u8]) {
+    let mut rest = bytes;
+    for layer in kv {
+        let (share, after) = rest.split_at(layer.layout().block_bytes());
+        layer.set_block(block, share);
+        rest = after;
+    }
+}
+
 impl CpuExecutor {
     /// Runs a batch that has been checked. Fails only if a layer is not there and does not come.
     pub(super) fn run(&mut self, batch: &StepBatch) -> Result<StepOut, ExecutorError> {
@@ -77,6 +87,9 @@ impl CpuExecutor {
             for layer in kv.iter_mut() {
                 layer.copy_block(copy.from.0, copy.to.0, copy.n_slots as usize);
             }
+        }
+        for import in &batch.imports {
+            overwrite(kv, import.block.0, &import.bytes);
         }
         if batch.seqs.is_empty() {
             return Ok(StepOut { step: batch.step, seqs: Vec::new() });

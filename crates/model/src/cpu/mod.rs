@@ -11,7 +11,7 @@ use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::{
     AttentionParams, KernelError, KvLayer, Matrix, NUMERICS_VERSION, Packing, Pool, RopeTable,
 };
-use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
+use ingle_step::{BlockId, Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
 use crate::error::ModelError;
 use crate::graph::{Ffn, Head, Layer, Linear, Norm, Weight};
@@ -181,6 +181,7 @@ impl CpuExecutor {
             n_blocks,
             weight_bytes,
             kv_bytes: kv.iter().map(|layer| layer.n_bytes() as u64).sum(),
+            block_bytes: kv.iter().map(|layer| layer.layout().block_bytes()).sum(),
             numeric_path: NumericPath {
                 numerics_version: NUMERICS_VERSION,
                 kernel_class: "cpu",
@@ -192,6 +193,14 @@ impl CpuExecutor {
         let plan = Plan { file, pool: Arc::clone(&pool), graph, head, packings, order, total_bytes };
         let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan)? };
         Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
+    }
+
+    fn check_block(&self, block: BlockId) -> Result<(), ExecutorError> {
+        let n_blocks = self.info.n_blocks;
+        if block.0 as usize >= n_blocks {
+            return Err(ExecutorError::NoSuchBlock { block: block.0, n_blocks });
+        }
+        Ok(())
     }
 
     /// How far the weights are.
@@ -228,6 +237,23 @@ impl Executor for CpuExecutor {
 
     fn wait(&mut self) -> Result<StepOut, ExecutorError> {
         self.done.pop_front().ok_or_else(|| ExecutorError::InvalidBatch("no step was submitted".into()))
+    }
+
+    fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError> {
+        self.check_block(block)?;
+        let mut bytes = Vec::with_capacity(self.info.block_bytes);
+        self.kv.iter().for_each(|layer| bytes.extend_from_slice(layer.block(block.0)));
+        Ok(bytes)
+    }
+
+    fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {
+        self.check_block(block)?;
+        let block_bytes = self.info.block_bytes;
+        if bytes.len() != block_bytes {
+            return Err(ExecutorError::BlockLength { n_bytes: bytes.len(), block_bytes });
+        }
+        forward::overwrite(&mut self.kv, block.0, bytes);
+        Ok(())
     }
 
     fn recycle(&mut self, out: StepOut) {

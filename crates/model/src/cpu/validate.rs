@@ -26,6 +26,18 @@ fn check_batch(batch: &StepBatch, info: &ExecutorInfo) -> Result<(), String> {
             return Err(format!("copy of {} slots: blocks have {}", copy.n_slots, info.block_size));
         }
     }
+    for import in &batch.imports {
+        let block = import.block.0;
+        if block as usize >= info.n_blocks || import.bytes.len() != info.block_bytes {
+            let what = format!("import of {} bytes into block {block}", import.bytes.len());
+            return Err(format!("{what}: there are {} blocks of {} bytes", info.n_blocks, info.block_bytes));
+        }
+        if !targets.insert(block) {
+            return Err(format!(
+                "import into block {block}: it is the target of a copy, or imported into already"
+            ));
+        }
+    }
     let mut seqs = HashSet::new();
     // Whose table a block was last seen in. Long contexts have thousands of blocks: no hashing.
     let mut seen_in = vec![NOBODY; info.n_blocks];

@@ -200,4 +200,5 @@ fn other_types_of_weights_and_keys() {
     let few = [schedules[0], schedules[2]];
     check(&spec(Arch::Qwen3, TensorType::Q4_0), KvType::Q8_0, &few);
     check(&spec(Arch::Qwen2, TensorType::F32), KvType::BF16, &few);
+    check(&spec(Arch::Qwen2, TensorType::Q8_0), KvType::Q4_0, &few);
 }

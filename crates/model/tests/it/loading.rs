@@ -227,7 +227,7 @@ fn progress_counts_every_byte_once() {
         assert_eq!(sizing.weight_bytes + sizing.embedding_bytes, total);
         let embedding_bytes = if tied { 0 } else { 4 * 64 * 288 };
         assert_eq!(sizing.embedding_bytes, embedding_bytes);
-        for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+        for kv_type in KvType::ALL {
             let options = LoadOptions { kv_type, kv_tokens: 100, ..LoadOptions::default() };
             let executor = CpuExecutor::load(file.clone(), pool(), &options, &mut |_, _| {}).expect("valid");
             assert_eq!(sizing.kv_bytes(kv_type, 32, 100), executor.info().kv_bytes, "{kv_type:?}");
@@ -304,7 +304,7 @@ fn a_model_that_goes_while_it_is_loaded_ends_loading() {
         executor.loading().stop();
         drop(until);
         let seqs = vec![seq_step(1, &[1, 2, 3], 0, &[0], |_| true)];
-        let refused = executor.submit(StepBatch { step: 1, copies: Vec::new(), seqs });
+        let refused = executor.submit(StepBatch { step: 1, seqs, ..StepBatch::default() });
         let error = refused.expect_err("its weights do not come").to_string();
         assert!(error.contains("weights were not loaded"), "{error}");
     });

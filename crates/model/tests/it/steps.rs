@@ -19,7 +19,7 @@ fn submit(
     copies: Vec<BlockCopy>,
     seqs: Vec<SeqStep>,
 ) -> Result<(), ExecutorError> {
-    executor.submit(StepBatch { step: 1, copies, seqs })
+    executor.submit(StepBatch { step: 1, copies, seqs, ..StepBatch::default() })
 }
 
 fn copy(from: u32, to: u32, n_slots: u32) -> BlockCopy {
@@ -46,7 +46,7 @@ fn results_come_in_the_order_of_submission() {
     let mut executor = executor();
     for step in 0..4 {
         let seqs = vec![seq_step(step, &[step as u32], 0, &[0], |_| true)];
-        executor.submit(StepBatch { step, copies: vec![], seqs }).expect("well formed");
+        executor.submit(StepBatch { step, seqs, ..StepBatch::default() }).expect("well formed");
     }
     let one_more = executor.submit(StepBatch::default());
     assert!(

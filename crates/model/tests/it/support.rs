@@ -39,7 +39,7 @@ pub fn seq_step(
 
 /// Runs a batch.
 pub fn run(executor: &mut CpuExecutor, seqs: Vec<SeqStep>) -> StepOut {
-    executor.submit(StepBatch { step: 7, copies: Vec::new(), seqs }).expect("the batch is well formed");
+    executor.submit(StepBatch { step: 7, seqs, ..StepBatch::default() }).expect("the batch is well formed");
     let out = executor.wait().expect("a step was submitted");
     assert_eq!(out.step, 7);
     out
