@@ -22,7 +22,7 @@ pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};
 pub use provider::{
     Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
-    ProviderStatus, StartFuture, TokenLogprob, Usage,
+    ProviderStatus, SpeculationStatus, StartFuture, TokenLogprob, Usage,
 };
 pub use request::{
     ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, ReasoningWish, Request, Sampling, Task,

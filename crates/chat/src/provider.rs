@@ -52,6 +52,15 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Those of them that were thoughts.
     pub reasoning_tokens: u64,
+    /// Tokens that were guessed ahead and tried.
+    pub drafted_tokens: u64,
+    /// Those of them that the answer has.
+    pub accepted_tokens: u64,
+    /// Tokens of the client's prediction; 0 without one.
+    pub prediction_tokens: u64,
+    /// New tokens that the prediction foretold, over all choices. A matter of the two texts alone, however many were
+    /// tried.
+    pub foretold_tokens: u64,
     /// Time from arrival to the first step that had this request.
     pub queued: Duration,
     /// Time from then to the first token.
@@ -266,6 +275,25 @@ pub struct ProviderStatus {
     pub preemptions_total: u64,
     /// Since start: steps run.
     pub steps_total: u64,
+    /// Since start: what was guessed ahead.
+    pub speculation: SpeculationStatus,
+}
+
+/// What was guessed ahead since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeculationStatus {
+    /// Whether anything is guessed at all.
+    pub is_on: bool,
+    /// Drafts: guesses for one sequence in one step.
+    pub drafts_total: u64,
+    /// Their tokens.
+    pub draft_tokens_total: u64,
+    /// Those of them that answers have.
+    pub accepted_tokens_total: u64,
+    /// The same by position in the draft.
+    pub accepted_tokens_per_position: Vec<u64>,
+    /// Why there is no draft model any more.
+    pub failure: Option<String>,
 }
 
 /// The pieces of an answer. Dropping it aborts the request. After an `Err` nothing follows.

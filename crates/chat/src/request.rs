@@ -236,6 +236,12 @@ pub struct Request {
     pub include_special: bool,
     /// What the answer's text must obey. Thoughts come before, and are free.
     pub format: Option<Format>,
+    /// Whether tokens may be guessed ahead. The answer is the same either way.
+    pub speculate: bool,
+    /// At most this many guesses at a time; `None` is as the engine is configured.
+    pub draft_max: Option<u32>,
+    /// What the answer will mostly be, as the client believes: a source of guesses.
+    pub prediction: Option<String>,
 }
 
 impl Request {
@@ -258,6 +264,9 @@ impl Request {
             prompt_logprobs: None,
             include_special: false,
             format: None,
+            speculate: true,
+            draft_max: None,
+            prediction: None,
         }
     }
 }

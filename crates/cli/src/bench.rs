@@ -3,6 +3,8 @@
 mod constrained;
 mod requests;
 mod session;
+mod speculation;
+mod texts;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -75,6 +77,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
         Arg::new("vocab").long("vocab").value_name("FILE").requires("schema").help(
             "Take the vocabulary of a GGUF file for --schema instead of the model's: a synthetic model has bytes alone",
         ),
+        Arg::new("speculation").long("speculation").action(ArgAction::SetTrue).conflicts_with_all(["save", "schema", "stdin"]).help(
+            "Measure what guessing ahead makes of decoding: steps by their rows, after --depth tokens, and answers that \
+             repeat their prompts or do not, as they would come in such steps",
+        ),
         Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).conflicts_with_all(["save", "schema"]).help(
             "Load once, then measure what standard input asks for: a JSON object per line, answered by one. \
              -p, -n, --batch and --depth are the largest sizes",
@@ -92,7 +98,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
     if let (Some(spec), Some(path)) = (m.get_one::<String>("synthetic"), m.get_one::<String>("save")) {
         return save(spec, path.as_ref());
     }
-    let plan = plan(&m, &settings)?;
+    let mut plan = plan(&m, &settings)?;
+    if m.get_flag("speculation") {
+        plan.n_gen = plan.n_gen.max(speculation::ROWS_MAX);
+    }
     if m.contains_id("schema") && plan.n_gen == 0 {
         bail!("--schema measures decoding: -n must be at least 1");
     }
@@ -106,6 +115,11 @@ pub fn main(args: &[OsString]) -> Result<()> {
     let mut session = Session::load(&name, file, &settings, &plan)?;
     if m.get_flag("stdin") {
         return requests::answer(&mut session, std::io::stdin().lock(), std::io::stdout().lock());
+    }
+    if m.get_flag("speculation") {
+        let mut report = session.description();
+        report.insert("speculation".into(), speculation::measure(&mut session, &plan)?.into());
+        return print(&report, settings.json);
     }
     measure(&mut session, &settings, &plan, constrained.as_ref())
 }
@@ -264,6 +278,9 @@ fn print(report: &serde_json::Map<String, serde_json::Value>, as_json: bool) -> 
             100.0 * f(&d["share_of_read_limit"]),
             f(&d["read_limit_gb_per_s"])
         )?;
+    }
+    if let Some(s) = report.get("speculation") {
+        speculation::print(s, &mut out)?;
     }
     if let Some(c) = report.get("constrained") {
         writeln!(

@@ -22,6 +22,7 @@ mod sampling;
 mod serve;
 mod settings;
 mod signals;
+mod speculation;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -15,6 +15,7 @@ use crate::progress::LoadProgress;
 use crate::sampling;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
+use crate::speculation;
 
 const USAGE: Usage = Usage {
     name: "run",
@@ -205,7 +206,10 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         bail!("--max-num-batched-tokens: a step must compute at least one token");
     }
     let n = |x: Option<u32>| x.map(|x| x as usize);
+    let (speculation, draft_model) = speculation::from_settings(s)?;
     Ok(LoadOptions {
+        speculation,
+        draft_model,
         n_ctx: n(s.ctx_size.0),
         n_threads: n(s.threads.0),
         kv_type: s.kv_type,

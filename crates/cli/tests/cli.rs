@@ -170,7 +170,12 @@ fn what_contradicts_the_facts_is_refused_with_the_reason() {
 fn peers_options_are_refused_by_name_or_run() {
     for (line, expected) in [
         ("run -p x -hf ggml-org/gemma-3-1b-it-GGUF", "-hf: downloading models is not supported yet"),
-        ("run -p x -md draft.gguf --draft-max 16 -ngld 99", "-md: speculative decoding"),
+        ("run -p x -md /nonexistent/draft.gguf --draft-max 16 -ngld 99", "the draft model: "),
+        ("run -p x --draft-max 65", "--draft-max: 65"),
+        ("run -p x --speculation draft", "--model-draft"),
+        ("run -p x --spec-type draft-eagle3", "--spec-type: `draft-eagle3` is no source of guesses"),
+        ("run -p x -lcs f", "-lcs: guesses are looked up"),
+        ("serve --speculative-config {\"method\":\"eagle\"}", "--speculative-config: the method `eagle`"),
         ("run -p x -j {}", "-j: structured output"),
         ("run -p x -ctk q8_0 -ctv f16", "one type"),
         ("run -p x -sm row -ts 3,1", "-ts: it names 2 devices"),
@@ -371,6 +376,24 @@ fn bench_measures() {
 }
 
 /// One process measures what it is asked for, line by line; what it cannot do is an answer too.
+#[test]
+fn bench_tells_what_guesses_make_of_a_machine() {
+    let args = ["bench", tiny(), "-t", "1", "-r", "1", "--depth", "8", "--speculation", "--json"];
+    let report: Value = serde_json::from_str(&stdout_of(&args, "")).unwrap();
+    let report = &report["speculation"];
+    assert!(report["steps"].as_array().unwrap().iter().all(|step| step["ms"].as_f64().unwrap() > 0.0));
+    let traces = report["traces"].as_array().unwrap();
+    for kind in ["quotes", "copies", "free"] {
+        let of_kind = traces.iter().filter(|trace| trace["kind"] == kind);
+        assert!(of_kind.clone().count() >= 12, "{kind}");
+        assert!(of_kind.clone().all(|trace| trace["accepted"].as_u64() <= trace["drafted"].as_u64()));
+        for n_seqs in [1, 4, 16] {
+            let found = &report["summary"][format!("{kind} x{n_seqs}")];
+            assert!(found["worst"].as_f64().unwrap() <= found["mean"].as_f64().unwrap(), "{found}");
+        }
+    }
+}
+
 #[test]
 fn bench_answers_requests() {
     let requests = "{\"measure\": \"prefill\", \"n_tokens\": 8}

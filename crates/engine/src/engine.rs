@@ -16,7 +16,7 @@ use ingle_chat::{
     EmbedFuture, EmbedRequest, EmbeddingsFuture, ModelInfo, Principal, Priority, Prompted, Provider,
     ProviderError, ProviderStatus, Request, StartFuture,
 };
-use ingle_step::{Executor, TokenId};
+use ingle_step::{Executor, ExecutorInfo, TokenId};
 use tokio::sync::mpsc;
 
 use crate::embed::Gathering;
@@ -24,6 +24,7 @@ use crate::frontend::{Frontend, Prepared};
 use crate::meter::Meter;
 use crate::output::Answer;
 use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::speculation::{SpeculationConfig, Speculator};
 use crate::stream::{self, AnswerStream};
 use crate::work::{Generating, Work};
 use crate::worker::Worker;
@@ -52,6 +53,8 @@ pub struct EngineConfig {
     pub stall_timeout: Duration,
     /// How long a request may wait for its first step; one in the background waits as long as it takes.
     pub queue_timeout: Duration,
+    /// Whether and how tokens are guessed ahead.
+    pub speculation: SpeculationConfig,
 }
 
 impl Default for EngineConfig {
@@ -66,6 +69,7 @@ impl Default for EngineConfig {
             stream_capacity: 64,
             stall_timeout: Duration::from_secs(60),
             queue_timeout: Duration::from_secs(600),
+            speculation: SpeculationConfig::default(),
         }
     }
 }
@@ -136,8 +140,17 @@ impl Engine {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub fn start(
+    pub fn start(executor: Box<dyn Executor>, frontend: Frontend, config: EngineConfig) -> io::Result<Self> {
+        Self::start_with_draft(executor, None, frontend, config)
+    }
+
+    /// Starts the thread of a model and of one that guesses for it. The two have the same vocabulary.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start_with_draft(
         executor: Box<dyn Executor>,
+        draft: Option<Box<dyn Executor>>,
         mut frontend: Frontend,
         config: EngineConfig,
     ) -> io::Result<Self> {
@@ -165,7 +178,7 @@ impl Engine {
             flushes: BTreeSet::new(),
             status: ProviderStatus {
                 kv_blocks_total: info.n_blocks,
-                memory_bytes: info.weight_bytes + info.kv_bytes,
+                memory_bytes: memory_of(&info) + draft.as_ref().map_or(0, |draft| memory_of(draft.info())),
                 sequences_max: config.max_running_seqs,
                 ..ProviderStatus::default()
             },
@@ -177,7 +190,8 @@ impl Engine {
         let max_seq_tokens = scheduler.max_seq_tokens();
         let n_vocab = info.n_vocab.min(frontend.tokenizer.n_vocab());
         let end_tokens = (0..n_vocab as u32).map(TokenId).filter(|&t| frontend.tokenizer.is_end(t)).collect();
-        let worker = Worker::new(executor, scheduler, arrivals, shared.clone(), config.clone());
+        let speculator = Speculator::new(config.speculation.clone(), draft, n_vocab);
+        let worker = Worker::new(executor, scheduler, speculator, arrivals, shared.clone(), config.clone());
         let thread = thread::Builder::new().name("ingle-engine".into()).spawn(move || worker.run())?;
         let entrance = Entrance { shared, arrivals: sender, config, thread: thread.thread().clone() };
         Ok(Self { frontend, entrance, max_seq_tokens, end_tokens, thread: Some(thread) })
@@ -318,6 +332,10 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
+}
+
+fn memory_of(info: &ExecutorInfo) -> u64 {
+    info.weight_bytes + info.kv_bytes
 }
 
 impl Shared {

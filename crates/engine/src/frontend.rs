@@ -95,6 +95,10 @@ pub struct Prepared {
     pub tenant: String,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// Most tokens that are guessed ahead at a time; 0 is none.
+    pub draft_max: usize,
+    /// What the answer will mostly be; empty if nobody says.
+    pub prediction: Vec<TokenId>,
 }
 
 /// How thoughts begin and end.
@@ -198,6 +202,14 @@ impl Frontend {
             grammar: self.grammar(request)?,
             tenant: request.principal.tenant.clone(),
             priority: request.priority,
+            draft_max: match request.speculate {
+                true => request.draft_max.map_or(usize::MAX, |n| n as usize),
+                false => 0,
+            },
+            prediction: match &request.prediction {
+                Some(text) => self.tokenizer.encode(&Segments::content(text), false),
+                None => Vec::new(),
+            },
         })
     }
 

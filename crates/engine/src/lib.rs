@@ -8,6 +8,7 @@
 //! | `worker` | the thread: hops 6 to 9 of a token are its `step` |
 //! | [`scheduler`] | what runs next; pure |
 //! | [`block_allocator`], [`prefix_cache`] | block indices and who holds them; pure |
+//! | [`speculation`] | guesses of what comes next, and how many are worth it |
 //! | [`sampling`] | logits to a token; pure |
 //! | [`pooling`], `embed` | hidden states to a vector (pure); all texts of a request |
 //! | `work` | what the thread does for a request: an answer or a vector |
@@ -25,6 +26,7 @@ pub mod prefix_cache;
 mod reader;
 pub mod sampling;
 pub mod scheduler;
+pub mod speculation;
 pub mod stop;
 mod stream;
 mod work;

@@ -140,6 +140,14 @@ impl Work {
         }
     }
 
+    /// Tokens of the answer that the client predicted.
+    pub fn n_predicted(&self) -> usize {
+        match self {
+            Self::Generate(work) => work.answer.request().prediction.len(),
+            Self::Embed(_) => 0,
+        }
+    }
+
     /// Sends what there is. False if the reader has no room for all of it; it will wake the thread then.
     pub fn flush(&mut self) -> bool {
         match self {

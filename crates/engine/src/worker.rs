@@ -1,5 +1,7 @@
 //! What the engine thread does: hops 5 to 10 of every request, one step after the other.
 
+mod guesses;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -9,12 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
-use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut};
+use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut, TokenId};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::scheduler::{AddError, RequestId, Sampled, Scheduler};
+use crate::scheduler::{AddError, RequestId, Sampled, Scheduler, n_accepted, row_counts};
+use crate::speculation::Speculator;
 use crate::work::{Embedding, Work};
+use guesses::{Guessed, foretold};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -23,6 +27,9 @@ const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Worker {
     executor: Box<dyn Executor>,
     scheduler: Scheduler,
+    speculator: Speculator,
+    /// Guesses are being made.
+    is_guessing: bool,
     arrivals: mpsc::Receiver<Arrival>,
     shared: Arc<Shared>,
     config: EngineConfig,
@@ -43,6 +50,8 @@ struct Active {
     started: Option<(Instant, usize)>,
     /// When its first and its latest token came.
     tokens: Option<(Instant, Instant)>,
+    /// What was guessed for it.
+    guessed: Guessed,
     /// Since when its reader lags.
     paused: Option<Instant>,
     /// Everything is computed, though perhaps not delivered.
@@ -55,7 +64,10 @@ struct Planned {
     began: Instant,
     /// In the order of the batch.
     seqs: Vec<PlannedSeq>,
+    n_rows: usize,
     n_prompt_rows: usize,
+    /// How many seconds the draft model guessed for it.
+    draft_seconds: f64,
 }
 
 struct PlannedSeq {
@@ -64,12 +76,15 @@ struct PlannedSeq {
     start: usize,
     /// Whether a token follows its last row.
     is_sampled: bool,
+    /// The tokens of its last rows, which are guesses.
+    draft: Vec<TokenId>,
 }
 
 impl Worker {
     pub fn new(
         executor: Box<dyn Executor>,
         scheduler: Scheduler,
+        speculator: Speculator,
         arrivals: mpsc::Receiver<Arrival>,
         shared: Arc<Shared>,
         config: EngineConfig,
@@ -77,6 +92,8 @@ impl Worker {
         Self {
             executor,
             scheduler,
+            speculator,
+            is_guessing: false,
             arrivals,
             shared,
             config,
@@ -112,15 +129,18 @@ impl Worker {
 
     /// Hops 6 to 9. False if there was nothing to do.
     fn step(&mut self) -> Result<bool, ExecutorError> {
+        let draft_seconds = self.speculate();
         self.in_step = None;
         let batch = self.scheduler.schedule();
         self.in_step = Some(self.scheduler.in_flight());
         let Some(batch) = batch else { return Ok(self.check_idle()) };
-        let planned = self.note_batch(&batch);
+        let planned = Planned { draft_seconds, ..self.note_batch(&batch) };
         self.executor.submit(batch)?;
         self.prepare(&planned);
         let out = self.wait_for(planned.step)?;
+        let took = planned.began.elapsed();
         let sampled = self.sample(&out, &planned);
+        self.note_drafts(&planned, &sampled, took);
         self.scheduler.commit(&sampled);
         self.note_step(&planned, &sampled);
         self.executor.recycle(out);
@@ -140,10 +160,11 @@ impl Worker {
 
     /// Rows of logits become tokens, and tokens deltas; hidden states become vectors.
     fn sample(&mut self, out: &StepOut, planned: &Planned) -> Vec<Sampled> {
-        self.end_numeric_errors(out);
+        self.end_numeric_errors(out, planned);
         let (now, mut sampled, mut events) = (Instant::now(), Vec::new(), Vec::new());
         let mut failed = BTreeMap::new();
-        for (seq_out, &PlannedSeq { seq, start, .. }) in out.seqs.iter().zip(&planned.seqs) {
+        for (seq_out, PlannedSeq { seq, start, draft, .. }) in out.seqs.iter().zip(&planned.seqs) {
+            let (seq, start) = (*seq, *start);
             assert_eq!(seq_out.seq, seq, "results come in the order of the batch");
             let Some((request, active)) = owner(&mut self.active, seq) else { continue };
             let work = match &mut active.work {
@@ -158,6 +179,9 @@ impl Worker {
                     continue;
                 }
             };
+            let n_tokens = self.scheduler.n_tokens(seq);
+            // What its only choice has said in this step: drafts are for one choice alone.
+            let mut said: Vec<TokenId> = Vec::new();
             for row in &seq_out.rows {
                 let position = start + row.row as usize;
                 if position + 1 < work.answer.request().prompt.len() {
@@ -165,6 +189,15 @@ impl Worker {
                     continue;
                 }
                 let next = position + 1;
+                let n_guessed = next.saturating_sub(n_tokens);
+                if n_guessed > 0 && !row_counts(n_guessed, &said, draft) {
+                    continue;
+                }
+                if n_guessed > 0 && !row.is_finite() {
+                    failed.insert(request, numeric_error());
+                    break;
+                }
+                let mut is_done = false;
                 for choice in self.scheduler.choices_of(seq) {
                     let picked =
                         work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
@@ -176,11 +209,29 @@ impl Worker {
                             break;
                         }
                     };
-                    sampled.push((request, Sampled { seq: request.choice(choice), tokens, done }));
+                    is_done |= done;
+                    let id = request.choice(choice);
+                    if n_guessed == 0 {
+                        said = tokens.clone();
+                        sampled.push((request, Sampled { seq: id, tokens, done }));
+                    } else if let Some((_, last)) = sampled.last_mut() {
+                        said.extend(&tokens);
+                        last.tokens.extend(tokens);
+                        last.done = done;
+                    }
+                    if done {
+                        let before = self.scheduler.tokens(id).unwrap_or(&work.answer.request().prompt);
+                        active.guessed.foretold += foretold(work.answer.request(), before, &said);
+                    }
                     events.drain(..).for_each(|event| work.outlet.push(Delta { choice, event }));
                 }
                 active.tokens.get_or_insert((now, now)).1 = now;
+                if is_done || failed.contains_key(&request) {
+                    break;
+                }
             }
+            active.guessed.drafted += draft.len();
+            active.guessed.accepted += n_accepted(&said, draft);
             if work.answer.is_finished() {
                 active.complete = true;
                 let event = Event::Done(active.usage());
@@ -225,19 +276,22 @@ impl Worker {
 
     /// Ends every request that got a number which is none. Called before anything of the step is committed, so
     /// that nothing of theirs gets into the prefix cache.
-    fn end_numeric_errors(&mut self, out: &StepOut) {
-        for seq_out in &out.seqs {
-            let bad = !seq_out.rows.iter().all(RowOut::is_finite);
+    fn end_numeric_errors(&mut self, out: &StepOut, planned: &Planned) {
+        for (seq_out, planned) in out.seqs.iter().zip(&planned.seqs) {
+            // What follows a guess may be nonsense if the guess is; whoever uses such a row looks at it.
+            let n_known = seq_out.rows.len() - planned.draft.len();
+            let bad = !seq_out.rows[..n_known].iter().all(RowOut::is_finite);
             if bad && let Some((id, _)) = owner(&mut self.active, seq_out.seq) {
-                let message = "numeric error: the model gave a value that is not finite; if this happens again, \
-                               verify the model file";
-                self.fail(id, ProviderError::Internal(message.into()));
+                self.fail(id, numeric_error());
             }
         }
     }
 
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
     fn recover(&mut self, why: &str) -> bool {
+        if std::mem::take(&mut self.is_guessing) {
+            self.speculator.stop(why);
+        }
         self.scheduler.reset_kv();
         let in_step = self.in_step.take();
         for id in self.ids() {
@@ -367,11 +421,20 @@ impl Worker {
 
     fn note_batch(&mut self, batch: &StepBatch) -> Planned {
         let began = Instant::now();
-        let mut planned = Planned { step: batch.step, began, seqs: Vec::new(), n_prompt_rows: 0 };
+        let n_rows = batch.seqs.iter().map(|seq| seq.inputs.len()).sum();
+        let mut planned = Planned {
+            step: batch.step,
+            began,
+            seqs: Vec::new(),
+            n_rows,
+            n_prompt_rows: 0,
+            draft_seconds: 0.0,
+        };
         for seq in &batch.seqs {
             let start = seq.start as usize;
             let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
-            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false });
+            let draft = self.scheduler.draft(seq.seq).to_vec();
+            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false, draft });
             let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
             let n_prompt = active.work.prompt().len();
             if let Some(added) = planned.seqs.last_mut() {
@@ -412,6 +475,7 @@ impl Worker {
         status.kv_blocks_cached = stats.blocks_cached;
         status.cached_tokens_total = stats.cached_tokens;
         status.preemptions_total = stats.preemptions;
+        status.speculation = self.speculation_status();
     }
 }
 
@@ -427,7 +491,8 @@ impl Drop for Worker {
 
 impl Active {
     fn new(work: Work, arrived: Instant) -> Self {
-        Self { work, arrived, started: None, tokens: None, paused: None, complete: false }
+        let guessed = Guessed::default();
+        Self { work, arrived, started: None, tokens: None, guessed, paused: None, complete: false }
     }
 
     fn usage(&self) -> Usage {
@@ -439,6 +504,10 @@ impl Active {
             cached_tokens: n_cached as u64,
             completion_tokens: completion_tokens as u64,
             reasoning_tokens: reasoning_tokens as u64,
+            drafted_tokens: self.guessed.drafted as u64,
+            accepted_tokens: self.guessed.accepted as u64,
+            prediction_tokens: self.work.n_predicted() as u64,
+            foretold_tokens: self.guessed.foretold as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),
@@ -455,6 +524,12 @@ fn owner(active: &mut BTreeMap<RequestId, Active>, seq: SeqId) -> Option<(Reques
 /// Pools a text's rows, of which the first of this step is at `start`. True if the text is complete.
 fn pool(work: &mut Embedding, out: &SeqOut, start: usize) -> bool {
     out.rows.iter().fold(false, |_, row| work.row(start + row.row as usize, &row.values))
+}
+
+fn numeric_error() -> ProviderError {
+    let message = "numeric error: the model gave a value that is not finite; if this happens again, verify the model \
+                   file";
+    ProviderError::Internal(message.into())
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {

@@ -15,6 +15,7 @@
 //! [`Engine::provider`] instead.
 
 mod details;
+mod draft;
 mod embed;
 mod fingerprint;
 mod generation;
@@ -22,5 +23,7 @@ mod load;
 mod recommended;
 
 pub use embed::Embed;
+pub use ingle_engine::speculation::{Source as GuessSource, SpeculationConfig};
+
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};

@@ -10,6 +10,7 @@ use ingle_chat::{
     ChatInput, EmbedFuture, EmbedRequest, ModelInfo, Pooling, Principal, Prompted, Provider, ProviderError,
     ProviderStatus, Request, Sampling, StartFuture, Task,
 };
+use ingle_engine::speculation::SpeculationConfig;
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
@@ -18,6 +19,7 @@ use ingle_step::{Executor, KvType, TokenId};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::details::details;
+use crate::draft;
 use crate::embed::{Embed, pooling};
 use crate::fingerprint::{digest, fingerprint};
 use crate::generation::{Generation, one_message, raw_prompt};
@@ -29,9 +31,9 @@ static SHIPPED: &[u8] = include_bytes!("../../../models/ingle-tiny.gguf");
 /// The longest context that is configured without being asked for.
 const N_CTX_DEFAULT_MAX: usize = 8192;
 /// How many sequences of full length the KV cache holds unless it is told otherwise.
-const FULL_SEQS_DEFAULT: usize = 4;
+pub(crate) const FULL_SEQS_DEFAULT: usize = 4;
 /// Slots in a KV block.
-const BLOCK_SIZE: usize = 32;
+pub(crate) const BLOCK_SIZE: usize = 32;
 /// Largest chat template file that is read.
 const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -79,6 +81,10 @@ pub struct LoadOptions {
     pub max_waiting_tokens: Option<usize>,
     /// Do not reuse earlier prompts' KV blocks.
     pub no_prefix_cache: bool,
+    /// Whether and how tokens are guessed ahead; answers are the same either way.
+    pub speculation: SpeculationConfig,
+    /// A small model of the same vocabulary that guesses for this one.
+    pub draft_model: Option<Source>,
     /// The chat template.
     pub template: TemplateChoice,
     /// How texts become vectors. Default: as the file says, else by the last token's hidden state.
@@ -145,6 +151,12 @@ pub enum LoadError {
         /// What it says.
         n: u64,
     },
+    /// A draft model cannot be used.
+    #[error("the draft model: {0}")]
+    Draft(Box<Self>),
+    /// A draft model has another vocabulary: its guesses would mean something else.
+    #[error("the draft model has another vocabulary: {0}; choose one of the model's own family")]
+    DraftVocabulary(String),
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -223,23 +235,23 @@ impl Engine {
             .kv_tokens
             .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
             .max(n_ctx.saturating_add(BLOCK_SIZE));
-        let executor = CpuExecutor::start(
-            Arc::clone(&file),
-            process_pool(options.n_threads)?,
-            &ingle_model::LoadOptions {
-                n_ctx: Some(n_ctx),
-                kv_type: options.kv_type.unwrap_or(KvType::F16),
-                kv_tokens,
-                block_size: BLOCK_SIZE,
-                ..ingle_model::LoadOptions::default()
-            },
-        )?;
+        let pool = process_pool(options.n_threads)?;
+        let model_options = ingle_model::LoadOptions {
+            n_ctx: Some(n_ctx),
+            kv_type: options.kv_type.unwrap_or(KvType::F16),
+            kv_tokens,
+            block_size: BLOCK_SIZE,
+            ..ingle_model::LoadOptions::default()
+        };
+        let executor = CpuExecutor::start(Arc::clone(&file), Arc::clone(&pool), &model_options)?;
         if tokenizer.n_vocab() > executor.info().n_vocab {
             return Err(LoadError::VocabMismatch {
                 tokenizer: tokenizer.n_vocab(),
                 weights: executor.info().n_vocab,
             });
         }
+        let draft = options.draft_model.as_ref();
+        let draft = draft.map(|source| draft::open(source, &tokenizer, pool, &model_options)).transpose()?;
         let digest = digest(&file);
         let info = ModelInfo {
             id: options.name.clone().unwrap_or_else(|| default_name(source)),
@@ -267,12 +279,16 @@ impl Engine {
             max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
             max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
             prefix_cache: !options.no_prefix_cache,
+            speculation: options.speculation.clone(),
             ..defaults
         };
         let loading = executor.loading().clone();
-        let engine =
-            ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
-        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+        let (draft, draft_loading) = draft.map(|draft| (draft.executor, draft.loading)).unzip();
+        let draft = draft.map(|executor| Box::new(executor) as Box<dyn Executor>);
+        let engine = ingle_engine::Engine::start_with_draft(Box::new(executor), draft, frontend, config)
+            .map_err(LoadError::Thread)?;
+        let provider = Arc::new(LoadingProvider { engine, loading, draft_loading });
+        Ok(Self { provider, info, has_template })
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -280,6 +296,9 @@ impl Engine {
     /// # Errors
     /// If loading them ended early.
     pub fn wait_until_loaded(&self, progress: Progress<'_>) -> Result<(), LoadError> {
+        if let Some(draft) = &self.provider.draft_loading {
+            draft.wait(&mut |_, _| {}).map_err(|error| LoadError::Draft(Box::new(error.into())))?;
+        }
         Ok(self.provider.loading.wait(progress)?)
     }
 
@@ -338,6 +357,8 @@ impl Engine {
 struct LoadingProvider {
     engine: ingle_engine::Engine,
     loading: Loading,
+    /// The draft model's.
+    draft_loading: Option<Loading>,
 }
 
 impl Provider for LoadingProvider {
@@ -390,6 +411,7 @@ impl Drop for LoadingProvider {
     /// A step may be waiting for weights that nobody wants any more.
     fn drop(&mut self) {
         self.loading.stop();
+        self.draft_loading.iter().for_each(Loading::stop);
     }
 }
 

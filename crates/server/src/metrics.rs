@@ -107,6 +107,20 @@ struct Value<'a> {
 
 const LOCK: &str = "nothing panics while it counts";
 
+/// Accepted guesses by their place in the draft.
+fn render_accepted(label: &str, status: &ProviderStatus, out: &mut String) {
+    for name in [
+        "ingle_draft_tokens_accepted_per_position_total",
+        "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+    ] {
+        let help = "Guessed tokens that answers have, by their place in the draft.";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (position, n) in status.speculation.accepted_tokens_per_position.iter().enumerate() {
+            let _ = writeln!(out, "{name}{{{label},position=\"{position}\"}} {n}");
+        }
+    }
+}
+
 impl Metrics {
     /// Counts a reply's head.
     pub fn http(&self, route: &str, status: u16) {
@@ -154,6 +168,9 @@ impl Metrics {
             value(&["ingle_generated_tokens_total", "vllm:generation_tokens_total"], "counter", "Tokens generated.", status.generated_tokens_total as f64),
             value(&["ingle_preemptions_total", "vllm:num_preemptions_total"], "counter", "Sequences preempted.", status.preemptions_total as f64),
             value(&["ingle_steps_total"], "counter", "Steps run.", status.steps_total as f64),
+            value(&["ingle_drafts_total", "vllm:spec_decode_num_drafts_total"], "counter", "Drafts: guesses at coming tokens that a step tried.", status.speculation.drafts_total as f64),
+            value(&["ingle_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"], "counter", "Tokens that were guessed and tried.", status.speculation.draft_tokens_total as f64),
+            value(&["ingle_draft_tokens_accepted_total", "vllm:spec_decode_num_accepted_tokens_total"], "counter", "Guessed tokens that answers have.", status.speculation.accepted_tokens_total as f64),
             value(&["ingle_requests_finished_total"], "counter", "Requests that the provider finished.", status.requests_finished_total as f64),
             value(&["ingle_requests_aborted_total"], "counter", "Requests that the provider aborted.", status.requests_aborted_total as f64),
         ];
@@ -178,6 +195,7 @@ impl Metrics {
                 histogram.render(name, &label, &mut out);
             }
         }
+        render_accepted(&label, status, &mut out);
         self.render_counters(&label, &mut out);
         out
     }

@@ -410,6 +410,7 @@ fn check_reply(route: Route, events: &[Event], reason: FinishReason, lines: &[&s
         queued: Duration::new(1, 123),
         prefill: Duration::from_secs(2),
         decode: Duration::from_secs(3),
+        ..Usage::default()
     };
     let events = events.iter().cloned().chain([Event::Finished(reason), Event::Done(usage)]);
     let (mut encoder, mut collector) = (Encoder::new(route, envelope()), Collector::new(route, envelope()));

@@ -61,6 +61,8 @@ pub const REFUSED: &[Refused] = &[
     refused("rid", "send the header `x-request-id`"),
     refused("keep_alive", "the operator decides how long a model stays loaded"),
     refused("options", "put its fields at the top level"),
+    refused("speculative.n_min", "the operator sets it (--draft-min); it changes no answer"),
+    refused("speculative.p_min", "the operator sets it (--draft-p-min); it changes no answer"),
 ];
 
 /// Refused in chat.

@@ -123,6 +123,8 @@ pub(crate) fn take_generation(fields: &mut Fields, request: &mut Request) -> Res
     }
     request.ignore_eos = fields.bool("ignore_eos")?.unwrap_or(false);
     request.include_special = !fields.bool("skip_special_tokens")?.unwrap_or(true);
+    request.speculate = fields.bool("speculate")?.unwrap_or(true);
+    request.draft_max = fields.integer(&["speculative.n_max"], 0, I32_MAX)?.map(|v| v as u32);
     Ok(())
 }
 
@@ -407,6 +409,8 @@ mod tests {
         check(&["stop"], json!(["x", "yz"]), |r| r.stop = vec!["x".into(), "yz".into()]);
         check(&["stop_token_ids"], json!([3, 4]), |r| r.stop_token_ids = vec![TokenId(3), TokenId(4)]);
         check(&["ignore_eos"], json!(true), |r| r.ignore_eos = true);
+        check(&["speculate"], json!(false), |r| r.speculate = false);
+        check(&["speculative.n_max"], json!(3), |r| r.draft_max = Some(3));
         check(&["skip_special_tokens"], json!(false), |r| r.include_special = true);
         check(&["logprobs"], json!(true), |r| r.logprobs = Some(0));
         check(&["prompt_logprobs"], json!(2), |r| r.prompt_logprobs = Some(2));

@@ -110,6 +110,8 @@ pub(crate) fn generation(object: Object) -> Object {
         )
         .field("ignore_eos", boolean(), "The answer goes on past the model's own end.")
         .field("skip_special_tokens", boolean(), "`false` shows control tokens in the text.")
+        .field("speculate", boolean(), "`false`: no tokens are guessed ahead. The answer is the same.")
+        .field("speculative.n_max", integer(0, I32_MAX), "At most so many tokens are guessed at a time.")
 }
 
 /// `model`.

@@ -32,6 +32,12 @@ pub struct PromptTokensDetails {
 pub struct CompletionTokensDetails {
     /// New tokens that were thoughts.
     pub reasoning_tokens: u64,
+    /// New tokens that `prediction` foretold; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_prediction_tokens: Option<u64>,
+    /// Tokens of `prediction` that are not among the new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_prediction_tokens: Option<u64>,
 }
 
 /// `timings` of a reply. A rate is 0 where nothing was measured.
@@ -55,6 +61,12 @@ pub struct Timings {
     pub predicted_per_token_ms: f64,
     /// Tokens in a second.
     pub predicted_per_second: f64,
+    /// Tokens that were guessed ahead; absent if none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_n: Option<u64>,
+    /// Those of them that the answer has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_n_accepted: Option<u64>,
 }
 
 /// What the answers to all prompts of a body cost together.
@@ -64,6 +76,10 @@ pub(crate) struct Cost {
     cached_tokens: u64,
     completion_tokens: u64,
     reasoning_tokens: u64,
+    drafted_tokens: u64,
+    accepted_tokens: u64,
+    prediction_tokens: u64,
+    foretold_tokens: u64,
     prefill: Duration,
     decode: Duration,
 }
@@ -75,17 +91,27 @@ impl Cost {
         self.cached_tokens += usage.cached_tokens;
         self.completion_tokens += usage.completion_tokens;
         self.reasoning_tokens += usage.reasoning_tokens;
+        self.drafted_tokens += usage.drafted_tokens;
+        self.accepted_tokens += usage.accepted_tokens;
+        self.prediction_tokens += usage.prediction_tokens;
+        self.foretold_tokens += usage.foretold_tokens;
         self.prefill += usage.prefill;
         self.decode += usage.decode;
     }
 
     pub fn usage(&self) -> Usage {
+        let is_predicted = self.prediction_tokens > 0;
         Usage {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             total_tokens: self.prompt_tokens + self.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens },
-            completion_tokens_details: CompletionTokensDetails { reasoning_tokens: self.reasoning_tokens },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: self.reasoning_tokens,
+                accepted_prediction_tokens: is_predicted.then_some(self.foretold_tokens),
+                rejected_prediction_tokens: is_predicted
+                    .then_some(self.prediction_tokens.saturating_sub(self.foretold_tokens)),
+            },
         }
     }
 
@@ -104,6 +130,8 @@ impl Cost {
             predicted_ms,
             predicted_per_token_ms,
             predicted_per_second,
+            draft_n: (self.drafted_tokens > 0).then_some(self.drafted_tokens),
+            draft_n_accepted: (self.drafted_tokens > 0).then_some(self.accepted_tokens),
         }
     }
 }
@@ -131,6 +159,10 @@ mod tests {
             cached_tokens: 4,
             completion_tokens: 3,
             reasoning_tokens: 1,
+            drafted_tokens: 5,
+            accepted_tokens: 2,
+            prediction_tokens: 7,
+            foretold_tokens: 3,
             queued: ms(99),
             prefill: ms(12),
             decode: ms(30),
@@ -139,7 +171,12 @@ mod tests {
         cost.add(&ingle_chat::Usage { cached_tokens: 0, prefill: ms(20), ..one });
         let usage = cost.usage();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (20, 6, 26));
-        assert_eq!(usage.completion_tokens_details.reasoning_tokens, 2);
+        let details = CompletionTokensDetails {
+            reasoning_tokens: 2,
+            accepted_prediction_tokens: Some(6),
+            rejected_prediction_tokens: Some(8),
+        };
+        assert_eq!(usage.completion_tokens_details, details);
         let expected = Timings {
             cache_n: 4,
             prompt_n: 16,
@@ -150,6 +187,8 @@ mod tests {
             predicted_ms: 60.0,
             predicted_per_token_ms: 10.0,
             predicted_per_second: 100.0,
+            draft_n: Some(10),
+            draft_n_accepted: Some(4),
         };
         assert_eq!(cost.timings(), expected);
     }

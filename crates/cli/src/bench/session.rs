@@ -217,6 +217,17 @@ impl Session {
         Ok(Run { n_tokens: done * n_seqs, seconds: started.elapsed().as_secs_f64() })
     }
 
+    /// Computes `n_rows` rows of one sequence after `depth` others, with logits for each, as guesses are tried.
+    pub(super) fn verify(&mut self, depth: usize, n_rows: usize) -> Result<Run> {
+        self.check_room(1, depth + n_rows)?;
+        self.hold(1, depth)?;
+        let wants = (0..n_rows as u32).map(|row| (row, Want::Logits)).collect();
+        let step = self.seq_step(0, depth, n_rows, wants);
+        let started = Instant::now();
+        self.run(vec![step])?;
+        Ok(Run { n_tokens: n_rows, seconds: started.elapsed().as_secs_f64() })
+    }
+
     /// Sees to it that so many tokens are in each sequence's K/V memory.
     pub(super) fn hold(&mut self, n_seqs: usize, depth: usize) -> Result<()> {
         if self.held != Some((n_seqs, depth)) {

@@ -441,13 +441,20 @@ options! {
     LOAD value "mmproj" also ["mmproj-url", "mmproj-device", "image", "audio", "video", "image-min-tokens", "image-max-tokens", "mtmd-batch-max-tokens", "video-fps", "limit-mm-per-prompt", "mm-processor-kwargs", "mm-processor-cache-gb", "mm-encoder-tp-mode", "media-io-kwargs"] dash ["mm", "mmu", "mmdev"] => refuse "images and sound are not supported yet";
     LOAD switch "mmproj-auto" also ["mmproj-offload", "enable-mm-embeds", "interleave-mm-strings"] => refuse "images and sound are not supported yet";
     LOAD switch "no-mmproj" also ["no-mmproj-auto", "no-mmproj-offload", "language-model-only", "skip-mm-profiling"] => note "models take text only";
-    LOAD value "model-draft" also [
-        "spec-draft-model", "draft-model", "draft", "draft-n", "draft-max", "draft-min", "draft-n-min", "draft-p-min", "draft-p-split", "spec-type",
-        "spec-draft-n-max", "spec-draft-n-min", "spec-draft-p-min", "spec-replace", "ctx-size-draft", "n-gpu-layers-draft", "gpu-layers-draft",
-        "device-draft", "threads-draft", "threads-batch-draft", "cache-type-k-draft", "cache-type-v-draft", "spec-draft-type-k",
-        "spec-draft-type-v", "override-tensor-draft", "lookup-cache-static", "lookup-cache-dynamic", "hf-repo-draft",
-        "speculative-config", "speculative-model", "num-speculative-tokens", "num-lookahead-slots"
-    ] dash ["md", "cd", "ngld", "devd", "td", "tbd", "ctkd", "ctvd", "otd", "lcs", "lcd", "hfd", "hfrd", "sc"] => refuse "speculative decoding is not supported yet";
+    ANSWER value "ctx-size-draft" dash ["cd"] => note "a draft model guesses within the model's context";
+    ANSWER value "threads-draft" also ["threads-batch-draft"] dash ["td", "tbd"] => note "all models share the threads of --threads";
+    ANSWER value "n-gpu-layers-draft" also ["gpu-layers-draft", "device-draft", "override-tensor-draft"] dash ["ngld", "devd", "otd"] => check |_, facts| no_gpu(facts);
+    ANSWER value "cache-type-k-draft" also ["cache-type-v-draft", "spec-draft-type-k", "spec-draft-type-v"] dash ["ctkd", "ctvd"] => note "a draft model's keys and values are stored as the model's";
+    ANSWER value "draft-p-split" => note "guesses are one run of tokens; they never branch";
+    ANSWER value "num-lookahead-slots" also ["speculative-num-steps"] => note "how many tokens are guessed follows what they win; --draft-max bounds it";
+    ANSWER value "speculative-eagle-topk" => check |value, _| match value {
+        "1" => Ok(None),
+        _ => Err("guesses are one run of tokens; they never branch".into()),
+    };
+    ANSWER value "spec-replace" => refuse "a draft model has the model's own vocabulary";
+    ANSWER value "lookup-cache-static" also ["lookup-cache-dynamic"] dash ["lcs", "lcd"] => refuse "guesses are looked up in the request's own text; files of n-grams are not read";
+    ANSWER value "hf-repo-draft" dash ["hfd", "hfrd"] => refuse "downloading models is not supported yet; give a file with --model-draft";
+    BENCH value "model-draft" also ["draft-max", "draft-min"] dash ["md"] => refuse "this measures plain steps; --speculation tells what guesses would make of them";
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
     LOAD switch "offline" => note "nothing is ever downloaded";
     SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ingle_chat::Pooling;
+use ingle_runtime::GuessSource;
 use ingle_step::KvType;
 
 use super::value::{Auto, Seed, Slot};
@@ -56,6 +57,19 @@ settings! {
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
     no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
+
+    speculation: Option<GuessSource>, One, ANSWER, "speculation", also ["spec-type", "speculative-algorithm"],
+        "SOURCE", default "auto", "Where guesses at coming tokens are taken from: lookup (the text so far), draft (a draft model), auto (both), or off. They make answers faster where they can, and change none.";
+    draft_model: Option<PathBuf>, One, ANSWER, "model-draft", also ["spec-draft-model", "draft-model", "speculative-model", "speculative-draft-model-path"], dash ["md"], env ["LLAMA_ARG_MODEL_DRAFT"],
+        "FILE", default "none", "GGUF file of a small model with the same vocabulary, which guesses for the model.";
+    draft_max: Option<u32>, One, ANSWER, "draft-max", also ["draft", "draft-n", "spec-draft-n-max", "num-speculative-tokens", "speculative-num-draft-tokens"], env ["LLAMA_ARG_DRAFT_MAX"],
+        "N", default "16", "Most tokens that are guessed at a time, up to 64; how many it is follows what they win.";
+    draft_min: Option<u32>, One, ANSWER, "draft-min", also ["draft-n-min", "spec-draft-n-min"], env ["LLAMA_ARG_DRAFT_MIN"],
+        "N", default "0", "Fewer guesses than this are not tried.";
+    draft_p_min: Option<f32>, One, ANSWER, "draft-p-min", also ["spec-draft-p-min"], env ["LLAMA_ARG_DRAFT_P_MIN"],
+        "P", default "0", "The draft model stops guessing where it is less sure than this.";
+    speculative_config: Option<String>, One, ANSWER, "speculative-config", dash ["sc"],
+        "JSON", default "none", "The same in vLLM's form: method (ngram, suffix, draft_model), model, num_speculative_tokens.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";

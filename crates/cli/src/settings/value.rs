@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ingle_chat::Pooling;
+use ingle_runtime::GuessSource;
 use ingle_step::KvType;
 
 /// A type that a setting can have.
@@ -82,6 +83,25 @@ impl FromText for KvType {
             "bfloat16" => Ok(Self::BF16),
             _ => Self::from_name(text)
                 .ok_or_else(|| format!("`{text}` is no type of the KV cache: f32, f16, bf16 and q8_0 are")),
+        }
+    }
+}
+
+/// The peers' names too.
+impl FromText for GuessSource {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "none" => Ok(Self::Off),
+            "ngram" | "suffix" | "ngram-simple" | "ngram-map-k" | "ngram-map-k4v" | "ngram-mod" => {
+                Ok(Self::Lookup)
+            }
+            "standalone" | "draft-simple" | "draft-model" => Ok(Self::Draft),
+            name => {
+                let known = Self::NAMES.into_iter().find(|(known, _)| *known == name);
+                known.map(|(_, source)| source).ok_or_else(|| {
+                    format!("`{text}` is no source of guesses here: off, lookup, draft and auto are")
+                })
+            }
         }
     }
 }

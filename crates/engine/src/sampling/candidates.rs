@@ -34,7 +34,7 @@ pub(super) fn max_of(logits: &[f32]) -> f32 {
 }
 
 /// The most likely token, the lowest id among equals; 0 if nothing is possible.
-pub(super) fn argmax(logits: &[f32]) -> u32 {
+pub(crate) fn argmax(logits: &[f32]) -> u32 {
     let max = max_of(logits);
     logits.iter().position(|&x| x == max).unwrap_or(0) as u32
 }

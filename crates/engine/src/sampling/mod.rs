@@ -17,7 +17,8 @@ use std::collections::{HashMap, VecDeque};
 
 use ingle_step::{Mirostat, SamplerKind, SamplingParams, TokenId, XTC_THRESHOLD_MAX};
 
-use candidates::{Candidates, argmax};
+use candidates::Candidates;
+pub(crate) use candidates::argmax;
 use math::{ln, pow};
 use random::{Purpose, uniform};
 

@@ -20,6 +20,9 @@
 //! and is preempted for any of them, however often. Where it has no place for a step it keeps its blocks and is skipped.
 //! So whoever is normal is served as if nothing ran in the background, but for the rows that share its steps.
 //!
+//! **Drafts.** A decode may carry guesses of what follows ([`Scheduler::set_draft`]) in rows and blocks that nobody
+//! else wants. Those that the result begins with are computed then; of the others nothing is left.
+//!
 //! **Memory.** Blocks are allocated as tokens are computed. When none is left, idle blocks of the prefix cache are
 //! evicted, then a sequence is preempted: paused ones first, then the youngest; it goes back to waiting and is
 //! computed again later. After [`SchedulerConfig::max_preemptions`] of these it is admitted only with its whole
@@ -34,6 +37,7 @@
 
 mod admission;
 mod display;
+mod drafts;
 mod integrity;
 mod memory;
 mod plan;
@@ -50,6 +54,7 @@ use ingle_step::{SeqId, StepBatch};
 use crate::block_allocator::BlockAllocator;
 use crate::prefix_cache::PrefixCache;
 use admission::Queue;
+pub use drafts::{DRAFT_ROWS_MAX, n_accepted, row_counts};
 use plan::Plan;
 use sequence::Sequence;
 pub use types::{AddError, NewRequest, RequestId, Sampled, SchedulerConfig, SchedulerStats};
@@ -65,7 +70,7 @@ pub struct Scheduler {
     cache: PrefixCache,
     /// Blocks promised to sequences that can no longer be preempted.
     n_reserved: usize,
-    /// Who is in the step that runs now, and with how many rows.
+    /// Who is in the step that runs now, and with how many rows, drafts not counted.
     in_flight: Vec<(SeqId, usize)>,
     next_seq: u64,
     step: u64,
@@ -139,14 +144,17 @@ impl Scheduler {
         }
         self.step += 1;
         self.in_flight = plan.batch.seqs.iter().map(|s| (s.seq, s.inputs.len())).collect();
+        self.plan_drafts(&mut plan);
         Some(plan.batch)
     }
 
     /// Takes a step's results: one for each sequence that is complete up to its last token, and at the end of a
-    /// prompt one for each choice of the request. What the results vouch for is published to the prefix cache.
+    /// prompt one for each choice of the request. Of a sequence's draft tokens those count as computed that the result
+    /// begins with. What the results vouch for is published to the prefix cache.
     pub fn commit(&mut self, results: &[Sampled]) {
-        for (id, n_rows) in std::mem::take(&mut self.in_flight) {
-            if let Some(seq) = self.seqs.get_mut(&id) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        for (id, n_rows) in &in_flight {
+            if let Some(seq) = self.seqs.get_mut(id) {
                 seq.n_computed += n_rows;
                 seq.early_rows_done = seq.early_rows_done.max(seq.n_computed.min(seq.n_early_rows));
             }
@@ -167,10 +175,12 @@ impl Scheduler {
             seq.tokens.extend(&result.tokens);
             let most = seq.n_prompt + seq.max_tokens;
             assert!(seq.tokens.len() <= most, "a sequence gets {} tokens of {most}", seq.tokens.len());
+            self.accept_draft(result.seq, result.tokens.len());
             if result.done {
                 self.finish(result.seq);
             }
         }
+        in_flight.iter().for_each(|&(id, _)| self.settle_draft(id));
     }
 
     /// Which requests are in the step that was scheduled last and not committed.

@@ -24,6 +24,8 @@ pub(super) struct Sequence {
     pub n_prompt: usize,
     /// How many tokens it adds at most.
     pub max_tokens: usize,
+    /// What it may say next; while a step runs, what of it is in the step.
+    pub draft: Vec<TokenId>,
     /// How many leading tokens are in the KV cache.
     pub n_computed: usize,
     /// Covers `n_computed` slots.
@@ -65,6 +67,7 @@ impl Sequence {
             n_prompt: prompt.len(),
             tokens: prompt,
             max_tokens,
+            draft: Vec::new(),
             n_computed: 0,
             blocks: Vec::new(),
             n_reserved: 0,
@@ -116,6 +119,7 @@ impl Sequence {
         self.blocks.clear();
         self.n_reserved = 0;
         self.n_computed = 0;
+        self.draft.clear();
         self.published = Some(NodeId::ROOT);
         self.n_published = 0;
     }

@@ -1,6 +1,7 @@
 //! What a format forces comes without being sampled, several tokens a step, and is the same as one by one.
 
 use ingle_chat::{FinishReason, Format, Request, Sampling};
+use ingle_engine::speculation::{Source, SpeculationConfig};
 use ingle_engine::{Engine, EngineConfig};
 use ingle_step::TokenId;
 use serde_json::{Value, json};
@@ -27,8 +28,10 @@ fn constrained(seed: u64) -> Request {
     Request { sampling, format, max_tokens: Some(200), ..completion("x") }
 }
 
+/// Steps are counted here, so nothing else saves any.
 fn engine() -> Engine {
-    start(executor(), EngineConfig::default())
+    let speculation = SpeculationConfig { source: Source::Off, ..SpeculationConfig::default() };
+    start(executor(), EngineConfig { speculation, ..EngineConfig::default() })
 }
 
 /// The answer alone, and how many steps it took.

@@ -9,4 +9,5 @@ mod meaning;
 mod refusals;
 mod simulator;
 mod soak;
+mod speculation;
 mod stops;

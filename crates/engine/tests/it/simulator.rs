@@ -1,7 +1,7 @@
 //! Random traffic through the real scheduler, allocator, prefix cache and samplers, from a seed. After every step
 //! the books must balance, and whatever happens (pauses, preemption, aborts of others, failed steps), a request's
 //! tokens must be those that it gets alone, and a pooled text's rows those of that text. Some requests jump ahead:
-//! certain tokens are followed by others that nobody samples. A part of the traffic is in the background: it must never
+//! certain tokens are followed by others that nobody samples. Some are guessed ahead, rightly and wrongly. A part of the traffic is in the background: it must never
 //! run while somebody normal has not begun, and must end all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ingle_chat::Pooling;
 use ingle_engine::sampling::{DryBreakers, Sampler};
 use ingle_engine::scheduler::{
-    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
+    AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig, n_accepted, row_counts,
 };
 use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
@@ -28,6 +28,8 @@ struct Client {
     samplers: Vec<Sampler>,
     /// Of what is certain to follow; `None` if nothing is.
     jumps: Option<u64>,
+    /// One guess in so many is wrong; 0 is none at all.
+    guesses: usize,
     /// Per choice, as if it ran alone.
     expected: Vec<Vec<TokenId>>,
     got: Vec<Vec<TokenId>>,
@@ -73,6 +75,7 @@ impl Client {
             priority: if rng.one_in(3) { Priority::Background } else { Priority::Normal },
             samplers,
             jumps,
+            guesses: rng.below(8),
             expected,
             got: vec![Vec::new(); n_choices],
             done: vec![false; n_choices],
@@ -170,6 +173,8 @@ struct Tally {
     cached_tokens: u64,
     copies: usize,
     jumped: usize,
+    drafted: usize,
+    accepted: usize,
     steps: usize,
 }
 
@@ -295,7 +300,30 @@ impl Simulation {
         self.clients.remove(&id).expect("who ends was there")
     }
 
+    /// Proposes what sequences say next, as often wrong as each client has it.
+    fn guess(&mut self) {
+        for (seq, n_max) in self.scheduler.draft_room() {
+            let (&id, client) =
+                self.clients.range(..=RequestId(seq.0)).next_back().expect("only who is there decodes");
+            if client.guesses == 0 {
+                continue;
+            }
+            let choice = (seq.0 - id.0) as usize;
+            let known = client.expected[choice].iter().skip(client.got[choice].len());
+            let n = (1 + self.rng.below(9)).min(n_max);
+            let rng = &mut self.rng;
+            let mut token = |token: Option<&TokenId>| match token {
+                Some(&token) if !rng.one_in(client.guesses) => token,
+                _ => TokenId(rng.below(N_VOCAB) as u32),
+            };
+            let known = known.map(Some).chain(std::iter::repeat(None));
+            let draft: Vec<TokenId> = known.take(n).map(&mut token).collect();
+            self.scheduler.set_draft(seq, draft);
+        }
+    }
+
     fn step(&mut self) -> bool {
+        self.guess();
         let Some(batch) = self.scheduler.schedule() else { return false };
         self.check_batch(&batch);
         self.tally.steps += 1;
@@ -311,6 +339,8 @@ impl Simulation {
         for (seq_out, start) in out.seqs.into_iter().zip(starts) {
             let choices = self.scheduler.choices_of(seq_out.seq);
             let request = RequestId(seq_out.seq.0 - u64::from(choices.start));
+            let (draft, n_tokens) = (self.scheduler.draft(seq_out.seq), self.scheduler.n_tokens(seq_out.seq));
+            let (mut said, mut is_done) = (Vec::new(), false);
             let client = self.clients.get_mut(&request).expect("only who is there runs");
             for row in seq_out.rows {
                 let position = (start + row.row) as usize;
@@ -334,12 +364,26 @@ impl Simulation {
                     client.n_prompt_rows += 1;
                     continue;
                 }
+                let n_guessed = (position + 1).saturating_sub(n_tokens);
+                if is_done || (n_guessed > 0 && !row_counts(n_guessed, &said, draft)) {
+                    continue;
+                }
                 for choice in choices.clone() {
                     let (tokens, done) = client.sample(choice as usize, &row.values);
                     self.tally.jumped += tokens.len().saturating_sub(1);
-                    results.push(Sampled { seq: request.choice(choice), tokens, done });
+                    is_done = done;
+                    if n_guessed == 0 {
+                        said = tokens.clone();
+                        results.push(Sampled { seq: request.choice(choice), tokens, done });
+                    } else if let Some(last) = results.last_mut() {
+                        said.extend(&tokens);
+                        last.tokens.extend(tokens);
+                        last.done = done;
+                    }
                 }
             }
+            self.tally.drafted += draft.len();
+            self.tally.accepted += n_accepted(&said, draft);
         }
         self.scheduler.commit(&results);
         self.scheduler.check_integrity();
@@ -419,11 +463,13 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.cached_tokens += tally.cached_tokens;
         total.copies += tally.copies;
         total.jumped += tally.jumped;
+        total.drafted += tally.drafted;
+        total.accepted += tally.accepted;
         total.steps += tally.steps;
     }
     println!(
         "{} steps: {} finished ({} in the background, which made way in {} steps), {} aborted, {} failed, {} refused, \
-         {} preemptions, {} cached tokens, {} copies, {} tokens jumped",
+         {} preemptions, {} cached tokens, {} copies, {} tokens jumped, {} of {} guesses accepted",
         total.steps,
         total.finished,
         total.background,
@@ -434,7 +480,9 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
         total.preemptions,
         total.cached_tokens,
         total.copies,
-        total.jumped
+        total.jumped,
+        total.accepted,
+        total.drafted
     );
     if only.is_none() {
         // A simulation in which a thing never happens proves nothing about it.
@@ -450,6 +498,8 @@ fn whatever_happens_a_request_gets_its_own_tokens() {
             ("cached tokens", total.cached_tokens as usize),
             ("copies", total.copies),
             ("jumped tokens", total.jumped),
+            ("accepted guesses", total.accepted),
+            ("rejected guesses", total.drafted - total.accepted),
         ] {
             assert!(n >= 100, "{what}: only {n} in all simulations");
         }

@@ -123,7 +123,8 @@ fn tool_call(value: Value, path: &str) -> Result<ToolCall, RequestError> {
     Ok(ToolCall { id, name, arguments: Value::Object(arguments) })
 }
 
-fn take_content(fields: &mut Fields) -> Result<Content, RequestError> {
+/// Text, or parts of it.
+pub(super) fn take_content(fields: &mut Fields) -> Result<Content, RequestError> {
     let path = fields.path("content");
     match fields.take("content") {
         None => Ok(Content::None),

@@ -6,13 +6,14 @@ mod reply;
 pub(crate) mod schema;
 mod tools;
 
-use ingle_chat::{ChatInput, Message, Request, Role, Task};
+use ingle_chat::{ChatInput, Content, Message, Part, Request, Role, Task};
 use serde_json::{Map, Value};
 
 use super::constraint::take_format;
 use super::refused::{self, HARMLESS, HARMLESS_CHAT, REFUSED, REFUSED_CHAT};
 use super::sampling::{TOP_LOGPROBS_MAX, take_common, take_max_tokens};
 use super::{Caller, Streaming, take_streaming};
+use crate::error::quoted;
 use crate::fields::Fields;
 use crate::{RequestError, parse_object};
 
@@ -21,7 +22,7 @@ pub use messages::{MESSAGES_MAX, PARTS_MAX};
 pub(crate) use reasoning::EFFORTS;
 pub use reply::{ChatCollector, ChatEncoder};
 
-use messages::take_messages;
+use messages::{take_content, take_messages};
 use reasoning::{Reasoning, take_reasoning};
 use tools::{Tools, take_tools};
 
@@ -81,6 +82,7 @@ pub(crate) fn read(mut fields: Fields, caller: Caller) -> Result<ChatCall, Reque
     take_common(&mut fields, &mut request)?;
     request.format = take_format(&mut fields)?;
     request.logprobs = take_logprobs(&mut fields)?;
+    request.prediction = take_prediction(&mut fields)?;
     let streaming = take_streaming(&mut fields)?;
     if streaming.stream && request.prompt_logprobs.is_some() {
         return Err(
@@ -109,6 +111,31 @@ pub(crate) fn take_template_vars(fields: &mut Fields) -> Result<Map<String, Valu
             format!("`chat_template_kwargs.{name}` is reserved: the server sets it; remove it"),
         )),
         None => Ok(vars),
+    }
+}
+
+/// What the client takes the answer to be: text, or parts of it.
+fn take_prediction(fields: &mut Fields) -> Result<Option<String>, RequestError> {
+    let path = fields.path("prediction");
+    let Some(value) = fields.take("prediction") else { return Ok(None) };
+    let mut prediction = Fields::nested(value, &path)?;
+    match prediction.string("type")?.as_deref() {
+        Some("content") => {}
+        Some(other) => {
+            let message = format!("`{path}.type` is {}; it can only be content", quoted(other));
+            return Err(prediction.error("type", message));
+        }
+        None => return Err(prediction.error("type", format!("`{path}.type` is missing; it is content"))),
+    }
+    let content = take_content(&mut prediction)?;
+    prediction.finish()?;
+    match content {
+        Content::None => {
+            let message = format!("`{path}.content` is missing: give the text that is predicted");
+            Err(RequestError::field(format!("{path}.content"), message))
+        }
+        Content::Text(text) => Ok(Some(text)),
+        Content::Parts(parts) => Ok(Some(parts.into_iter().map(|Part::Text(text)| text).collect())),
     }
 }
 

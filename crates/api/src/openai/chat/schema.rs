@@ -34,8 +34,17 @@ pub(crate) fn body() -> Object {
         )
         .field("tools", tools(nested_tool()), "Functions that the model may call; the client runs them.")
         .field("tool_choice", tool_choice(), "Whether they are called.")
-        .field("parallel_tool_calls", boolean(), "`false`: at most one call.");
+        .field("parallel_tool_calls", boolean(), "`false`: at most one call.")
+        .field(
+            "prediction",
+            prediction(),
+            "What the answer will mostly be: it comes faster then, and is the same.",
+        );
     constraints(reasoning(object)).harmless(&[HARMLESS, HARMLESS_CHAT])
+}
+
+fn prediction() -> Schema {
+    Object::new().must("type", word("content"), "").must("content", content(), "The text.").schema()
 }
 
 fn part() -> Schema {

@@ -220,6 +220,23 @@ fn assistant_messages() {
     check_refused(legacy, "messages[0].function_call", "`tool_calls`");
 }
 
+#[test]
+fn predictions() {
+    let of = |content: Value| json!({ "prediction": { "type": "content", "content": content } });
+    let prediction = |more: &Value| read(more).expect("valid").request.prediction;
+    assert_eq!(prediction(&json!({})), None);
+    assert_eq!(prediction(&of(json!("some text"))).as_deref(), Some("some text"));
+    let parts = json!([{ "type": "text", "text": "some " }, { "type": "text", "text": "text" }]);
+    assert_eq!(prediction(&of(parts)).as_deref(), Some("some text"));
+    check_refused(json!({ "prediction": "text" }), "prediction", "an object");
+    check_refused(json!({ "prediction": { "content": "x" } }), "prediction.type", "is missing");
+    check_refused(json!({ "prediction": { "type": "x" } }), "prediction.type", "can only be content");
+    check_refused(json!({ "prediction": { "type": "content" } }), "prediction.content", "is missing");
+    check_refused(of(json!(3)), "prediction.content", "");
+    let more = json!({ "prediction": { "type": "content", "content": "x", "n": 1 } });
+    check_refused(more, "prediction.n", "");
+}
+
 fn envelope() -> Envelope {
     let id = "chatcmpl-0123456789abcdef0123456789abcdef".into();
     Envelope { id, created: 7, model: "m".into(), fingerprint: "fp".into() }
