@@ -20,18 +20,27 @@ const OBJECT_NODES: usize = 10;
 
 /// Reads a body that must be one JSON object.
 pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, RequestError> {
-    let left = Cell::new(MAX_NODES);
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Node { left: &left }
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|e| {
-            RequestError::body(format!("the body is not valid JSON: {e}")).with_code("invalid_json")
-        })?;
-    match value {
+    match parse_value(body)? {
         Value::Object(map) => Ok(map),
         _ => Err(RequestError::body("the body must be a JSON object").with_code("invalid_json")),
     }
+}
+
+/// Reads a body that must be one JSON list.
+pub fn parse_list(body: &[u8]) -> Result<Vec<Value>, RequestError> {
+    match parse_value(body)? {
+        Value::Array(list) => Ok(list),
+        _ => Err(RequestError::body("the body must be a JSON list").with_code("invalid_json")),
+    }
+}
+
+fn parse_value(body: &[u8]) -> Result<Value, RequestError> {
+    let left = Cell::new(MAX_NODES);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    Node { left: &left }
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|e| RequestError::body(format!("the body is not valid JSON: {e}")).with_code("invalid_json"))
 }
 
 /// Reads one value and counts it.

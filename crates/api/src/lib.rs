@@ -14,6 +14,7 @@ mod base64;
 mod error;
 mod fields;
 mod json;
+mod lora;
 pub mod native;
 pub mod ollama;
 pub mod openai;
@@ -22,7 +23,7 @@ mod tools;
 mod truncated;
 
 pub use error::{RequestError, shown};
-pub use json::{MAX_NODES, parse_object};
+pub use json::{MAX_NODES, parse_list, parse_object};
 pub use truncated::Truncated;
 
 use ingle_chat::Delta;

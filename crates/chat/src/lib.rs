@@ -4,6 +4,7 @@
 //! answers with a stream of [`Delta`]s, and turns texts into vectors ([`EmbedRequest`]). Nothing here knows HTTP, JSON
 //! wire formats, or how tokens are computed.
 
+mod adapter;
 mod constraint;
 mod embedding;
 mod message;
@@ -14,6 +15,7 @@ mod request;
 mod segment;
 pub mod template;
 
+pub use adapter::{AdapterInfo, AdapterName, AdapterWish, LoadAdapter};
 pub use constraint::{Format, Rule};
 pub use embedding::{
     EMBED_INPUTS_MAX, EmbedFuture, EmbedInput, EmbedRequest, Embedding, Embeddings, EmbeddingsFuture, Pooling,

@@ -8,7 +8,9 @@ use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::{EmbedFuture, EmbedRequest, Principal, Request};
+use crate::{
+    AdapterInfo, AdapterName, AdapterWish, EmbedFuture, EmbedRequest, LoadAdapter, Principal, Request,
+};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +225,8 @@ pub struct ModelInfo {
     pub size_bytes: u64,
     /// Model digest and numeric path, short: equal fingerprints promise equal bytes.
     pub fingerprint: String,
+    /// Of an adapter: the model that it is added to.
+    pub parent: Option<String>,
     /// What its file says about itself.
     pub details: ModelDetails,
 }
@@ -328,11 +332,69 @@ pub trait Provider: Send + Sync {
         Err(ProviderError::InvalidRequest { message: message.into(), param: None })
     }
 
+    /// What a request, for the model of `info`, runs with: its adapters by number, so that nothing that is loaded or
+    /// unloaded meanwhile changes them, and the fingerprint of its answer, which says which ones they are. A model that is
+    /// an adapter chooses itself.
+    ///
+    /// # Errors
+    /// If there is no such adapter, or the request and its model choose differently.
+    fn adapters_of(
+        &self,
+        info: &ModelInfo,
+        wished: Option<&[AdapterWish]>,
+    ) -> Result<(Option<Vec<AdapterWish>>, String), ProviderError> {
+        match wished {
+            None | Some([]) => Ok((None, info.fingerprint.clone())),
+            Some(_) => Err(no_adapters()),
+        }
+    }
+
+    /// The adapters of a model, by number.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    fn adapters(&self, _model: Option<&str>) -> Result<Vec<AdapterInfo>, ProviderError> {
+        Ok(Vec::new())
+    }
+
+    /// Loads an adapter; it takes a while. Requests can use it from then on.
+    ///
+    /// # Errors
+    /// If it cannot be read, does not fit the model, or may not be loaded.
+    fn load_adapter(&self, _wish: &LoadAdapter) -> Result<AdapterInfo, ProviderError> {
+        Err(no_adapters())
+    }
+
+    /// Unloads an adapter. Requests that run with it go on; its memory is free when the last of them has ended.
+    ///
+    /// # Errors
+    /// If there is no such adapter.
+    fn unload_adapter(
+        &self,
+        _model: Option<&str>,
+        _name: &AdapterName,
+    ) -> Result<AdapterInfo, ProviderError> {
+        Err(no_adapters())
+    }
+
+    /// Sets how strongly adapters are added to requests that choose none: those that are not named, not at all.
+    ///
+    /// # Errors
+    /// If there is no such adapter; nothing has changed then.
+    fn set_adapters(&self, _model: Option<&str>, _wishes: &[AdapterWish]) -> Result<(), ProviderError> {
+        Err(no_adapters())
+    }
+
     /// The models it offers; the first is the default.
     fn models(&self) -> Vec<ModelInfo>;
 
     /// Its condition now.
     fn status(&self) -> ProviderStatus;
+}
+
+fn no_adapters() -> ProviderError {
+    let message = "the model takes no adapters here".into();
+    ProviderError::InvalidRequest { message, param: Some("lora".into()) }
 }
 
 fn no_tokenizer() -> ProviderError {

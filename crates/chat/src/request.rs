@@ -3,7 +3,7 @@
 use ingle_step::{SamplerKind, TokenId};
 use serde_json::{Map, Value};
 
-use crate::{Format, Message, Principal};
+use crate::{AdapterWish, Format, Message, Principal};
 
 /// A parameter that the caller may leave to the model's own recommendation.
 pub type Defaulted<T> = Option<T>;
@@ -236,6 +236,9 @@ pub struct Request {
     pub include_special: bool,
     /// What the answer's text must obey. Thoughts come before, and are free.
     pub format: Option<Format>,
+    /// The adapters that are added to the model; `None` is the one that the model's name means, or those that apply to
+    /// all requests.
+    pub adapters: Option<Vec<AdapterWish>>,
 }
 
 impl Request {
@@ -258,6 +261,7 @@ impl Request {
             prompt_logprobs: None,
             include_special: false,
             format: None,
+            adapters: None,
         }
     }
 }

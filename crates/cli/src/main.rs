@@ -11,6 +11,7 @@ macro_rules! say {
     }};
 }
 
+mod adapters;
 mod batch;
 mod bench;
 mod clock;

@@ -219,6 +219,8 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         pooling: s.pooling,
         sampling: sampling::from_settings(s)?,
         name: s.served_names.first().cloned(),
+        adapters: crate::adapters::sources(s)?,
+        adapter_dir: s.lora_dir.clone(),
     })
 }
 

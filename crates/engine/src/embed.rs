@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use ingle_chat::{Embedding, Embeddings, Priority, ProviderError, Usage};
 
+use crate::adapters::AdapterSet;
 use crate::engine::Entrance;
 use crate::frontend::{PreparedText, PreparedTexts};
 use crate::pooling::VectorSpec;
@@ -23,6 +24,7 @@ pub(crate) struct Gathering {
     spec: VectorSpec,
     tenant: String,
     priority: Priority,
+    adapters: AdapterSet,
     arrived: Instant,
     /// Those that wait, with their numbers.
     waiting: VecDeque<(usize, PreparedText)>,
@@ -41,7 +43,7 @@ impl Gathering {
     /// # Errors
     /// If there is no room for even one of them.
     pub fn start(entrance: Entrance, texts: PreparedTexts, arrived: Instant) -> Result<Self, ProviderError> {
-        let PreparedTexts { texts, spec, tenant, priority } = texts;
+        let PreparedTexts { texts, spec, tenant, priority, adapters } = texts;
         let item = |text: &PreparedText| Embedding {
             vector: Vec::new(),
             n_tokens: text.tokens.len() as u64,
@@ -52,6 +54,7 @@ impl Gathering {
             spec,
             tenant,
             priority,
+            adapters,
             arrived,
             items: texts.iter().map(item).collect(),
             waiting: texts.into_iter().enumerate().collect(),
@@ -97,9 +100,10 @@ impl Gathering {
             let mut pending = None;
             let admitted = self.entrance.admit(self.priority, n_tokens, Instant::now(), |engine| {
                 let (_, prepared) = self.waiting.pop_front().expect("looked at just now");
-                let tenant = self.tenant.clone();
+                let (tenant, adapters) = (self.tenant.clone(), self.adapters.clone());
+                let (spec, priority) = (self.spec, self.priority);
                 let (work, end) =
-                    work::Embedding::new(prepared.tokens, self.spec, tenant, self.priority, engine);
+                    work::Embedding::new(prepared.tokens, spec, tenant, priority, adapters, engine);
                 pending = Some(end);
                 Work::Embed(Box::new(work))
             });

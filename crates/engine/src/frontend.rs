@@ -19,6 +19,7 @@ use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
 use ingle_tokenizer::Tokenizer;
 
+use crate::adapters::{AdapterDirectory, AdapterSet};
 use crate::sampling::DryBreakers;
 
 pub use checks::{
@@ -48,6 +49,8 @@ pub struct Frontend {
     pub defaults: Sampling,
     /// How texts become vectors; `None` if the model has a head that ranks instead, which is not supported.
     pub pooling: Option<Pooling>,
+    /// Who has the model's adapters; `None` if it takes none.
+    pub adapter_directory: Option<Arc<dyn AdapterDirectory>>,
     /// The local time that templates may show.
     pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
     /// Where seeds come from that no request has set.
@@ -95,6 +98,8 @@ pub struct Prepared {
     pub tenant: String,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// What is added to the model's weights.
+    pub adapters: AdapterSet,
 }
 
 /// How thoughts begin and end.
@@ -138,6 +143,7 @@ impl Frontend {
             model,
             defaults: Sampling::default(),
             pooling: Some(Pooling::Last),
+            adapter_directory: None,
             now: Box::new(|| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 CivilTime::from_unix(since_epoch.as_secs() as i64)
@@ -160,7 +166,7 @@ impl Frontend {
     /// # Errors
     /// If it cannot be served: the caller's fault, named.
     pub fn prepare(&self, request: &Request, n_ctx: usize) -> Result<Prepared, ProviderError> {
-        self.check_model(request.model.as_deref())?;
+        let adapters = self.adapters(request.model.as_deref(), request.adapters.as_deref())?;
         let n_vocab = self.model.n_vocab;
         checks::check_request(request, n_vocab)?;
         let params = self.resolve(&request.sampling);
@@ -198,6 +204,7 @@ impl Frontend {
             grammar: self.grammar(request)?,
             tenant: request.principal.tenant.clone(),
             priority: request.priority,
+            adapters,
         })
     }
 
@@ -206,7 +213,10 @@ impl Frontend {
     /// # Errors
     /// If `model` names one.
     pub fn check_model(&self, model: Option<&str>) -> Result<(), ProviderError> {
-        match model.filter(|m| *m != self.model.id) {
+        let is_adapter = |model: &str| {
+            self.adapter_directory.as_ref().is_some_and(|directory| directory.named(model).is_some())
+        };
+        match model.filter(|m| *m != self.model.id && !is_adapter(m)) {
             None => Ok(()),
             Some(model) => Err(ProviderError::UnknownModel {
                 model: model.to_owned(),

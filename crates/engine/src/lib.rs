@@ -4,6 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`frontend`] | a request's way in: template, tokens, checks, resolved settings |
+//! | [`adapters`] | which adapters a request runs with |
 //! | [`engine`] | the clients' handle, admission, status |
 //! | `worker` | the thread: hops 6 to 9 of a token are its `step` |
 //! | [`scheduler`] | what runs next; pure |
@@ -13,6 +14,7 @@
 //! | `work` | what the thread does for a request: an answer or a vector |
 //! | [`output`], `reader`, [`stop`] | a token's way out: text, thoughts and calls, stop strings, log-probabilities; pure |
 
+pub mod adapters;
 pub mod block_allocator;
 mod constraint;
 mod embed;

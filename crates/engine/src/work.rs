@@ -10,6 +10,7 @@ use ingle_chat::{Delta, Event, Priority, ProviderError};
 use ingle_step::TokenId;
 use tokio::sync::oneshot;
 
+use crate::adapters::AdapterSet;
 use crate::output::Answer;
 use crate::pooling::{Pooler, VectorSpec};
 use crate::scheduler::NewRequest;
@@ -35,6 +36,7 @@ pub(crate) struct Embedding {
     spec: VectorSpec,
     tenant: String,
     priority: Priority,
+    adapters: AdapterSet,
     pooler: Pooler,
     /// What is to be sent next.
     outcome: Option<Result<Embedded, ProviderError>>,
@@ -92,6 +94,14 @@ impl Work {
         }
     }
 
+    /// What is added to the model's weights.
+    pub fn adapters(&self) -> &AdapterSet {
+        match self {
+            Self::Generate(work) => &work.answer.request().adapters,
+            Self::Embed(work) => &work.adapters,
+        }
+    }
+
     /// The same for the scheduler.
     pub fn new_request(&self, salt: u64) -> NewRequest {
         let prompt = self.prompt().to_vec();
@@ -103,7 +113,9 @@ impl Work {
             Self::Embed(work) => (0, 1, false, Some(work.spec.pooling)),
         };
         let priority = self.priority();
+        let adapters = self.adapters().uses.clone();
         NewRequest {
+            adapters,
             n_choices,
             salt,
             prompt_logits,
@@ -179,11 +191,13 @@ impl Embedding {
         spec: VectorSpec,
         tenant: String,
         priority: Priority,
+        adapters: AdapterSet,
         engine: Thread,
     ) -> (Self, Pending) {
         let (reply, receiver) = oneshot::channel();
         let pooler = Pooler::new(spec, prompt.len());
-        let work = Self { prompt, spec, tenant, priority, pooler, outcome: None, reply: Some(reply) };
+        let reply = Some(reply);
+        let work = Self { prompt, spec, tenant, priority, adapters, pooler, outcome: None, reply };
         (work, Pending { receiver, engine })
     }
 

@@ -19,6 +19,9 @@ use crate::work::{Embedding, Work};
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Salts of adapters that are noted at a time, so that what is cached with them can be flushed.
+const ADAPTED_SALTS_MAX: usize = 4096;
+
 /// The thread's own.
 pub(crate) struct Worker {
     executor: Box<dyn Executor>,
@@ -31,6 +34,8 @@ pub(crate) struct Worker {
     in_step: Option<BTreeSet<RequestId>>,
     /// Tenants to salts, differently in each engine.
     salts: RandomState,
+    /// Tenants with the salts of what they have cached with adapters, perhaps, beside their own.
+    adapted_salts: BTreeSet<(String, u64)>,
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
 }
@@ -83,6 +88,7 @@ impl Worker {
             active: BTreeMap::new(),
             in_step: None,
             salts: RandomState::new(),
+            adapted_salts: BTreeSet::new(),
             scratch: Vec::new(),
         }
     }
@@ -258,7 +264,37 @@ impl Worker {
         let tenants = std::mem::take(&mut self.shared.board().flushes);
         for tenant in tenants {
             self.scheduler.flush(self.salts.hash_one(&tenant));
+            let from = self.adapted_salts.range((tenant.clone(), 0)..);
+            let salts: Vec<u64> = from.take_while(|(t, _)| *t == tenant).map(|(_, salt)| *salt).collect();
+            salts.into_iter().for_each(|salt| self.scheduler.flush(salt));
         }
+    }
+
+    /// Who shares cached beginnings: requests of one tenant with equal adapters.
+    fn salt(&mut self, work: &Work) -> u64 {
+        let (tenant, adapters) = (work.tenant(), &work.adapters().key);
+        if adapters.is_empty() {
+            return self.salts.hash_one(tenant);
+        }
+        if self.adapted_salts.len() >= ADAPTED_SALTS_MAX {
+            // Scales are any numbers, so there can be any number of salts. Those that nobody uses now are forgotten, with
+            // what is cached for them.
+            for (_, salt) in std::mem::take(&mut self.adapted_salts) {
+                self.scheduler.flush(salt);
+            }
+            let active = self.active.values().map(|active| &active.work);
+            let adapted = active.filter(|work| !work.adapters().key.is_empty());
+            self.adapted_salts = adapted.map(|work| self.adapted_salt(work)).collect();
+        }
+        let noted = self.adapted_salt(work);
+        let salt = noted.1;
+        self.adapted_salts.insert(noted);
+        salt
+    }
+
+    fn adapted_salt(&self, work: &Work) -> (String, u64) {
+        let tenant = work.tenant();
+        (tenant.to_owned(), self.salts.hash_one((tenant, &work.adapters().key)))
     }
 
     // ---- requests come and go ----
@@ -266,7 +302,7 @@ impl Worker {
     /// Hop 5.
     fn take_arrivals(&mut self) {
         while let Ok(Arrival { mut work, at }) = self.arrivals.try_recv() {
-            let salt = self.salts.hash_one(work.tenant());
+            let salt = self.salt(&work);
             match self.scheduler.add(work.new_request(salt)) {
                 Ok(id) => {
                     work.start();

@@ -28,7 +28,7 @@ pub use activations::{ActKinds, Activations, RmsNorm};
 pub use attention::{AttentionJob, AttentionParams, attention};
 pub use isa::Isa;
 pub use kv::{KvLayer, KvLayout};
-pub use matmul::{Product, matmul, matmul_swiglu};
+pub use matmul::{Product, matmul, matmul_swiglu, silu_mul};
 pub use matrix::{KernelError, Matrix, Packing, dequantize};
 pub use norm::{rms_norm_heads, rms_norm_rows};
 pub use numerics::{exp, ln, powf, sin_cos};

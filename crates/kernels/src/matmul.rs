@@ -37,6 +37,10 @@ const CLAIM_WEIGHT_BYTES: usize = 1 << 20;
 /// A claim has at least this many multiplications, some 20 us of work, where there are enough of them.
 const CLAIM_PRODUCTS_MIN: usize = 1 << 23;
 
+/// Elements of [`silu_mul`] that are worth a claim, and those that are computed before they are put back.
+const ELEMENTS_PER_CLAIM: usize = 8192;
+const ELEMENTS_AT_ONCE: usize = 256;
+
 /// Claims per thread to aim at, so that a thread that is held up costs little.
 const CLAIMS_PER_THREAD: usize = 8;
 
@@ -122,6 +126,24 @@ pub fn matmul_swiglu(pool: &Pool, x: &Activations, gate: &Matrix, up: &Matrix, o
             // SAFETY: each pair of group and tile belongs to one claim, and their outputs do not overlap.
             let out = unsafe { out.range(start, rows.len()) };
             silu_mul_row(isa, &gates[..rows.len()], &ups[..rows.len()], out);
+        }
+    });
+}
+
+/// `gates = silu(gates) * ups`, element by element: [`matmul_swiglu`] in two, where something comes between.
+///
+/// # Panics
+/// If they are not of one length.
+pub fn silu_mul(pool: &Pool, gates: &mut [f32], ups: &[f32]) {
+    assert_eq!(gates.len(), ups.len(), "a gate per value");
+    let isa = Isa::usable(pool.isa());
+    pool.run_chunks(gates, ELEMENTS_PER_CLAIM, &|claim, gates| {
+        let ups = &ups[claim * ELEMENTS_PER_CLAIM..];
+        let mut out = [0.0; ELEMENTS_AT_ONCE];
+        for (gates, ups) in gates.chunks_mut(ELEMENTS_AT_ONCE).zip(ups.chunks(ELEMENTS_AT_ONCE)) {
+            let out = &mut out[..gates.len()];
+            silu_mul_row(isa, gates, &ups[..gates.len()], out);
+            gates.copy_from_slice(out);
         }
     });
 }

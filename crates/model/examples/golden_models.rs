@@ -1,4 +1,5 @@
-//! Writes the models that `tests/goldens/make.py` reads. Usage: `golden_models FOLDER`.
+//! Writes the models that `tests/goldens/make.py` reads, and into `lora` those of `tests/goldens/lora.py` with their
+//! adapters. Usage: `golden_models FOLDER`.
 
 #[path = "../tests/it/golden_specs.rs"]
 mod golden_specs;
@@ -13,6 +14,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if let Some(n_ctx) = n_ctx {
             std::fs::write(folder.join(format!("{name}.n_ctx")), n_ctx.to_string())?;
         }
+    }
+    for (name, base, lora, scale) in golden_specs::adapters() {
+        let folder = folder.join("lora").join(name);
+        std::fs::create_dir_all(&folder)?;
+        let peft = lora.peft(&base);
+        std::fs::write(folder.join("base.gguf"), base.bytes())?;
+        std::fs::write(folder.join("adapter_config.json"), peft.config)?;
+        std::fs::write(folder.join("adapter_model.safetensors"), peft.tensors)?;
+        std::fs::write(folder.join("scale"), scale.to_string())?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! To add an architecture, copy the nearest file of `arch/` and add it to the list in `arch/mod.rs`.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod arch;
 mod cpu;
 mod error;
@@ -18,6 +19,7 @@ mod sizing;
 pub mod synthetic;
 mod weights;
 
+pub use adapter::{AdapterError, AdapterFile, AdapterLease, Adapters, RANK_MAX};
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cpu::{CpuExecutor, LoadOptions, Loading};
 pub use error::ModelError;

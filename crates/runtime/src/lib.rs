@@ -14,6 +14,7 @@
 //! give a [`Generation`] that is run to its end or streamed. [`Engine::embed`] turns texts into vectors. Servers take
 //! [`Engine::provider`] instead.
 
+mod adapters;
 mod details;
 mod embed;
 mod fingerprint;
@@ -21,6 +22,7 @@ mod generation;
 mod load;
 mod recommended;
 
+pub use adapters::{ADAPTERS_LOADED_MAX, AdapterProblem, AdapterSource};
 pub use embed::Embed;
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::template::{ChatTemplate, TemplateError, TemplateOptions, builtin_template};
 use ingle_chat::{
-    ChatInput, EmbedFuture, EmbedRequest, ModelInfo, Pooling, Principal, Prompted, Provider, ProviderError,
-    ProviderStatus, Request, Sampling, StartFuture, Task,
+    AdapterInfo, AdapterName, AdapterWish, ChatInput, EmbedFuture, EmbedRequest, LoadAdapter, ModelInfo,
+    Pooling, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
+    Task,
 };
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
@@ -17,6 +18,7 @@ use ingle_model::{CpuExecutor, Loading, ModelError};
 use ingle_step::{Executor, KvType, TokenId};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
+use crate::adapters::{AdapterProblem, AdapterSource, AdapterTable};
 use crate::details::details;
 use crate::embed::{Embed, pooling};
 use crate::fingerprint::{digest, fingerprint};
@@ -87,6 +89,10 @@ pub struct LoadOptions {
     pub sampling: Sampling,
     /// The model's name in the API. Default: the file's name.
     pub name: Option<String>,
+    /// Adapters to load with the model.
+    pub adapters: Vec<AdapterSource>,
+    /// The folder beneath which adapters may be loaded later, through the API.
+    pub adapter_dir: Option<PathBuf>,
 }
 
 /// Why a model is not in memory.
@@ -144,6 +150,14 @@ pub enum LoadError {
         key: String,
         /// What it says.
         n: u64,
+    },
+    /// An adapter cannot be used.
+    #[error("adapter {path}: {source}")]
+    Adapter {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: AdapterProblem,
     },
     /// Tokenizer and weights do not belong together.
     #[error(
@@ -207,6 +221,10 @@ impl Engine {
     pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
         let file = Arc::new(source.open()?);
         let md = file.metadata();
+        if md.opt_str("general.type")? == Some("adapter") {
+            let what = "the file is an adapter, not a model: give the model that it is for, and this file with --lora";
+            return Err(ModelError::Options(what.into()).into());
+        }
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
         let template = template(&file, &tokenizer, &options.template)?;
 
@@ -251,10 +269,21 @@ impl Engine {
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
             fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
+            parent: None,
             details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
         };
         let has_template = template.is_some();
+        let adapters = Arc::new(
+            AdapterTable::new(
+                executor.adapters().clone(),
+                info.clone(),
+                options.adapter_dir.clone(),
+                &options.adapters,
+            )
+            .map_err(|(path, source)| LoadError::Adapter { path, source })?,
+        );
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
+        frontend.adapter_directory = Some(Arc::<AdapterTable>::clone(&adapters));
         frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
         frontend.pooling = match options.pooling {
             None => pooling(md, arch)?,
@@ -272,7 +301,7 @@ impl Engine {
         let loading = executor.loading().clone();
         let engine =
             ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
-        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading, adapters }), info, has_template })
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -338,6 +367,7 @@ impl Engine {
 struct LoadingProvider {
     engine: ingle_engine::Engine,
     loading: Loading,
+    adapters: Arc<AdapterTable>,
 }
 
 impl Provider for LoadingProvider {
@@ -371,12 +401,39 @@ impl Provider for LoadingProvider {
         self.engine.flush_cache(principal)
     }
 
+    fn adapters_of(
+        &self,
+        info: &ModelInfo,
+        wished: Option<&[AdapterWish]>,
+    ) -> Result<(Option<Vec<AdapterWish>>, String), ProviderError> {
+        self.adapters.of(info, wished)
+    }
+
+    fn adapters(&self, model: Option<&str>) -> Result<Vec<AdapterInfo>, ProviderError> {
+        self.adapters.list(model)
+    }
+
+    fn load_adapter(&self, wish: &LoadAdapter) -> Result<AdapterInfo, ProviderError> {
+        self.adapters.load(wish)
+    }
+
+    fn unload_adapter(&self, model: Option<&str>, name: &AdapterName) -> Result<AdapterInfo, ProviderError> {
+        self.adapters.unload(model, name)
+    }
+
+    fn set_adapters(&self, model: Option<&str>, wishes: &[AdapterWish]) -> Result<(), ProviderError> {
+        self.adapters.set_scales(model, wishes)
+    }
+
     fn models(&self) -> Vec<ModelInfo> {
-        self.engine.models()
+        let mut models = self.engine.models();
+        models.extend(self.adapters.models());
+        models
     }
 
     fn status(&self) -> ProviderStatus {
         let mut status = self.engine.status();
+        status.memory_bytes += self.adapters.memory_bytes();
         if !self.loading.is_complete() {
             let (done, total) = self.loading.progress();
             status.ready = false;

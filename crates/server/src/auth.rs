@@ -10,14 +10,17 @@ use crate::config::{Scope, ServerConfig};
 /// The keys, as digests: comparing digests of equal length tells nothing about where keys differ.
 pub(crate) struct Auth {
     keys: Vec<(Vec<u8>, Principal)>,
+    /// Ids of keys with what each may do.
+    scopes: Vec<(String, Scope)>,
 }
 
 impl Auth {
     pub fn new(api_keys: &[String], scopes: &[(String, Scope)]) -> Self {
+        // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
+        let id_of = |digest: &[u8]| -> String { digest[..8].iter().map(|b| format!("{b:02x}")).collect() };
         let key = |key: &String| {
             let digest = Sha256::digest(key.as_bytes()).to_vec();
-            // The id must tell keys apart in logs and ledgers and must not help anyone to guess one.
-            let id: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
+            let id = id_of(&digest);
             let may_write_control_tokens = scopes.iter().any(|(k, s)| k == key && *s == Scope::ControlTokens);
             let principal = Principal {
                 tenant: format!("key-{id}"),
@@ -27,7 +30,13 @@ impl Auth {
             };
             (digest, principal)
         };
-        Self { keys: api_keys.iter().map(key).collect() }
+        let scopes = scopes.iter().map(|(key, scope)| (id_of(&Sha256::digest(key.as_bytes())), *scope));
+        Self { keys: api_keys.iter().map(key).collect(), scopes: scopes.collect() }
+    }
+
+    /// Whether a principal may do what a scope is about. Without keys everyone may.
+    pub fn may(&self, principal: &Principal, scope: Scope) -> bool {
+        self.keys.is_empty() || self.scopes.iter().any(|(key, s)| *key == principal.key && *s == scope)
     }
 
     /// The principal of a request, or `None` if it shows no valid key and one is needed. All carriers of a key that

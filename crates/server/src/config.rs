@@ -21,16 +21,19 @@ pub struct Alias {
 pub enum Scope {
     /// Raw prompts may spell control tokens.
     ControlTokens,
+    /// Adapters can be loaded, unloaded, and applied to all.
+    Adapters,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ControlTokens];
+    pub const ALL: [Self; 2] = [Self::ControlTokens, Self::Adapters];
 
     /// The name, as files of keys have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ControlTokens => "control-tokens",
+            Self::Adapters => "adapters",
         }
     }
 }

@@ -43,7 +43,14 @@ pub fn resolve(
     let Some(wanted) = wanted else { return Ok(all.swap_remove(0)) };
     let exactly = all.iter().position(|(name, _)| name == wanted);
     let but_for_the_tag = || all.iter().position(|(name, _)| untagged(name) == untagged(wanted));
-    match exactly.or_else(but_for_the_tag) {
+    // As Ollama and others write a variant of a model.
+    let behind_its_model = || {
+        let (model, adapter) = wanted.rsplit_once(':')?;
+        let is_it =
+            |(name, info): &(String, ModelInfo)| name == adapter && info.parent.as_deref() == Some(model);
+        all.iter().position(is_it)
+    };
+    match exactly.or_else(but_for_the_tag).or_else(behind_its_model) {
         Some(i) => Ok(all.swap_remove(i)),
         None if DEFAULT_NAMES.contains(&untagged(wanted)) => Ok(all.swap_remove(0)),
         None => Err(ProviderError::UnknownModel {

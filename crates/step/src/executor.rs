@@ -16,6 +16,22 @@ pub struct BlockId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u64);
 
+/// A low-rank adapter that an executor holds beside its weights. An id never names a second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub u64);
+
+/// An adapter at work on a sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterUse {
+    /// Which one.
+    pub adapter: AdapterId,
+    /// Multiplies what it adds. Finite.
+    pub scale: f32,
+}
+
+/// The most adapters of one sequence.
+pub const ADAPTERS_MAX: usize = 16;
+
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -55,6 +71,10 @@ pub struct SeqStep {
     /// Which rows (indices into `inputs`, ascending) give something back. A row that is wanted in both ways is there
     /// twice.
     pub wants: Vec<(u32, Want)>,
+    /// What is added to the model's matrices for this sequence, in the order in which it is added: at most
+    /// [`ADAPTERS_MAX`], none twice. All steps of a sequence, and of those that share its blocks, have the same: K and V
+    /// depend on them. An executor refuses an id that it does not hold.
+    pub adapters: Vec<AdapterUse>,
 }
 
 /// A block to duplicate before the step runs: the source stays as it is.

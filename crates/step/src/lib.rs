@@ -9,8 +9,8 @@ mod numeric_path;
 mod sampling;
 
 pub use executor::{
-    BlockCopy, BlockId, Executor, ExecutorError, ExecutorInfo, Input, RowOut, SeqId, SeqOut, SeqStep,
-    StepBatch, StepOut, TokenId, Want,
+    ADAPTERS_MAX, AdapterId, AdapterUse, BlockCopy, BlockId, Executor, ExecutorError, ExecutorInfo, Input,
+    RowOut, SeqId, SeqOut, SeqStep, StepBatch, StepOut, TokenId, Want,
 };
 pub use numeric_path::{KvType, NumericPath};
 pub use sampling::{Mirostat, SamplerKind, SamplingParams, XTC_THRESHOLD_MAX};

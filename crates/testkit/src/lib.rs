@@ -2,6 +2,7 @@
 //! Used only as a dev-dependency.
 
 pub mod bytes;
+pub mod lora;
 pub mod quant;
 pub mod rng;
 pub mod scripted;

@@ -110,7 +110,7 @@ impl ScriptedExecutor {
     /// The tokens before this step, read through the block table.
     fn history(&self, seq: &SeqStep) -> (Vec<TokenId>, u64) {
         let mut tokens = Vec::with_capacity(seq.start as usize + seq.inputs.len());
-        let mut hash = 0;
+        let mut hash = adapted(seq);
         for position in 0..seq.start as usize {
             let block = seq.block_table[position / self.info.block_size].0;
             let place = format_args!("sequence {} position {position} (block {block})", seq.seq.0);
@@ -267,6 +267,14 @@ pub fn recite(start: TokenId, script: Vec<TokenId>, after: TokenId) -> impl Fn(&
     }
 }
 
+/// What the history of a sequence begins with: K and V depend on its adapters.
+fn adapted(seq: &SeqStep) -> u64 {
+    seq.adapters.iter().fold(0, |hash, used| {
+        let id = extend(hash, TokenId(used.adapter.0 as u32));
+        extend(id, TokenId(used.scale.to_bits()))
+    })
+}
+
 fn extend(hash: u64, token: TokenId) -> u64 {
     let mut z = (hash ^ u64::from(token.0).wrapping_add(1)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -290,6 +298,7 @@ mod tests {
             block_table: blocks.iter().map(|&b| BlockId(b)).collect(),
             causal: true,
             wants: vec![(tokens.len() as u32 - 1, Want::Logits)],
+            adapters: Vec::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! SGLang's `/generate`: a raw prompt in, text and `meta_info` out. Streams repeat the text from its beginning in each
 //! event, as SGLang's do.
 
-use ingle_chat::{Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenLogprob, Usage};
+use ingle_chat::{
+    AdapterName, AdapterWish, Delta, Echo, Event, FinishReason, Prompt, Request, Task, TokenLogprob, Usage,
+};
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Fields, wrong_type};
@@ -24,7 +26,6 @@ pub const REFUSED_GENERATE: &[Refused] = &[
     refused("video_data", TEXT_ONLY),
     refused("audio_data", TEXT_ONLY),
     refused("input_embeds", TEXT_ONLY),
-    refused("lora_path", "adapters are not available yet; remove it"),
     refused("session_params", "send the whole text each time; equal beginnings are computed once"),
     refused("token_ids_logprob", "use `top_logprobs_num`"),
     refused("custom_logit_processor", "code never comes with a request; use `logit_bias`"),
@@ -74,6 +75,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<GenerateCall, RequestError> 
     let task = Task::Completion { prompt: Prompt::Text(String::new()), echo: Echo::No };
     let mut request = Request::new(caller.id, caller.principal, task);
     request.model = take_model(&mut fields)?;
+    request.adapters = take_lora_path(&mut fields)?;
     request.max_tokens = Some(MAX_TOKENS_DEFAULT);
     match fields.take("sampling_params") {
         None => {}
@@ -107,6 +109,21 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<GenerateCall, RequestError> 
         is_list,
         logprobs,
     })
+}
+
+/// `lora_path`: the name of an adapter that is loaded.
+fn take_lora_path(fields: &mut Fields) -> Result<Option<Vec<AdapterWish>>, RequestError> {
+    match fields.take("lora_path") {
+        None => Ok(None),
+        Some(Value::String(name)) => {
+            Ok(Some(vec![AdapterWish { adapter: AdapterName::Name(name), scale: 1.0 }]))
+        }
+        Some(Value::Array(_)) => {
+            let text = "`lora_path` is a list; give one adapter for all prompts, or send them apart";
+            Err(fields.error("lora_path", text).with_code("unsupported_value"))
+        }
+        Some(other) => Err(wrong_type("lora_path", "a string", &other)),
+    }
 }
 
 /// `text` or `input_ids`: one prompt, or a list of them. Text is read as the peer reads

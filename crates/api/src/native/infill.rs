@@ -4,6 +4,7 @@ use ingle_chat::{Delta, Echo, Event, FinishReason, Infill, InfillFile, Prompt, R
 use serde_json::{Value, json};
 
 use crate::fields::Fields;
+use crate::lora::take_lora;
 use crate::openai::constraint::take_format;
 use crate::openai::refused::{self, Harmless, Refused, harmless, is_false, is_true, refused};
 use crate::openai::sampling::{take_generation, take_model};
@@ -23,7 +24,6 @@ pub const REFUSED_INFILL: &[Refused] = &[
     refused("messages", "it belongs to /v1/chat/completions"),
     refused("n_probs", "the reply has no log-probabilities; use `suffix` and `logprobs` of /v1/completions"),
     refused("response_fields", "the reply is always whole; remove it"),
-    refused("lora", "adapters are not available yet; remove it"),
 ];
 
 /// Accepted with values under which the answer stays the same.
@@ -71,6 +71,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<InfillCall, RequestError> {
     let task = Task::Completion { prompt: Prompt::Infill(infill), echo: Echo::No };
     let mut request = Request::new(caller.id, caller.principal, task);
     request.model = take_model(&mut fields)?;
+    request.adapters = take_lora(&mut fields)?;
     // -1 is as many as the context holds, and llama-server's default.
     request.max_tokens = fields.integer(&["n_predict"], -1, I32_MAX)?.and_then(|n| u32::try_from(n).ok());
     take_generation(&mut fields, &mut request)?;

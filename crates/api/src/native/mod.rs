@@ -2,6 +2,7 @@
 //! says about itself (llama-server, SGLang), SGLang's `/generate`, and how near texts are to each other (Jina's,
 //! Cohere's and vLLM's `/rerank`, vLLM's `/score`).
 
+pub mod adapters;
 pub mod generate;
 pub mod infill;
 pub mod rerank;

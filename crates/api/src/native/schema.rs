@@ -6,10 +6,11 @@ use serde_json::Value;
 use super::generate::{HARMLESS_GENERATE, HARMLESS_SAMPLING};
 use super::infill::{FILES_MAX, HARMLESS_INFILL};
 use super::rerank::{HARMLESS_RERANK, Reranked, Scores};
+use crate::lora;
 use crate::openai::chat;
 use crate::openai::completion::CHOICES_MAX;
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
-use crate::openai::schema::{I32_MAX, constraints, generation, model};
+use crate::openai::schema::{I32_MAX, LORA, constraints, generation, model};
 use crate::openapi::Components;
 use crate::openapi::schema::{
     Object, Schema, any, boolean, count_of, either, exactly, exactly_false, integer, list, map, nullable,
@@ -56,6 +57,7 @@ fn shared(object: Object) -> Schema {
     let params = constraints(generation(params)).harmless(&[HARMLESS_SAMPLING]);
     model(object)
         .field("sampling_params", params.schema(), "For all prompts.")
+        .field("lora_path", string(), "The name of an adapter that is added.")
         .field("stream", boolean(), "Events instead of one body.")
         .field("return_logprob", boolean(), "Log-probabilities of tokens.")
         .field(
@@ -231,6 +233,7 @@ pub(crate) fn infill_body() -> Schema {
                 integer(-1, I32_MAX),
                 "The most new tokens; -1 is as many as the context holds.",
             )
+            .field("lora", lora::schema(), LORA)
             .field("stream", boolean(), "Events instead of one body.");
         constraints(generation(model(object)))
             .field("n", exactly(1.into()), "The reply has one answer.")
@@ -329,4 +332,60 @@ pub(crate) fn server_info() -> Schema {
 /// The body of `/flush_cache`.
 pub(crate) fn flush_body() -> Schema {
     Object::new().field("empty_cache", boolean(), "Without effect.").schema()
+}
+
+/// The reply of `GET /lora-adapters`.
+pub(crate) fn adapters() -> Schema {
+    let adapter = Object::new()
+        .must("id", count_of(), "What `lora` calls it.")
+        .must("path", string(), "Its name, not a file's.")
+        .must("scale", number(-1000.0, 1000.0), "How strongly it is added to requests that choose none.")
+        .must("task_name", string(), "")
+        .must("prompt_prefix", string(), "")
+        .must("name", string(), "What `model` calls it.")
+        .must("rank", count_of(), "")
+        .must("matrices", count_of(), "How many it changes.")
+        .must("memory_bytes", count_of(), "")
+        .must("digest", string(), "SHA-256 over what it computes.");
+    list(adapter.schema())
+}
+
+/// The reply of `POST /lora-adapters`.
+pub(crate) fn scales_set() -> Schema {
+    Object::new().must("success", exactly(true.into()), "").schema()
+}
+
+/// The body of `/v1/load_lora_adapter`.
+pub(crate) fn load_adapter_body() -> Schema {
+    loaded_from()
+        .field("base_model_name", string(), "The model that it is for; without it, the default one.")
+        .field("load_inplace", boolean(), "It takes the place of one of this name.")
+        .schema()
+}
+
+fn loaded_from() -> Object {
+    Object::new().must("lora_name", string().with("minLength", 1), "What requests will call it.").must(
+        "lora_path",
+        string().with("minLength", 1),
+        "A file or folder beneath the one of `--lora-dir`.",
+    )
+}
+
+/// The body of `/load_lora_adapter`.
+pub(crate) fn sglang_load_body() -> Schema {
+    loaded_from().field("pinned", boolean(), "Without effect: it stays in memory.").schema()
+}
+
+/// The body of `/v1/unload_lora_adapter` and of `/unload_lora_adapter`.
+pub(crate) fn unload_adapter_body() -> Schema {
+    Object::new().must("lora_name", string().with("minLength", 1), "Its name.").schema()
+}
+
+/// The reply of SGLang's routes.
+pub(crate) fn adapters_loaded() -> Schema {
+    Object::new()
+        .must("success", boolean(), "")
+        .must("error_message", string(), "")
+        .must("loaded_adapters", map(), "All that are loaded now.")
+        .schema()
 }

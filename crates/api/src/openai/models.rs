@@ -20,6 +20,9 @@ pub struct Model {
     owned_by: &'static str,
     /// The model's own name, where `id` is an alias.
     root: String,
+    /// Of an adapter: the model that it is added to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     /// The context, where vLLM's clients look for it.
     max_model_len: usize,
     meta: Meta,
@@ -47,6 +50,7 @@ impl Model {
             created: info.created,
             owned_by: "ingle",
             root: info.id.clone(),
+            parent: info.parent.clone(),
             max_model_len: info.n_ctx,
             meta: Meta {
                 n_ctx: info.n_ctx,

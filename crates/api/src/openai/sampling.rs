@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::RequestError;
 use crate::error::quoted;
 use crate::fields::{Fields, integer, wrong_type};
+use crate::lora::take_lora;
 
 /// The most answers to one prompt.
 pub const N_MAX: u32 = 128;
@@ -77,6 +78,7 @@ pub fn numeric_fields() -> impl Iterator<Item = (&'static str, f64, f64)> {
 /// Takes the shared fields into `request`.
 pub(crate) fn take_common(fields: &mut Fields, request: &mut Request) -> Result<(), RequestError> {
     request.model = take_model(fields)?;
+    request.adapters = take_lora(fields)?;
     take_generation(fields, request)?;
     request.prompt_logprobs = fields.integer(&["prompt_logprobs"], 0, TOP_LOGPROBS_MAX)?.map(|k| k as u32);
     Ok(())

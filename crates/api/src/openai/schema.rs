@@ -8,11 +8,15 @@ use super::sampling::{
     DRY_BREAKERS_MAX, LOGIT_BIAS_MAX, N_MAX, STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX, TOP_LOGPROBS_MAX,
     real_fields, whole_fields,
 };
+use crate::lora;
 use crate::openapi::schema::{
     Object, Schema, any, boolean, either, exactly_false, integer, list, map, matching, number, string,
     token_id, word, words,
 };
 
+/// What `lora` is.
+pub(crate) const LORA: &str = "The adapters that are added; without it, the one that `model` names, or those that \
+                               apply to all.";
 pub(crate) const I32_MAX: i128 = i32::MAX as i128;
 /// The characters of a function's or a schema's name.
 pub(crate) const NAME: &str = "[a-zA-Z0-9_-]";
@@ -119,7 +123,7 @@ pub(crate) fn model(object: Object) -> Object {
 
 /// What all routes that generate share.
 pub(crate) fn common(object: Object) -> Object {
-    generation(model(object)).field(
+    generation(model(object)).field("lora", lora::schema(), LORA).field(
         "prompt_logprobs",
         integer(0, TOP_LOGPROBS_MAX),
         "Log-probabilities of the prompt, with so many alternatives; not while streaming.",

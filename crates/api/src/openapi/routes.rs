@@ -286,6 +286,10 @@ fn native() -> Vec<Operation> {
             .fails(&[503])
     };
     let template = named("ChatCompletionRequest", || chat::schema::body().schema());
+    let unload = |path, summary| {
+        Operation::post(path, NATIVE, summary, named("UnloadAdapterRequest", schema::unload_adapter_body))
+            .example(json!({ "lora_name": "sql" }))
+    };
     vec![
         tokenize("/tokenize"),
         tokenize("/v1/tokenize"),
@@ -321,6 +325,37 @@ fn native() -> Vec<Operation> {
         .example(json!({}))
         .body_optional()
         .gives(TEXT, |_| string().into_value()),
+        Operation::get("/lora-adapters", NATIVE, "llama-server's: the adapters that are loaded.")
+            .written("Adapters", schema::adapters)
+            .fails(&[404, 503]),
+        Operation::post(
+            "/lora-adapters",
+            NATIVE,
+            "llama-server's: what applies to requests that choose no adapters.",
+            named("AdapterScales", crate::lora::schema),
+        )
+        .example(json!([{ "id": 0, "scale": 0.5 }]))
+        .written("AdapterScalesSet", schema::scales_set),
+        Operation::post(
+            "/v1/load_lora_adapter",
+            NATIVE,
+            "vLLM's: load an adapter.",
+            named("LoadAdapterRequest", schema::load_adapter_body),
+        )
+        .example(json!({ "lora_name": "sql", "lora_path": "sql.gguf" }))
+        .gives(TEXT, |_| string().into_value()),
+        unload("/v1/unload_lora_adapter", "vLLM's: unload an adapter.")
+            .gives(TEXT, |_| string().into_value()),
+        Operation::post(
+            "/load_lora_adapter",
+            NATIVE,
+            "SGLang's: load an adapter.",
+            named("SglangLoadAdapterRequest", schema::sglang_load_body),
+        )
+        .example(json!({ "lora_name": "sql", "lora_path": "sql.gguf" }))
+        .written("AdaptersLoaded", schema::adapters_loaded),
+        unload("/unload_lora_adapter", "SGLang's: unload an adapter.")
+            .written("AdaptersLoaded", schema::adapters_loaded),
         server_info("/get_server_info"),
         server_info("/server_info"),
         Operation::get("/props", NATIVE, "llama-server's page about the model that runs.")

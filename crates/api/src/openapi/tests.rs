@@ -59,7 +59,7 @@ fn examples_are_read() {
     let document = super::build();
     let example = |path: &str| {
         let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"];
-        assert!(body.is_object(), "{path} has no example");
+        assert!(body.is_object() || body.is_array(), "{path} has no example");
         body.to_string().into_bytes()
     };
     let readers: &[(&str, Read)] = &[
@@ -92,6 +92,11 @@ fn examples_are_read() {
         ("/api/embed", |body| ollama::EmbedRoute::Embed.parse(body, caller()).map(|_| ())),
         ("/api/embeddings", |body| ollama::EmbedRoute::Embeddings.parse(body, caller()).map(|_| ())),
         ("/infill", |body| native::infill::parse(body, caller()).map(|_| ())),
+        ("/lora-adapters", |body| native::adapters::parse_scales(body).map(|_| ())),
+        ("/v1/load_lora_adapter", |body| native::adapters::parse_load(body).map(|_| ())),
+        ("/v1/unload_lora_adapter", |body| native::adapters::parse_unload(body).map(|_| ())),
+        ("/load_lora_adapter", |body| native::adapters::parse_sglang_load(body).map(|_| ())),
+        ("/unload_lora_adapter", |body| native::adapters::parse_unload(body).map(|_| ())),
         ("/flush_cache", |body| native::server::parse_flush(body).map(|_| ())),
     ];
     for (path, read) in readers {
@@ -278,6 +283,7 @@ fn chats() -> Vec<Value> {
         "reasoning": { "effort": "low" },
         "stream_options": { "include_usage": true },
         "logit_bias": { "5": 1 },
+        "lora": [{ "id": 0, "scale": 1 }],
     });
     let named = json!({ "type": "function", "function": { "name": "f" } });
     let allowed = json!({ "type": "allowed_tools", "allowed_tools": { "mode": "auto", "tools": [named] } });
@@ -299,7 +305,7 @@ fn chat_bodies() {
 fn completion_bodies() {
     let read: Read = |body| completion::parse(body, caller()).map(|_| ());
     let refusals = Refusals { tables: &[("", REFUSED), ("", REFUSED_COMPLETION)], others: &TAG_FORMATS };
-    let base = json!({ "prompt": "a", "stream_options": {} });
+    let base = json!({ "prompt": "a", "stream_options": {}, "lora": [{ "id": 0, "scale": 1 }] });
     let bodies: Vec<Value> = constraints().iter().map(|more| merged(&base, more)).collect();
     check(completion_schema::body().schema(), read, &refusals, &bodies);
 }
@@ -353,6 +359,7 @@ fn messages() -> Vec<Value> {
         ],
         "tools": [{ "name": "f", "input_schema": { "type": "object" } }],
         "metadata": { "user_id": "u" },
+        "lora": [{ "id": 0, "scale": 1 }],
         "output_config": { "format": { "type": "json_schema", "schema": {} } },
         "output_format": { "type": "json_schema", "schema": {} },
     });
@@ -480,10 +487,28 @@ fn bodies_of_batches_and_infilling() {
 
     let infill: Read = |body| native::infill::parse(body, caller()).map(|_| ());
     let refusals = Refusals { tables: &[("", native::infill::REFUSED_INFILL)], others: &TAG_FORMATS };
-    let base = json!({ "input_prefix": "a", "input_suffix": "b", "input_extra": [{ "text": "c" }] });
+    let base = json!({
+        "input_prefix": "a", "input_suffix": "b", "input_extra": [{ "text": "c" }], "lora": [{ "id": 0, "scale": 1 }],
+    });
     let bodies: Vec<Value> = constraints().iter().map(|more| merged(&base, more)).collect();
     check(native::schema::infill_body(), infill, &refusals, &bodies);
 
     let flush: Read = |body| native::server::parse_flush(body).map(|_| ());
     check(native::schema::flush_body(), flush, &none, &[json!({ "empty_cache": true })]);
+}
+
+#[test]
+fn bodies_of_adapters() {
+    use native::adapters::{parse_load, parse_scales, parse_sglang_load, parse_unload};
+    use native::schema;
+    let none = Refusals { tables: &[], others: &[] };
+    let scales: Read = |body| parse_scales(body).map(|_| ());
+    check(crate::lora::schema(), scales, &none, &[json!([{ "id": 0, "scale": 1 }])]);
+    let load: Read = |body| parse_load(body).map(|_| ());
+    let body = json!({ "lora_name": "a", "lora_path": "b" });
+    check(schema::load_adapter_body(), load, &none, std::slice::from_ref(&body));
+    let load: Read = |body| parse_sglang_load(body).map(|_| ());
+    check(schema::sglang_load_body(), load, &none, &[body]);
+    let unload: Read = |body| parse_unload(body).map(|_| ());
+    check(schema::unload_adapter_body(), unload, &none, &[json!({ "lora_name": "a" })]);
 }

@@ -232,11 +232,14 @@ impl Requests {
     fn address(&self, id: String, requests: &mut [Request]) -> Result<Envelope, Fault> {
         let first = requests.first().expect("a body holds at least one request");
         let (name, info) = resolve_model(&self.config, &*self.provider, first.model.as_deref())?;
+        let (adapters, fingerprint) = self.provider.adapters_of(&info, first.adapters.as_deref())?;
+        let model = info.parent.unwrap_or(info.id);
         for request in requests {
             check_vocabulary(request, info.n_vocab)?;
-            request.model = Some(info.id.clone());
+            request.model = Some(model.clone());
+            request.adapters = adapters.clone();
         }
-        Ok(Envelope { id, created: self.created, model: name, fingerprint: info.fingerprint })
+        Ok(Envelope { id, created: self.created, model: name, fingerprint })
     }
 
     /// The line of the output for a line of the input: the server's reply, or why there is none.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ingle_gguf::{GgufFile, TensorType};
 use ingle_kernels::{Pool, limits};
-use ingle_model::{CpuExecutor, LoadOptions};
+use ingle_model::{AdapterLease, CpuExecutor, LoadOptions};
 use ingle_step::{
-    BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, StepOut, TokenId, Want,
+    AdapterUse, BlockId, Executor, Input, KvType, RowOut, SeqId, SeqStep, StepBatch, StepOut, TokenId, Want,
 };
 use serde_json::{Map, Value, json};
 
@@ -114,6 +114,8 @@ pub(super) struct Session {
     weights: Weights,
     kv_type: KvType,
     load_s: f64,
+    /// What every sequence has, and how strongly.
+    adapters: Vec<(AdapterLease, f32)>,
     step_tokens: usize,
     step: u64,
     /// Number of sequences and tokens in each that the K/V memory holds, for decodes at the same depth.
@@ -144,7 +146,15 @@ impl Session {
                 progress.report(done, total);
             })?
         };
+        let mut adapters = Vec::new();
+        for source in crate::adapters::sources(settings)?.iter().filter(|source| source.scale != 0.0) {
+            let path = &source.path;
+            let registry = executor.adapters();
+            let lease = registry.read(path).and_then(|file| registry.load(&file));
+            adapters.push((lease.with_context(|| format!("adapter {}", path.display()))?, source.scale));
+        }
         Ok(Self {
+            adapters,
             name: name.into(),
             weights: Weights::of(&file, &pool),
             file,
@@ -291,6 +301,11 @@ impl Session {
             block_table: (0..n_blocks).map(|b| BlockId((seq * per_seq + b) as u32)).collect(),
             causal: true,
             wants,
+            adapters: self
+                .adapters
+                .iter()
+                .map(|(lease, scale)| AdapterUse { adapter: lease.id(), scale: *scale })
+                .collect(),
         }
     }
 

@@ -179,7 +179,7 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
 
 /// The peers' ways of writing options, in ours: llama.cpp's `-ngl 9` (one dash, several letters) becomes
 /// `--ngl 9`, vLLM's `--max_model_len` becomes `--max-model-len`, a value after an option whose value is optional
-/// is joined to it, and vLLM's several names after one `--served-model-name` get an option each. Values are never
+/// is joined to it, and vLLM's several values after one `--served-model-name` or `--lora-modules` get an option each. Values are never
 /// touched, whatever they look like.
 fn respell(args: &[OsString], usage: Usage, command: &Command) -> Vec<OsString> {
     let dash = |name: &str| {
@@ -255,6 +255,15 @@ fn respell(args: &[OsString], usage: Usage, command: &Command) -> Vec<OsString> 
         });
         if !is_whole && known.is_some_and(takes_next) {
             out.extend(args.next().cloned());
+            if matches!(long.as_str(), "lora-modules" | "lora-paths") {
+                let is_one = |next: &OsString| {
+                    let next = next.to_string_lossy();
+                    next.starts_with('{') || !next.starts_with('-') && next.contains('=')
+                };
+                while let Some(module) = args.next_if(|next| is_one(next)) {
+                    out.extend(["--lora-modules".into(), module.clone()]);
+                }
+            }
             if long == "served-model-name" && has_model {
                 while let Some(name) = args.next_if(|next| !next.to_string_lossy().starts_with('-')) {
                     out.extend(["--served-model-name".into(), name.clone()]);
@@ -332,6 +341,10 @@ mod tests {
         assert_eq!(
             respelled(SERVE, "m.gguf --served-model-name a b --port 1"),
             "m.gguf --served-model-name a --served-model-name b --port 1"
+        );
+        assert_eq!(
+            respelled(SERVE, "--lora-modules a=b {\"x\":1} c=d m.gguf"),
+            "--lora-modules a=b --lora-modules {\"x\":1} --lora-modules c=d m.gguf"
         );
         assert_eq!(respelled(SERVE, "--served-model-name a m.gguf"), "--served-model-name a m.gguf");
     }

@@ -436,8 +436,12 @@ options! {
     RUN_SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "structured output is not supported yet";
     BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set for all lines; use --json-schema, --regex or --choice";
     SERVE value "guided-decoding-backend" also ["structured-outputs-config"] => refuse "structured output is not supported yet";
-    LOAD value "lora" also ["lora-scaled", "lora-base", "lora-modules", "control-vector", "control-vector-scaled", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-dtype", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "adapters are not supported yet";
-    SERVE switch "enable-lora" also ["enable-lora-bias", "fully-sharded-loras", "enable-prompt-adapter", "lora-init-without-apply"] => refuse "adapters are not supported yet";
+    LOAD value "lora-base" also ["control-vector", "control-vector-scaled", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "only low-rank adapters are added to a model, with --lora";
+    LOAD value "max-loras" also ["max-lora-rank", "max-cpu-loras", "max-loras-per-batch", "max-loaded-loras", "lora-dtype", "lora-backend", "lora-target-modules"] => note "adapters are computed in float, of any rank up to 1024, up to 256 of them, all in one batch";
+    SERVE switch "enable-lora" also ["fully-sharded-loras"] => note "adapters need no switch; --lora-dir says from where they may be loaded";
+    SERVE switch "enable-lora-bias" also ["enable-prompt-adapter"] => refuse "only low-rank adapters are added to a model, with --lora";
+    RUN value "lora-modules" also ["lora-paths", "lora-dir"] => refuse "nothing chooses adapters here; use --lora";
+    BENCH value "lora-modules" also ["lora-paths", "lora-dir"] => refuse "nothing chooses adapters here; use --lora";
     LOAD value "mmproj" also ["mmproj-url", "mmproj-device", "image", "audio", "video", "image-min-tokens", "image-max-tokens", "mtmd-batch-max-tokens", "video-fps", "limit-mm-per-prompt", "mm-processor-kwargs", "mm-processor-cache-gb", "mm-encoder-tp-mode", "media-io-kwargs"] dash ["mm", "mmu", "mmdev"] => refuse "images and sound are not supported yet";
     LOAD switch "mmproj-auto" also ["mmproj-offload", "enable-mm-embeds", "interleave-mm-strings"] => refuse "images and sound are not supported yet";
     LOAD switch "no-mmproj" also ["no-mmproj-auto", "no-mmproj-offload", "language-model-only", "skip-mm-profiling"] => note "models take text only";

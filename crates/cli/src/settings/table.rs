@@ -56,6 +56,16 @@ settings! {
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
     no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
+    lora: Vec<String>, Many, LOAD, "lora",
+        "FILE", default "none", "Adapter (LoRA) to add to the model: a GGUF file or a folder of PEFT's; may be given several times.";
+    lora_scaled: Vec<String>, Many, LOAD, "lora-scaled",
+        "FILE:SCALE", default "none", "The same with a strength; may be given several times.";
+    lora_init_without_apply: bool, Switch, LOAD, "lora-init-without-apply",
+        "", default "off", "Load the adapters of --lora and --lora-scaled, and add them only to requests that choose them.";
+    lora_modules: Vec<String>, Many, SERVE_BATCH, "lora-modules", also ["lora-paths"],
+        "NAME=PATH", default "none", "Adapter that requests choose by this name, as their model; may be given several times.";
+    lora_dir: Option<PathBuf>, One, SERVE, "lora-dir",
+        "DIR", default "none", "Folder beneath which adapters may be loaded while the server runs.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";
@@ -98,7 +108,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
+        "FILE", default "none", "File with one key a line; behind a key may stand scopes: `control-tokens` (its raw prompts may spell control tokens), `adapters` (it may load adapters).";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",

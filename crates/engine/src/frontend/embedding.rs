@@ -4,6 +4,7 @@ use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Priority, Prompt, P
 use ingle_step::TokenId;
 
 use super::{Frontend, invalid};
+use crate::adapters::AdapterSet;
 use crate::pooling::VectorSpec;
 
 /// The most numbers over all vectors of a request: they are held and sent in one piece.
@@ -20,6 +21,8 @@ pub struct PreparedTexts {
     pub tenant: String,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// What is added to the model's weights.
+    pub adapters: AdapterSet,
 }
 
 /// One text.
@@ -41,7 +44,7 @@ impl Frontend {
         request: &EmbedRequest,
         n_ctx: usize,
     ) -> Result<PreparedTexts, ProviderError> {
-        self.check_model(request.model.as_deref())?;
+        let adapters = self.adapters(request.model.as_deref(), None)?;
         let Some(pooling) = self.pooling else {
             let message = "the model ranks pairs of texts with a head of its own, which is not supported yet: use a \
                            model that embeds texts";
@@ -76,6 +79,7 @@ impl Frontend {
             spec: VectorSpec { pooling, dimensions, normalize: request.normalize },
             tenant: request.principal.tenant.clone(),
             priority: request.priority,
+            adapters,
         })
     }
 

@@ -88,6 +88,7 @@ impl Scheduler {
             block_table: seq.blocks.clone(),
             causal: true,
             wants,
+            adapters: seq.adapters.clone(),
         });
         true
     }

@@ -1,7 +1,7 @@
 //! One token stream of a request.
 
 use ingle_chat::Pooling;
-use ingle_step::{BlockId, TokenId, Want};
+use ingle_step::{AdapterUse, BlockId, TokenId, Want};
 
 use super::{NewRequest, Priority, RequestId};
 use crate::prefix_cache::NodeId;
@@ -44,12 +44,15 @@ pub(super) struct Sequence {
     pub preemptions: u32,
     /// Prompt tokens from the prefix cache at the first start; `None` before it.
     pub cached_tokens: Option<usize>,
+    /// What is added to the model's weights.
+    pub adapters: Vec<AdapterUse>,
 }
 
 impl Sequence {
     /// The first choice of a request.
     pub fn new(id: RequestId, request: NewRequest) -> Self {
-        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority } = request;
+        let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority, adapters } =
+            request;
         let all = prompt.len() - 1;
         let n_early_rows = match pooling {
             None if prompt_logits => all,
@@ -77,6 +80,7 @@ impl Sequence {
             unborn: n_choices,
             preemptions: 0,
             cached_tokens: None,
+            adapters,
         }
     }
 

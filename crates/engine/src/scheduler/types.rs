@@ -1,7 +1,7 @@
 //! What goes into the [`Scheduler`](super::Scheduler) and what comes out.
 
 use ingle_chat::{Pooling, Priority};
-use ingle_step::{SeqId, TokenId};
+use ingle_step::{AdapterUse, SeqId, TokenId};
 
 /// Sizes and bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,8 @@ pub struct NewRequest {
     pub pooling: Option<Pooling>,
     /// Whether it makes way for others.
     pub priority: Priority,
+    /// What is added to the model's weights. Requests with different ones have different salts.
+    pub adapters: Vec<AdapterUse>,
 }
 
 impl NewRequest {
@@ -57,6 +59,7 @@ impl NewRequest {
             prompt_logits: false,
             pooling: None,
             priority: Priority::Normal,
+            adapters: Vec::new(),
         }
     }
 }

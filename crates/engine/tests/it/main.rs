@@ -1,5 +1,6 @@
 //! The engine against the scripted executor.
 
+mod adapters;
 mod answers;
 mod client;
 mod embeddings;

@@ -11,7 +11,7 @@ use ingle_engine::sampling::{DryBreakers, Sampler};
 use ingle_engine::scheduler::{
     AddError, NewRequest, Priority, RequestId, Sampled, Scheduler, SchedulerConfig,
 };
-use ingle_step::{Executor, SamplingParams, StepBatch, TokenId};
+use ingle_step::{AdapterId, AdapterUse, Executor, SamplingParams, StepBatch, TokenId};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
@@ -246,9 +246,13 @@ impl Simulation {
         let client = Client::new(&mut self.rng, self.scheduler.max_seq_tokens());
         let too_long = self.rng.one_in(30) && client.pooling.is_none();
         let max_tokens = if too_long { self.config.n_ctx } else { client.max_tokens };
+        // Some have an adapter, and with it a salt of their own: the executor notices a block that was computed without.
+        let is_adapted = client.pooling.is_none() && self.rng.one_in(4);
+        let used = AdapterUse { adapter: AdapterId(7), scale: 0.5 };
         let added = self.scheduler.add(NewRequest {
             n_choices: client.samplers.len() as u32,
-            salt: self.rng.below(2) as u64,
+            adapters: if is_adapted { vec![used] } else { Vec::new() },
+            salt: if is_adapted { 2 } else { self.rng.below(2) as u64 },
             prompt_logits: client.prompt_logits,
             pooling: client.pooling,
             priority: client.priority,

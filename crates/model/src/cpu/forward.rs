@@ -6,12 +6,14 @@
 use ingle_gguf::TensorType;
 use ingle_kernels::{
     Activations, AttentionJob, KvLayer, Pool, Product, RmsNorm, RopeRow, RopeTable, attention, matmul,
-    matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows,
+    matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows, silu_mul,
 };
 use ingle_step::{ExecutorError, Input, RowOut, SeqOut, StepBatch, StepOut, Want};
 
 use super::loading::LastLayer;
+use super::lora::{self, Inputs, Lora};
 use super::{CpuExecutor, Embedding, LoadedLayer, LoadedLinear, LoadedNorm, Model};
+use crate::adapter::Part;
 use ingle_kernels::dequantize;
 
 /// Rows whose logits are computed at a time: bounds memory when every row of a long text wants them.
@@ -44,6 +46,8 @@ pub(super) struct Scratch {
     wanted: Vec<f32>,
     /// From the residual stream to logits.
     last: LastScratch,
+    /// What adapters add.
+    lora: lora::Scratch,
 }
 
 /// Buffers of the last layer. `n` is up to [`LOGITS_ROWS`].
@@ -70,8 +74,13 @@ impl Scratch {
 }
 
 impl CpuExecutor {
-    /// Runs a batch that has been checked. Fails only if a layer is not there and does not come.
-    pub(super) fn run(&mut self, batch: &StepBatch) -> Result<StepOut, ExecutorError> {
+    /// Runs a batch that has been checked, with the rows of its adapters. Fails only if a layer is not there and does not
+    /// come.
+    pub(super) fn run(
+        &mut self,
+        batch: &StepBatch,
+        groups: &[lora::Group],
+    ) -> Result<StepOut, ExecutorError> {
         let Self { info, pool, model, kv, scratch, .. } = self;
         for copy in &batch.copies {
             for layer in kv.iter_mut() {
@@ -122,6 +131,8 @@ impl CpuExecutor {
 
         let weights = model.weights.loading();
         model.embed(&tokens, resized(&mut scratch.x, tokens.len() * model.n_embd))?;
+        let mut lora = Lora { pool, groups, scratch: &mut scratch.lora };
+        lora.embed(&tokens, &mut scratch.x);
         scratch.rope.resize_with(positions.len(), RopeRow::default);
         for (row, &position) in scratch.rope.iter_mut().zip(&positions) {
             model.rope.row_into(position, row);
@@ -141,11 +152,12 @@ impl CpuExecutor {
             v: &mut scratch.v,
             attn: &mut scratch.attn,
             ff: &mut scratch.ff,
+            lora,
         };
         for (layer_idx, kv) in kv.iter_mut().enumerate() {
             let layer = weights.layer(layer_idx)?;
-            rows.attention(layer, kv);
-            rows.ffn(layer);
+            rows.attention(layer_idx, layer, kv);
+            rows.ffn(layer_idx, layer);
         }
 
         // Only rows that something is wanted of go on.
@@ -158,8 +170,11 @@ impl CpuExecutor {
         }
         let wants: Vec<Want> = batch.seqs.iter().flat_map(|seq| seq.wants.iter().map(|w| w.1)).collect();
         let last = weights.last()?;
-        let mut values =
-            last.finish(pool, &mut scratch.acts, &mut scratch.last, &scratch.wanted, &wants).into_iter();
+        let mut values = last.finish(pool, &mut scratch.acts, &mut scratch.last, &scratch.wanted, &wants);
+        let inputs = Inputs { x: &scratch.wanted, n_cols: model.n_embd, norm: Some(last.output_norm.of()) };
+        let groups = &lora::head_groups(groups, batch);
+        Lora { pool, groups, scratch: &mut scratch.lora }.add_to_logits(inputs, &mut values);
+        let mut values = values.into_iter();
         let seqs = batch.seqs.iter().map(|seq| SeqOut {
             seq: seq.seq,
             rows: seq
@@ -188,11 +203,12 @@ struct Rows<'a> {
     v: &'a mut Vec<f32>,
     attn: &'a mut Vec<f32>,
     ff: &'a mut Vec<f32>,
+    lora: Lora<'a>,
 }
 
 impl Rows<'_> {
     /// `x += output · attention(norm(x))`
-    fn attention(&mut self, layer: &LoadedLayer, kv: &mut KvLayer) {
+    fn attention(&mut self, layer_idx: usize, layer: &LoadedLayer, kv: &mut KvLayer) {
         let (pool, n) = (self.pool, self.n);
         let kinds =
             layer.q.weight.act_kind().union(layer.k.weight.act_kind()).union(layer.v.weight.act_kind());
@@ -202,6 +218,8 @@ impl Rows<'_> {
         let v = resized(self.v, n * layer.v.weight.n_rows());
         let mut products = [layer.q.to(q), layer.k.to(k), layer.v.to(v)];
         matmul(pool, self.acts, &mut products);
+        let inputs = Inputs { x: self.x, n_cols: self.n_embd, norm: Some(layer.attn_norm.of()) };
+        self.lora.add(layer_idx, inputs, &mut [(Part::Q, q), (Part::K, k), (Part::V, v)]);
         if let Some(norm) = &layer.q_norm {
             rms_norm_heads(pool, self.q, norm.of());
         }
@@ -217,18 +235,34 @@ impl Rows<'_> {
         attention(pool, kv, layer.attention, self.jobs, self.q, out);
         self.acts.load(pool, out, n_attn, None, layer.output.weight.act_kind());
         matmul(pool, self.acts, &mut [layer.output.add_to(self.x)]);
+        let inputs = Inputs { x: self.attn, n_cols: n_attn, norm: None };
+        self.lora.add(layer_idx, inputs, &mut [(Part::Output, self.x)]);
     }
 
     /// `x += down · (silu(gate · norm(x)) * (up · norm(x)))`
-    fn ffn(&mut self, layer: &LoadedLayer) {
+    fn ffn(&mut self, layer_idx: usize, layer: &LoadedLayer) {
         let pool = self.pool;
         let kinds = layer.gate.act_kind().union(layer.up.act_kind());
         self.acts.load(pool, self.x, self.n_embd, Some(layer.ffn_norm.of()), kinds);
         let n_ff = layer.gate.n_rows();
         let ff = resized(self.ff, self.n * n_ff);
-        matmul_swiglu(pool, self.acts, &layer.gate, &layer.up, ff);
+        if self.lora.adapts_ffn(layer_idx) {
+            // Both products for all rows, so that the weights are read once. The bits are those of the fused ones.
+            let mut up = std::mem::take(&mut self.lora.scratch.up);
+            let up_rows = resized(&mut up, self.n * n_ff);
+            let product = |weights, out| Product { weights, bias: None, accumulate: false, out };
+            matmul(pool, self.acts, &mut [product(&layer.gate, &mut *ff), product(&layer.up, &mut *up_rows)]);
+            let inputs = Inputs { x: self.x, n_cols: self.n_embd, norm: Some(layer.ffn_norm.of()) };
+            self.lora.add(layer_idx, inputs, &mut [(Part::Gate, &mut *ff), (Part::Up, &mut *up_rows)]);
+            silu_mul(pool, ff, up_rows);
+            self.lora.scratch.up = up;
+        } else {
+            matmul_swiglu(pool, self.acts, &layer.gate, &layer.up, ff);
+        }
         self.acts.load(pool, ff, n_ff, None, layer.down.weight.act_kind());
         matmul(pool, self.acts, &mut [layer.down.add_to(self.x)]);
+        let inputs = Inputs { x: self.ff, n_cols: n_ff, norm: None };
+        self.lora.add(layer_idx, inputs, &mut [(Part::Down, self.x)]);
     }
 }
 
@@ -315,7 +349,7 @@ fn row_bytes(ty: TensorType, n_cols: usize) -> usize {
 }
 
 /// The buffer with `n` elements, whatever they are: each caller writes all of them.
-fn resized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+pub(super) fn resized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
     buffer.resize(n, 0.0);
     buffer
 }

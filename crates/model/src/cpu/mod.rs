@@ -2,6 +2,7 @@
 
 mod forward;
 mod loading;
+mod lora;
 mod validate;
 
 use std::collections::{HashMap, VecDeque};
@@ -13,6 +14,7 @@ use ingle_kernels::{
 };
 use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
+use crate::adapter::{Adapters, Base};
 use crate::error::ModelError;
 use crate::graph::{Ffn, Head, Layer, Linear, Norm, Weight};
 use crate::hparams::{HParams, RopeScaling};
@@ -63,6 +65,7 @@ pub struct CpuExecutor {
     scratch: Scratch,
     /// Results that nobody has waited for yet, oldest first.
     done: VecDeque<StepOut>,
+    adapters: Adapters,
 }
 
 /// The weights, and what is done with them.
@@ -189,9 +192,15 @@ impl CpuExecutor {
             },
         };
         let embedding = Embedding::File { file: Arc::clone(&file), tensor_idx, becomes_tied: is_tied };
+        let adapters = Adapters::new(Base { arch: hp.arch.name, graph: graph.clone() }, Arc::clone(&pool));
         let plan = Plan { file, pool: Arc::clone(&pool), graph, head, packings, order, total_bytes };
         let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan)? };
-        Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
+        Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new(), adapters })
+    }
+
+    /// The adapters that steps can use. They come and go while steps run.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
     }
 
     /// How far the weights are.
@@ -220,8 +229,9 @@ impl Executor for CpuExecutor {
             return Err(ExecutorError::InvalidBatch(what));
         }
         validate::check(&batch, &self.info)?;
+        let groups = lora::groups(&batch, &self.adapters)?;
         self.model.let_go_of_file();
-        let out = self.run(&batch)?;
+        let out = self.run(&batch, &groups)?;
         self.done.push_back(out);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
+use ingle_step::{ADAPTERS_MAX, ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
 
 /// Stands for no sequence.
 const NOBODY: usize = usize::MAX;
@@ -66,6 +66,24 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
             return Err(format!("wanted row {row} is out of range or out of order"));
         }
         last_row = row;
+    }
+    check_adapters(seq)
+}
+
+/// Whether they exist is seen when they are looked up.
+fn check_adapters(seq: &SeqStep) -> Result<(), String> {
+    let n_adapters = seq.adapters.len();
+    if n_adapters > ADAPTERS_MAX {
+        return Err(format!("{n_adapters} adapters: a sequence has at most {ADAPTERS_MAX}"));
+    }
+    for (i, used) in seq.adapters.iter().enumerate() {
+        let id = used.adapter.0;
+        if !used.scale.is_finite() {
+            return Err(format!("adapter {id} has the scale {}", used.scale));
+        }
+        if seq.adapters[..i].iter().any(|other| other.adapter == used.adapter) {
+            return Err(format!("adapter {id} is there twice"));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The models that have goldens.
 
 use ingle_gguf::TensorType;
+use ingle_testkit::lora::TinyLora;
 use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 /// The models, by name, with the context to configure where it is not the file's. Texts are 200 tokens: beyond each original context and more than twice the window.
@@ -45,4 +46,19 @@ pub fn specs() -> Vec<(String, TinySpec, Option<usize>)> {
         out.push((name, llama(20).wide().weight_type(ty), None));
     }
     out
+}
+
+/// The adapters that have goldens, by name: model, adapter, and how strongly it is applied. The llamas' heads are turned
+/// otherwise in their file than in the adapter's; one adapter is of every kind of matrix, one of few.
+pub fn adapters() -> Vec<(&'static str, TinySpec, TinyLora, f32)> {
+    let tiny = |arch, seed| TinySpec { rms_eps: 0.01, ..TinySpec::new(arch).seed(seed) };
+    let lora = |seed| TinyLora::new(seed);
+    let few = TinyLora { rank: 3, alpha: 4.0, ..lora(44) }.of(&["q_proj", "up_proj"]);
+    vec![
+        ("llama", tiny(Arch::Llama, 31), lora(41), 1.0),
+        ("llama-tied-biases", TinySpec { tied: true, biases: true, ..tiny(Arch::Llama, 32) }, lora(42), 0.5),
+        ("qwen2", tiny(Arch::Qwen2, 33), lora(43), 1.0),
+        ("qwen2-few", tiny(Arch::Qwen2, 33), few, 1.5),
+        ("qwen3-rslora", tiny(Arch::Qwen3, 34), TinyLora { rank: 5, rslora: true, ..lora(45) }, 1.0),
+    ]
 }

@@ -4,6 +4,7 @@ mod bits;
 mod golden_specs;
 mod goldens;
 mod loading;
+mod lora;
 mod steps;
 mod stories;
 mod support;

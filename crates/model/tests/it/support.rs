@@ -34,6 +34,7 @@ pub fn seq_step(
         block_table: blocks.iter().map(|&b| BlockId(b)).collect(),
         causal: true,
         wants: (0..tokens.len()).filter(|&row| wants(row)).map(|row| (row as u32, Want::Logits)).collect(),
+        adapters: Vec::new(),
     }
 }
 

@@ -135,9 +135,10 @@ async fn answer<C: EmbeddingCall>(
     let asked = call.request();
     let mut request = EmbedRequest { inputs: std::mem::take(&mut asked.inputs), ..asked.clone() };
     let (model, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+    let (_, fingerprint) = provider.adapters_of(&info, None)?;
     request.model = Some(info.id);
     request.priority = context.priority;
-    let envelope = Envelope { id, created: now(), model, fingerprint: info.fingerprint };
+    let envelope = Envelope { id, created: now(), model, fingerprint };
     let embeddings = embed(app, provider, request, is_large, context.started).await?;
     written(embeddings, move |embeddings| call.reply(&envelope, embeddings)).await
 }

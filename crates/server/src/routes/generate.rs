@@ -115,11 +115,14 @@ pub(super) fn address(
 ) -> Result<Envelope, Failure> {
     let first = requests.first().expect("a body holds at least one request");
     let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
+    let (adapters, fingerprint) = provider.adapters_of(&info, first.adapters.as_deref())?;
+    let model = info.parent.unwrap_or(info.id);
     for request in requests {
         check_vocabulary(request, info.n_vocab)?;
-        request.model = Some(info.id.clone());
+        request.model = Some(model.clone());
+        request.adapters = adapters.clone();
     }
-    Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })
+    Ok(Envelope { id, created: now(), model: name, fingerprint })
 }
 
 pub(super) async fn stream(

@@ -1,5 +1,6 @@
 //! The routes, and the gate that every request passes: id, caller, key, counting.
 
+mod adapters;
 mod anthropic;
 mod batches;
 mod embeddings;
@@ -66,6 +67,7 @@ fn routes() -> Routes {
         .route("/v1/chat/completions", post(generate::chat))
         .route("/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completions))
+        .merge(adapters::routes())
         .merge(embeddings::routes())
         .route("/tokenize", post(utility::tokenize))
         .route("/v1/tokenize", post(utility::tokenize))

@@ -1,5 +1,6 @@
 //! The server over a scripted provider: every route, streams as exact bytes, errors, limits, shutdown.
 
+mod adapters;
 mod anthropic;
 mod background;
 mod batches;

@@ -405,6 +405,7 @@ impl Provider for Scripted {
             n_params: 1000,
             size_bytes: 4000,
             fingerprint: "fp-scripted".into(),
+            parent: None,
             details: ModelDetails {
                 architecture: "llama".into(),
                 quantization: "Q8_0".into(),

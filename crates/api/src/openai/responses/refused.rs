@@ -39,6 +39,7 @@ pub const REFUSED_RESPONSES: &[Refused] = &[
     refused("echo", "it belongs to completions"),
     refused("suffix", "it belongs to completions"),
     refused("best_of", "one answer is made; remove it"),
+    refused("lora", "choose an adapter by its name, as `model`"),
 ];
 
 /// Accepted with values under which the answer stays the same.
