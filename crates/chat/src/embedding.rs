@@ -17,11 +17,13 @@ pub enum Pooling {
     Cls,
     /// That of the last token: the only one of a causal model that has seen the whole text.
     Last,
+    /// None: a head of the model's own gives pairs of texts a score, from that of the first token.
+    Rank,
 }
 
 impl Pooling {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Mean, Self::Cls, Self::Last];
+    pub const ALL: [Self; 4] = [Self::Mean, Self::Cls, Self::Last, Self::Rank];
 
     /// The name that flags and reports use.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Pooling {
             Self::Mean => "mean",
             Self::Cls => "cls",
             Self::Last => "last",
+            Self::Rank => "rank",
         }
     }
 
@@ -58,8 +61,14 @@ pub struct EmbedRequest {
     pub model: Option<String>,
     /// The texts: at least one, at most [`EMBED_INPUTS_MAX`].
     pub inputs: Vec<EmbedInput>,
-    /// Whether the end of a text that is too long is left out. Otherwise it is an error.
+    /// Which inputs are compared, by their places: a model with a head that ranks gives these pairs scores, and no
+    /// vectors; others give vectors all the same. Empty if vectors alone are wanted.
+    pub pairs: Vec<(usize, usize)>,
+    /// Whether the end of a text that is too long is left out. Otherwise it is an error. Of a pair it is the end of the
+    /// second text.
     pub truncate: bool,
+    /// The tokens that count as too long for `truncate`; `None` is what the model can read.
+    pub truncate_to: Option<u32>,
     /// Only the first so many numbers of each vector. Models that were not trained for it lose meaning by that.
     pub dimensions: Option<u32>,
     /// Whether vectors have the length 1.
@@ -76,7 +85,9 @@ impl EmbedRequest {
             principal,
             model: None,
             inputs,
+            pairs: Vec::new(),
             truncate: false,
+            truncate_to: None,
             dimensions: None,
             normalize: true,
             priority: Priority::Normal,
@@ -84,10 +95,10 @@ impl EmbedRequest {
     }
 }
 
-/// What became of one text.
+/// What became of one text, or of one pair.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embedding {
-    /// The vector.
+    /// The vector; of a pair its score alone, a number of any size.
     pub vector: Vec<f32>,
     /// How many tokens went into it.
     pub n_tokens: u64,
@@ -110,8 +121,10 @@ impl Embedding {
 /// What became of all texts of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embeddings {
-    /// One per input, in their order.
+    /// One per input, in their order; or one per pair.
     pub items: Vec<Embedding>,
+    /// Whether they are of pairs.
+    pub of_pairs: bool,
     /// What they cost together: no new tokens, and all of the time until the last of them is `prefill`.
     pub usage: Usage,
 }
@@ -144,6 +157,6 @@ mod tests {
         for pooling in Pooling::ALL {
             assert_eq!(Pooling::from_name(pooling.name()), Some(pooling));
         }
-        assert_eq!(Pooling::from_name("rank"), None);
+        assert_eq!(Pooling::from_name("max"), None);
     }
 }

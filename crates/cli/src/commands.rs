@@ -1,4 +1,4 @@
-//! The short commands: `show`, `tokenize`, `render`, `settings`, `openapi`.
+//! The short commands: `show`, `convert`, `tokenize`, `render`, `settings`, `openapi`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ingle_chat::template::{ChatTemplate, TemplateOptions};
+use ingle_convert::WeightType;
 use ingle_gguf::{Array, GgufFile, Value};
 use ingle_tokenizer::Tokenizer;
 use serde_json::json;
@@ -62,6 +63,37 @@ pub fn settings(args: &[OsString]) -> Result<()> {
 pub fn openapi(args: &[OsString]) -> Result<()> {
     matches("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", args, &[]);
     write!(std::io::stdout(), "{}", ingle_api::openapi::document())?;
+    Ok(())
+}
+
+/// `ingle convert`
+pub fn convert(args: &[OsString]) -> Result<()> {
+    let m = matches(
+        "convert",
+        "Make a GGUF file of a folder as Hugging Face lays it out: config.json, model.safetensors and a tokenizer. Models \
+         of architecture bert are converted, which embed or rank texts.",
+        args,
+        &[
+            Arg::new("folder").value_name("FOLDER").required(true).help("The folder"),
+            option("output", "FILE", "The GGUF file to write; it must not be there yet")
+                .short('o')
+                .required(true),
+            option("type", "TYPE", "Type of the matrices")
+                .value_parser(WeightType::ALL.map(WeightType::name))
+                .default_value("f16"),
+        ],
+    );
+    let text = |name: &str| m.get_one::<String>(name).expect("required, or it has a default");
+    let weight_type = WeightType::from_name(text("type")).expect("the parser takes known names");
+    let (folder, output) = (PathBuf::from(text("folder")), PathBuf::from(text("output")));
+    let converted = ingle_convert::convert(&folder, weight_type)
+        .with_context(|| format!("cannot convert {}", folder.display()))?;
+    for note in &converted.notes {
+        say!("ingle convert: {note}");
+    }
+    converted.write(&output)?;
+    let n_bytes = std::fs::metadata(&output).map(|file| file.len())?;
+    writeln!(std::io::stdout(), "{} ({n_bytes} bytes)", output.display())?;
     Ok(())
 }
 

@@ -37,6 +37,7 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   show      Describe a model file
+  convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits
   tokenize  Print the tokens of a text
   render    Render a chat template
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("show") => commands::show(&args),
+        Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args),
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),

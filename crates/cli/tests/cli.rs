@@ -178,8 +178,8 @@ fn peers_options_are_refused_by_name_or_run() {
         ("run -p x -n -5", "--n-predict: -5"),
         ("run -p x -s -7", "`-7` is no seed"),
         ("serve -n 512", "-n: requests say"),
-        ("serve --embedding --pooling rank", "models with a head that ranks"),
-        ("serve --reranking", "--reranking: models with a head that ranks"),
+        ("serve --embedding --pooling max", "`max` is no way to pool"),
+        ("serve --reranking --pooling rank", "the model has no head that ranks"),
         ("serve --embd-normalize -1", "--embd-normalize: embeddings have the length 1"),
         ("serve --reasoning-parser deepseek_r1", "--reasoning-parser: "),
         ("serve --kv-cache-dtype fp8", "--kv-cache-dtype: `fp8`"),
@@ -296,7 +296,9 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings", "openapi"] {
+    for command in
+        ["run", "batch", "serve", "show", "convert", "bench", "tokenize", "render", "settings", "openapi"]
+    {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }
     assert!(stdout_of(&[], "").contains("Usage: ingle"));
@@ -314,6 +316,21 @@ fn tokenize_takes_text_as_content() {
     assert_eq!(ids(&[], "abc").len(), 3);
     assert!(ids(&[], "<|im_end|>").len() > 1, "a control token's spelling is only text");
     assert!(ids(&[], "").is_empty());
+}
+
+#[test]
+fn convert_refuses_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, out) = (folder.path().to_str().unwrap(), folder.path().join("out.gguf"));
+    let out = out.to_str().unwrap();
+    assert!(failure(&["convert", at, "-o", out]).contains("neither model.safetensors nor"));
+    std::fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    assert!(failure(&["convert", at, "-o", out]).contains("config.json"));
+    std::fs::write(folder.path().join("config.json"), r#"{"architectures": ["LlamaForCausalLM"]}"#).unwrap();
+    let error = failure(&["convert", at, "-o", out]);
+    assert!(error.contains("`LlamaForCausalLM` cannot be converted"), "{error}");
+    assert!(failure(&["convert", at, "-o", out, "--type", "q4_0"]).contains("f32, f16, q8_0"));
+    assert!(!Path::new(out).exists());
 }
 
 #[test]

@@ -21,6 +21,10 @@ const TEXTS_AT_ONCE: usize = 64;
 pub(crate) struct Gathering {
     entrance: Entrance,
     spec: VectorSpec,
+    /// Whether a token sees only those before it.
+    causal: bool,
+    /// Whether they are pairs that get scores.
+    of_pairs: bool,
     tenant: String,
     priority: Priority,
     arrived: Instant,
@@ -41,7 +45,7 @@ impl Gathering {
     /// # Errors
     /// If there is no room for even one of them.
     pub fn start(entrance: Entrance, texts: PreparedTexts, arrived: Instant) -> Result<Self, ProviderError> {
-        let PreparedTexts { texts, spec, tenant, priority } = texts;
+        let PreparedTexts { texts, spec, causal, of_pairs, tenant, priority } = texts;
         let item = |text: &PreparedText| Embedding {
             vector: Vec::new(),
             n_tokens: text.tokens.len() as u64,
@@ -50,6 +54,8 @@ impl Gathering {
         let mut gathering = Self {
             entrance,
             spec,
+            causal,
+            of_pairs,
             tenant,
             priority,
             arrived,
@@ -84,7 +90,7 @@ impl Gathering {
             prefill: ended.duration_since(began),
             ..Usage::default()
         };
-        Ok(Embeddings { items: self.items, usage })
+        Ok(Embeddings { items: self.items, of_pairs: self.of_pairs, usage })
     }
 
     /// Gives texts to the thread, as many as may be there. A full queue is an error only if nothing is left to wait
@@ -99,7 +105,7 @@ impl Gathering {
                 let (_, prepared) = self.waiting.pop_front().expect("looked at just now");
                 let tenant = self.tenant.clone();
                 let (work, end) =
-                    work::Embedding::new(prepared.tokens, self.spec, tenant, self.priority, engine);
+                    work::Embedding::new(prepared, self.spec, self.causal, tenant, self.priority, engine);
                 pending = Some(end);
                 Work::Embed(Box::new(work))
             });

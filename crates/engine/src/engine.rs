@@ -20,7 +20,7 @@ use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
 
 use crate::embed::Gathering;
-use crate::frontend::{Frontend, Prepared};
+use crate::frontend::{Abilities, Frontend, Prepared};
 use crate::meter::Meter;
 use crate::output::Answer;
 use crate::scheduler::{Scheduler, SchedulerConfig};
@@ -145,7 +145,6 @@ impl Engine {
         // The executor's word counts: tokens beyond it have no embedding.
         frontend.model.n_vocab = info.n_vocab;
         frontend.model.n_embd = info.n_embd;
-        let frontend = Arc::new(frontend);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: info.block_size,
             n_blocks: info.n_blocks,
@@ -157,6 +156,14 @@ impl Engine {
             prefix_cache: config.prefix_cache,
             max_preemptions: config.max_preemptions,
         });
+        frontend.abilities = Abilities {
+            generates: info.has_logits,
+            causal: info.causal,
+            n_labels: info.n_labels,
+            has_token_types: info.has_token_types,
+            step_tokens: scheduler.step_token_budget(),
+        };
+        let frontend = Arc::new(frontend);
         let board = Board {
             phase: Phase::Serving,
             queues: [Queue::default(); 2],

@@ -46,12 +46,36 @@ pub struct Frontend {
     pub model: ModelInfo,
     /// The model's recommended settings.
     pub defaults: Sampling,
-    /// How texts become vectors; `None` if the model has a head that ranks instead, which is not supported.
-    pub pooling: Option<Pooling>,
+    /// How texts become vectors, or pairs of them scores.
+    pub pooling: Pooling,
+    /// What the model can do; the executor's word counts.
+    pub abilities: Abilities,
     /// The local time that templates may show.
     pub now: Box<dyn Fn() -> CivilTime + Send + Sync>,
     /// Where seeds come from that no request has set.
     pub entropy: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// What a model can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether it generates: models that only embed texts have no logits.
+    pub generates: bool,
+    /// Whether a token sees only itself and those before it. Otherwise a text is read in one step.
+    pub causal: bool,
+    /// Numbers that its head for pairs of texts gives; 0 if there is none.
+    pub n_labels: usize,
+    /// Whether it tells the second of two texts apart by its token type.
+    pub has_token_types: bool,
+    /// The most tokens of a step.
+    pub step_tokens: usize,
+}
+
+impl Default for Abilities {
+    /// Those of a model that generates.
+    fn default() -> Self {
+        Self { generates: true, causal: true, n_labels: 0, has_token_types: false, step_tokens: usize::MAX }
+    }
 }
 
 /// A request with nothing left to decide.
@@ -137,7 +161,8 @@ impl Frontend {
             template,
             model,
             defaults: Sampling::default(),
-            pooling: Some(Pooling::Last),
+            pooling: Pooling::Last,
+            abilities: Abilities::default(),
             now: Box::new(|| {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 CivilTime::from_unix(since_epoch.as_secs() as i64)
@@ -161,6 +186,11 @@ impl Frontend {
     /// If it cannot be served: the caller's fault, named.
     pub fn prepare(&self, request: &Request, n_ctx: usize) -> Result<Prepared, ProviderError> {
         self.check_model(request.model.as_deref())?;
+        if !self.abilities.generates {
+            let message = "the model turns texts into vectors and generates none: ask for embeddings, or choose a model \
+                           that generates";
+            return Err(invalid("model", message.into()));
+        }
         let n_vocab = self.model.n_vocab;
         checks::check_request(request, n_vocab)?;
         let params = self.resolve(&request.sampling);

@@ -31,4 +31,4 @@ mod work;
 mod worker;
 
 pub use engine::{Engine, EngineConfig};
-pub use frontend::Frontend;
+pub use frontend::{Abilities, Frontend};

@@ -41,7 +41,8 @@ impl Pooler {
                 assert_eq!(position, self.n_rows, "rows come once and in order");
                 true
             }
-            Pooling::Cls => position == 0,
+            // Of a pair, what comes is the score.
+            Pooling::Cls | Pooling::Rank => position == 0,
             Pooling::Last => position + 1 == self.n_tokens,
         };
         if !counts {
@@ -86,6 +87,7 @@ mod tests {
     #[test]
     fn poolings() {
         let raw = |pooling| VectorSpec { pooling, dimensions: None, normalize: false };
+        check(raw(Pooling::Rank), &[3.0, 4.0, 0.0]);
         check(raw(Pooling::Mean), &[2.0, 2.0, -1.0]);
         check(raw(Pooling::Cls), &[3.0, 4.0, 0.0]);
         check(raw(Pooling::Last), &[2.0, 2.0, 3.0]);

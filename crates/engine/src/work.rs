@@ -10,9 +10,10 @@ use ingle_chat::{Delta, Event, Priority, ProviderError};
 use ingle_step::TokenId;
 use tokio::sync::oneshot;
 
+use crate::frontend::PreparedText;
 use crate::output::Answer;
 use crate::pooling::{Pooler, VectorSpec};
-use crate::scheduler::NewRequest;
+use crate::scheduler::{NewRequest, Pooled};
 use crate::stream::Outlet;
 
 /// A request, as the thread has it.
@@ -32,7 +33,7 @@ pub(crate) struct Generating {
 /// A text on its way to a vector.
 pub(crate) struct Embedding {
     prompt: Vec<TokenId>,
-    spec: VectorSpec,
+    pooled: Pooled,
     tenant: String,
     priority: Priority,
     pooler: Pooler,
@@ -100,7 +101,7 @@ impl Work {
                 let request = work.answer.request();
                 (request.max_tokens, request.n_choices, request.prompt_logprobs.is_some(), None)
             }
-            Self::Embed(work) => (0, 1, false, Some(work.spec.pooling)),
+            Self::Embed(work) => (0, 1, false, Some(work.pooled)),
         };
         let priority = self.priority();
         NewRequest {
@@ -175,15 +176,18 @@ impl Work {
 impl Embedding {
     /// The work on a text and the client's end of it; `engine` is the thread that does it.
     pub fn new(
-        prompt: Vec<TokenId>,
+        text: PreparedText,
         spec: VectorSpec,
+        causal: bool,
         tenant: String,
         priority: Priority,
         engine: Thread,
     ) -> (Self, Pending) {
         let (reply, receiver) = oneshot::channel();
+        let PreparedText { tokens: prompt, second_from, .. } = text;
         let pooler = Pooler::new(spec, prompt.len());
-        let work = Self { prompt, spec, tenant, priority, pooler, outcome: None, reply: Some(reply) };
+        let pooled = Pooled { pooling: spec.pooling, causal, second_from };
+        let work = Self { prompt, pooled, tenant, priority, pooler, outcome: None, reply: Some(reply) };
         (work, Pending { receiver, engine })
     }
 

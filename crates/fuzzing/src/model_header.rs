@@ -145,7 +145,7 @@ fn check(file: &GgufFile) {
         Ok(hp) => hp,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    assert!(!hp.layers.is_empty() && hp.rms_eps > 0.0 && hp.attn_scale > 0.0 && hp.attn_scale.is_finite());
+    assert!(!hp.layers.is_empty() && hp.norm_eps > 0.0 && hp.attn_scale > 0.0 && hp.attn_scale.is_finite());
     assert!(hp.rope.n_rot.is_multiple_of(2) && hp.rope.n_rot <= hp.k_dim);
     for layer in &hp.layers {
         assert!(layer.n_heads.is_multiple_of(layer.n_kv_heads));
@@ -156,7 +156,7 @@ fn check(file: &GgufFile) {
     assert_eq!(graph.layers.len(), hp.layers.len());
     for n_ctx in [1, hp.n_ctx_train] {
         // Errors are for tensors of factors that are missing or wrong.
-        let _ = rope_table(file, &hp, graph.rope_style, n_ctx);
+        let _ = graph.rope_style.map(|style| rope_table(file, &hp, style, n_ctx));
     }
     if let Ok(sizing) = Sizing::from_gguf(file) {
         assert!(sizing.weight_bytes + sizing.embedding_bytes <= file.n_bytes());

@@ -38,7 +38,7 @@ impl Client {
         let all = self.prompt.len() - 1;
         match self.pooling {
             Some(Pooling::Mean) => all,
-            Some(Pooling::Cls) => all.min(1),
+            Some(Pooling::Cls | Pooling::Rank) => all.min(1),
             None if self.prompt_logits => all,
             None | Some(Pooling::Last) => 0,
         }
@@ -131,7 +131,7 @@ impl Traffic {
             n_choices,
             salt: source.below(2) as u64,
             prompt_logits,
-            pooling,
+            pooling: pooling.map(Into::into),
             priority: if source.below(4) == 3 { Priority::Background } else { Priority::Normal },
             ..NewRequest::new(prompt.clone(), max_tokens)
         });

@@ -9,8 +9,8 @@
 
 use ingle_kernels::limits::{self, Stopwatch};
 use ingle_kernels::{
-    ActKinds, Activations, AttentionJob, AttentionParams, KvLayer, KvLayout, Pool, RmsNorm, RopeStyle,
-    RopeTable, attention, powf, rope_rows,
+    ActKinds, Activations, AttentionJob, AttentionParams, KvLayer, KvLayout, Pool, RopeStyle, RopeTable,
+    RowNorm, attention, powf, rope_rows,
 };
 use ingle_step::KvType;
 
@@ -148,7 +148,7 @@ fn measure_ops(pool: &Pool, n_rows: usize) {
         println!("{n_rows:4} rows, {what:30}: {:8.2} us", seconds * 1e6);
     };
     let weight = numbers(n_embd);
-    let norm = RmsNorm { weight: &weight, eps: 1e-5 };
+    let norm = RowNorm::Rms { weight: &weight, eps: 1e-5 };
     let mut acts = Activations::default();
     let x = numbers(n_rows * n_ff);
     let embd = &x[..n_rows * n_embd];

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::memory::{AlignedBytes, Disjoint};
-use crate::norm::rms_norm_row;
+use crate::norm::{RowNorm, norm_row};
 use crate::quantize::{quantize_32, quantize_256, round_to_bf16};
 use crate::{Isa, Pool};
 
@@ -37,15 +37,6 @@ impl ActKinds {
         let form = FORMS.iter().find(|form| form.kind == self).expect("one form, not a set of them");
         form.row_bytes(n_cols)
     }
-}
-
-/// A norm to apply to rows on their way in.
-#[derive(Clone, Copy, Debug)]
-pub struct RmsNorm<'a> {
-    /// `(n_cols,)`
-    pub weight: &'a [f32],
-    /// Added to the mean square.
-    pub eps: f32,
 }
 
 /// Rows of activations. Reused from step to step: memory is kept.
@@ -105,13 +96,13 @@ impl Activations {
         pool: &Pool,
         x: &[f32],
         n_cols: usize,
-        norm: Option<RmsNorm<'_>>,
+        norm: Option<RowNorm<'_>>,
         kinds: ActKinds,
     ) {
         assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "{} floats in rows of {n_cols}", x.len());
         let n_rows = x.len() / n_cols;
         if let Some(norm) = norm {
-            assert_eq!(norm.weight.len(), n_cols, "the norm has one weight per column");
+            assert_eq!(norm.n_cols(), n_cols, "the norm has one weight per column");
         }
         for form in FORMS {
             let fits = !kinds.contains(form.kind) || n_cols.is_multiple_of(form.cols_multiple);
@@ -139,7 +130,7 @@ impl Activations {
             for row in claim * rows_per_claim..n_rows.min((claim + 1) * rows_per_claim) {
                 let mut source = &x[row * n_cols..][..n_cols];
                 if let Some(norm) = norm {
-                    rms_norm_row(isa, source, norm, &mut normed);
+                    norm_row(isa, source, norm, &mut normed);
                     source = &normed;
                 }
                 let place = Place { row, n_rows };

@@ -133,6 +133,28 @@ pub(crate) unsafe fn silu_mul<V: Lanes>(gate: V, up: V) -> V {
     }
 }
 
+/// `x * Φ(x)`: the chain of [`crate::gelu`].
+///
+/// # Safety
+/// As [`Lanes`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) unsafe fn gelu<V: Lanes>(x: V) -> V {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let one = V::splat(1.0);
+        let t = x.abs().mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));
+        let u = one.div(t.fma(V::splat(ERFC_SCALE), one));
+        let mut q = V::splat(ERFC_POLY[9]);
+        for &coefficient in ERFC_POLY[..9].iter().rev() {
+            q = q.fma(u, V::splat(coefficient));
+        }
+        let gauss = exp(t.mul(t).mul(V::splat(-1.0)));
+        let tail = q.mul(u).mul(gauss).mul(V::splat(0.5));
+        x.mul(x.select_below(0.0, tail, one.sub(tail)))
+    }
+}
+
 /// The one order in which sixteen partial sums are added: halves, quarters, pairs.
 pub(crate) fn sum_tree(mut partial: [f32; N_LANES]) -> f32 {
     for half in [8, 4, 2, 1] {

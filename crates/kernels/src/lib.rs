@@ -24,14 +24,14 @@ mod reference;
 mod rope;
 mod tile;
 
-pub use activations::{ActKinds, Activations, RmsNorm};
+pub use activations::{ActKinds, Activations};
 pub use attention::{AttentionJob, AttentionParams, attention};
 pub use isa::Isa;
 pub use kv::{KvLayer, KvLayout};
 pub use matmul::{Product, matmul, matmul_swiglu};
 pub use matrix::{KernelError, Matrix, Packing, dequantize};
-pub use norm::{rms_norm_heads, rms_norm_rows};
-pub use numerics::{exp, ln, powf, sin_cos};
+pub use norm::{RowNorm, norm_in_place, norm_rows};
+pub use numerics::{exp, gelu, gelu_in_place, ln, powf, sin_cos, tanh};
 pub use pool::{ClaimOrder, Pool};
 pub use rope::{RopeRow, RopeStyle, RopeTable, rope_rows};
 

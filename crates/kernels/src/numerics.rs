@@ -7,6 +7,7 @@ use crate::Isa;
 
 mod rows;
 
+pub use rows::gelu_in_place;
 pub(crate) use rows::silu_mul_row;
 
 /// Numbers that the scalar and the vector chains share.
@@ -28,6 +29,21 @@ pub(crate) mod constants {
     pub(crate) const TANH_NEAR: f32 = 0.625;
     pub(crate) const TANH_ABOVE: [f32; 2] = [945.0, 105.0];
     pub(crate) const TANH_BELOW: [f32; 3] = [945.0, 420.0, 15.0];
+    /// `erfc(t) e^(t²)` for `t >= 0` is this polynomial in `u = 1 / (1 + 0.42 t)`, lowest power first and without a
+    /// constant: fitted by reweighted least squares, relative error below 3e-9.
+    pub(crate) const ERFC_SCALE: f32 = 0.42;
+    pub(crate) const ERFC_POLY: [f32; 10] = [
+        0.236_972_5,
+        0.236_629_11,
+        0.219_746_77,
+        0.150_764_78,
+        0.211_536_63,
+        -0.193_042_98,
+        0.431_761_23,
+        -0.482_424_2,
+        0.228_835_17,
+        -0.040_779_043,
+    ];
 }
 use constants::*;
 
@@ -52,9 +68,22 @@ pub fn exp(x: f32) -> f32 {
     q * pow2(a) * pow2(b)
 }
 
-/// Hyperbolic tangent, the scalar twin of the one in soft-capped scores: for tests.
-#[cfg(test)]
-pub(crate) fn tanh(x: f32) -> f32 {
+/// `x * Φ(x)`, the Gaussian error linear unit in its exact form (Hendrycks and Gimpel 2016), with an error below `3e-7 |x|`.
+/// The scalar twin of the vector chain.
+pub fn gelu(x: f32) -> f32 {
+    let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let u = 1.0 / t.mul_add(ERFC_SCALE, 1.0);
+    let mut q = ERFC_POLY[9];
+    for &coefficient in ERFC_POLY[..9].iter().rev() {
+        q = q.mul_add(u, coefficient);
+    }
+    // Φ(-|x|) = erfc(t) / 2
+    let tail = q * u * exp(-(t * t)) * 0.5;
+    x * if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// Hyperbolic tangent, within 4 ulp: the scalar twin of the one in soft-capped scores.
+pub fn tanh(x: f32) -> f32 {
     let magnitude = x.abs();
     let result = if magnitude < TANH_NEAR {
         let x2 = x * x;

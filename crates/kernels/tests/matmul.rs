@@ -6,7 +6,7 @@ use common::{Rng, random_rows};
 use half::bf16;
 use ingle_gguf::TensorType;
 use ingle_kernels::{
-    ActKinds, Activations, ClaimOrder, Isa, KernelError, Matrix, Pool, Product, RmsNorm, matmul,
+    ActKinds, Activations, ClaimOrder, Isa, KernelError, Matrix, Pool, Product, RowNorm, matmul,
     matmul_swiglu,
 };
 
@@ -374,19 +374,23 @@ fn a_norm_on_the_way_in_is_the_norm_before() {
         let data = random_rows(ty, 16, n_cols, &mut rng);
         let matrix = Matrix::from_gguf(ty, 16, n_cols, &data, &pool).unwrap();
         let (x, weight) = (rng.floats(3 * n_cols), rng.floats(n_cols));
-        let norm = RmsNorm { weight: &weight, eps: 1e-5 };
-        let mut normed = vec![0.0; x.len()];
-        ingle_kernels::rms_norm_rows(&pool, &x, norm, &mut normed);
-        let expected = multiply(&pool, &matrix, &normed);
-        let mut acts = Activations::default();
-        acts.load(&pool, &x, n_cols, Some(norm), matrix.act_kind());
-        let mut out = vec![0.0; 3 * 16];
-        matmul(
-            &pool,
-            &acts,
-            &mut [Product { weights: &matrix, bias: None, accumulate: false, out: &mut out }],
-        );
-        assert_eq!(bits(&out), bits(&expected), "{ty}");
+        let bias = rng.floats(n_cols);
+        let rms = RowNorm::Rms { weight: &weight, eps: 1e-5 };
+        let layer = RowNorm::Layer { weight: &weight, bias: &bias, eps: 1e-5 };
+        for norm in [rms, layer] {
+            let mut normed = vec![0.0; x.len()];
+            ingle_kernels::norm_rows(&pool, &x, norm, &mut normed);
+            let expected = multiply(&pool, &matrix, &normed);
+            let mut acts = Activations::default();
+            acts.load(&pool, &x, n_cols, Some(norm), matrix.act_kind());
+            let mut out = vec![0.0; 3 * 16];
+            matmul(
+                &pool,
+                &acts,
+                &mut [Product { weights: &matrix, bias: None, accumulate: false, out: &mut out }],
+            );
+            assert_eq!(bits(&out), bits(&expected), "{ty}");
+        }
     }
 }
 

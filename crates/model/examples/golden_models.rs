@@ -1,4 +1,4 @@
-//! Writes the models that `tests/goldens/make.py` reads. Usage: `golden_models FOLDER`.
+//! Writes the models that the scripts in `tests/goldens` read. Usage: `golden_models FOLDER`.
 
 #[path = "../tests/it/golden_specs.rs"]
 mod golden_specs;
@@ -13,6 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if let Some(n_ctx) = n_ctx {
             std::fs::write(folder.join(format!("{name}.n_ctx")), n_ctx.to_string())?;
         }
+    }
+    std::fs::create_dir_all(folder.join("bert"))?;
+    for (name, spec) in golden_specs::bert_specs() {
+        std::fs::write(folder.join("bert").join(format!("{name}.gguf")), spec.bytes())?;
     }
     Ok(())
 }

@@ -9,6 +9,14 @@
 //! for each layer:  x += attention(norm(x))    x += ffn(norm(x))
 //! logits = head · norm(x)
 //! ```
+//!
+//! in models that generate, and in those that embed texts, by the order of their norms ([`NormOrder`]),
+//!
+//! ```text
+//! x = norm(token_embd[token] + token_types[type] + position_embd[position])
+//! for each layer:  x = norm(x + attention(x))    x = norm(x + ffn(x))
+//! labels = output · tanh(dense · x)      where there is a head that classifies
+//! ```
 
 use ingle_kernels::{KvLayout, RopeStyle};
 use ingle_step::KvType;
@@ -18,14 +26,24 @@ use ingle_step::KvType;
 pub struct Graph {
     /// `(n_vocab, n_embd)`
     pub token_embd: Weight,
-    /// Which elements of a head rotate together, in every layer.
-    pub rope_style: RopeStyle,
+    /// `(n_token_types, n_embd)`: added by the part of the text that a token belongs to.
+    pub token_types: Option<Weight>,
+    /// `(n_ctx_train, n_embd)`: added by position.
+    pub position_embd: Option<Weight>,
+    /// Of the sum of all embeddings.
+    pub embd_norm: Option<Norm>,
+    /// Which elements of a head rotate together, in every layer; `None` if positions are not in rope.
+    pub rope_style: Option<RopeStyle>,
+    /// Whether a row sees only itself and rows before it.
+    pub causal: bool,
     /// In order.
     pub layers: Vec<Layer>,
     /// Before the head.
-    pub output_norm: Norm,
+    pub output_norm: Option<Norm>,
     /// From the residual stream to logits.
     pub head: Head,
+    /// From the residual stream to a number for each label.
+    pub classifier: Option<Classifier>,
 }
 
 /// A matrix `(n_out, n_in)`: `n_out` outputs from `n_in` inputs. Its dimensions in a file are `[n_in, n_out]`.
@@ -59,31 +77,53 @@ pub struct Linear {
     pub bias: Bias,
 }
 
-/// An RMS norm.
+/// What a norm divides by, and what comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root of the mean square.
+    Rms,
+    /// The deviation, after the mean is taken off; a bias is added.
+    Layer,
+}
+
+/// A norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
-    /// The tensor.
+    /// The tensor; the bias that goes with it has the same stem.
     pub name: String,
     /// Elements of the weight.
     pub n: usize,
-    /// Added to the mean square.
+    /// Added to the mean square, or to the variance.
     pub eps: f32,
+    /// Which one.
+    pub kind: NormKind,
+}
+
+/// Where a layer's norms stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOrder {
+    /// `x += f(norm(x))`
+    Pre,
+    /// `x = norm(x + f(x))`
+    Post,
 }
 
 /// A block of the residual stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// Before attention.
+    /// Where the norms stand.
+    pub norm_order: NormOrder,
+    /// Of what attention takes or makes.
     pub attn_norm: Norm,
     /// Mixes positions.
     pub attention: Attention,
-    /// Before the feed-forward network.
+    /// Of what the feed-forward network takes or makes.
     pub ffn_norm: Norm,
     /// Works on each position alone.
     pub ffn: Ffn,
 }
 
-/// Attention with grouped heads and rope.
+/// Attention with grouped heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// To `n_heads * k_dim`.
@@ -124,6 +164,13 @@ pub enum Ffn {
         /// From `n_ff`.
         down: Linear,
     },
+    /// `down · gelu(up · x)`, with the exact error function
+    Gelu {
+        /// To `n_ff`.
+        up: Linear,
+        /// From `n_ff`.
+        down: Linear,
+    },
 }
 
 /// From the residual stream to logits.
@@ -131,6 +178,17 @@ pub enum Ffn {
 pub enum Head {
     /// This matrix if the file has it, else the embedding table.
     UntiedIfPresent(Weight),
+    /// There are no logits: the model embeds texts.
+    None,
+}
+
+/// `output · tanh(dense · x)`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classifier {
+    /// To `n_embd`; left out with its tanh where the model has none.
+    pub dense: Option<Linear>,
+    /// To the labels.
+    pub output: Linear,
 }
 
 impl Weight {
@@ -154,29 +212,46 @@ impl Linear {
 }
 
 impl Norm {
-    /// The norm whose weight is this tensor.
+    /// The RMS norm whose weight is this tensor.
     pub fn rms(name: impl Into<String>, n: usize, eps: f32) -> Self {
-        Self { name: name.into(), n, eps }
+        Self { name: name.into(), n, eps, kind: NormKind::Rms }
+    }
+
+    /// The layer norm `STEM.weight` with `STEM.bias`.
+    pub fn layer(stem: &str, n: usize, eps: f32) -> Self {
+        Self { name: format!("{stem}.weight"), n, eps, kind: NormKind::Layer }
+    }
+
+    /// The name of the bias, if the norm has one.
+    pub fn bias_name(&self) -> Option<String> {
+        let stem = self.name.strip_suffix(".weight").unwrap_or(&self.name);
+        (self.kind == NormKind::Layer).then(|| format!("{stem}.bias"))
     }
 }
 
 impl Graph {
-    /// All matrices but the head, the embedding table first.
+    /// All matrices but the head, the embedding tables first.
     pub fn weights(&self) -> impl Iterator<Item = &Weight> {
-        let ffn = self.layers.iter().flat_map(|layer| {
-            let Ffn::SwiGlu { gate, up, .. } = &layer.ffn;
-            [gate, up]
+        let gates = self.layers.iter().flat_map(|layer| match &layer.ffn {
+            Ffn::SwiGlu { gate, up, .. } => vec![gate, up],
+            Ffn::Gelu { .. } => Vec::new(),
         });
-        std::iter::once(&self.token_embd).chain(self.linears().map(|linear| &linear.weight)).chain(ffn)
+        let tables = [Some(&self.token_embd), self.token_types.as_ref(), self.position_embd.as_ref()];
+        tables.into_iter().flatten().chain(self.linears().map(|linear| &linear.weight)).chain(gates)
     }
 
     /// All matrices that may have a bias.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(|layer| {
+        let layers = self.layers.iter().flat_map(|layer| {
             let Attention { q, k, v, output, .. } = &layer.attention;
-            let Ffn::SwiGlu { down, .. } = &layer.ffn;
-            [q, k, v, output, down]
-        })
+            let ffn = match &layer.ffn {
+                Ffn::SwiGlu { down, .. } => vec![down],
+                Ffn::Gelu { up, down } => vec![up, down],
+            };
+            [q, k, v, output].into_iter().chain(ffn)
+        });
+        let classifier = self.classifier.iter().flat_map(|c| c.dense.iter().chain([&c.output]));
+        layers.chain(classifier)
     }
 
     /// All norms.
@@ -187,7 +262,7 @@ impl Graph {
                 .into_iter()
                 .flatten()
         });
-        layers.chain(std::iter::once(&self.output_norm))
+        self.embd_norm.iter().chain(layers).chain(&self.output_norm)
     }
 
     /// The shape of each layer's K/V memory.

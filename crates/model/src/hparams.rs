@@ -8,6 +8,7 @@ use ingle_gguf::{GgufFile, Metadata};
 
 use crate::arch::{self, Architecture};
 use crate::error::ModelError;
+use crate::graph::NormKind;
 
 /// Most layers that are believed.
 pub const LAYERS_MAX: usize = 4096;
@@ -15,6 +16,8 @@ pub const LAYERS_MAX: usize = 4096;
 pub const WIDTH_MAX: usize = 1 << 24;
 /// Largest head that is believed.
 pub const HEAD_DIM_MAX: usize = 4096;
+/// Most token types that are believed: real models have one or two.
+pub const TOKEN_TYPES_MAX: usize = 256;
 /// Longest context that is believed: positions fit an `f32`'s integers and a `u32` with room to spare.
 pub const CONTEXT_MAX: usize = 1 << 28;
 
@@ -33,8 +36,8 @@ pub struct HParams {
     pub k_dim: usize,
     /// Elements of a value head.
     pub v_dim: usize,
-    /// Added to the mean square in norms.
-    pub rms_eps: f32,
+    /// Added to the mean square, or the variance, in norms.
+    pub norm_eps: f32,
     /// Factor on attention scores; usually `1 / sqrt(k_dim)`.
     pub attn_scale: f32,
     /// How many latest positions a row sees, where the architecture has sliding windows.
@@ -43,6 +46,19 @@ pub struct HParams {
     pub rope: RopeParams,
     /// What may differ from layer to layer.
     pub layers: Vec<LayerHParams>,
+    /// Rows of a table of token types; 0 if the file has none.
+    pub n_token_types: usize,
+    /// The head that classifies, in models that embed texts.
+    pub classifier: Option<ClassifierHParams>,
+}
+
+/// A head that classifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassifierHParams {
+    /// What it gives: one number if it ranks.
+    pub n_labels: usize,
+    /// Whether another layer with a tanh comes before it.
+    pub has_dense: bool,
 }
 
 /// What may differ from layer to layer.
@@ -169,13 +185,7 @@ impl HParams {
         let layers = keys.layers(n_layers)?;
         let (k_dim, v_dim) = keys.head_dims(n_embd, &layers)?;
         let rope = keys.rope(k_dim, n_ctx_train)?;
-        let rms_eps = keys.positive("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
-            ModelError::Gguf(ingle_gguf::GgufError::MissingKey(keys.key("attention.layer_norm_rms_epsilon")))
-        })?;
-        if rms_eps >= 1.0 {
-            let what = format!("{rms_eps} is no small number");
-            return Err(ModelError::bad(keys.key("attention.layer_norm_rms_epsilon"), what));
-        }
+        let norm_eps = keys.norm_eps()?;
         let attn_scale = match md.opt_f32(&keys.key("attention.scale"))? {
             None | Some(0.0) => (1.0 / (k_dim as f64).sqrt()) as f32,
             Some(scale) if scale > 0.0 => scale,
@@ -195,11 +205,13 @@ impl HParams {
             n_vocab,
             k_dim,
             v_dim,
-            rms_eps,
+            norm_eps,
             attn_scale,
             sliding_window,
             rope,
             layers,
+            n_token_types: keys.token_types(file)?,
+            classifier: keys.classifier(file)?,
         })
     }
 }
@@ -251,6 +263,53 @@ impl Keys<'_> {
         match self.md.opt_f32(&key)? {
             Some(value) if value <= 0.0 => Err(ModelError::bad(key, format!("{value} is not above 0"))),
             other => Ok(other),
+        }
+    }
+
+    fn norm_eps(&self) -> Result<f32, ModelError> {
+        let key = match self.arch.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let missing = || ModelError::Gguf(ingle_gguf::GgufError::MissingKey(self.key(key)));
+        let eps = self.positive(key)?.ok_or_else(missing)?;
+        if eps >= 1.0 {
+            return Err(ModelError::bad(self.key(key), format!("{eps} is no small number")));
+        }
+        Ok(eps)
+    }
+
+    /// Rows of the table of token types, which the vocabulary may count too.
+    fn token_types(&self, file: &GgufFile) -> Result<usize, ModelError> {
+        const COUNT: &str = "tokenizer.ggml.token_type_count";
+        let Some(table) = file.tensor("token_types.weight") else { return Ok(0) };
+        let n = check_size("token_types.weight", table.n_rows() as u64, TOKEN_TYPES_MAX)?;
+        match self.md.opt_u64(COUNT)? {
+            Some(count) if count != n as u64 => {
+                Err(ModelError::bad(COUNT, format!("{count}, but `token_types.weight` has {n} rows")))
+            }
+            _ => Ok(n),
+        }
+    }
+
+    /// The head that classifies: what its tensors and its labels say.
+    fn classifier(&self, file: &GgufFile) -> Result<Option<ClassifierHParams>, ModelError> {
+        let key = self.key("classifier.output_labels");
+        let labels = self.md.opt_strings(&key)?.map(|labels| labels.len());
+        let Some(output) = file.tensor("cls.output.weight") else {
+            return match labels {
+                None => Ok(None),
+                Some(n) => {
+                    Err(ModelError::bad(key, format!("{n} labels, but there is no `cls.output.weight`")))
+                }
+            };
+        };
+        let n_labels = check_size("cls.output.weight", output.n_rows() as u64, WIDTH_MAX)?;
+        match labels {
+            Some(n) if n != n_labels => {
+                Err(ModelError::bad(key, format!("{n} labels, but `cls.output.weight` gives {n_labels}")))
+            }
+            _ => Ok(Some(ClassifierHParams { n_labels, has_dense: file.tensor("cls.weight").is_some() })),
         }
     }
 
@@ -361,8 +420,11 @@ impl Keys<'_> {
         if self.md.opt_u64(&self.key("expert_count"))?.unwrap_or(0) > 0 {
             return refuse("expert_count", "a mixture of experts");
         }
-        if self.md.opt_bool(&self.key("attention.causal"))? == Some(false) {
-            return refuse("attention.causal", "attention in both directions");
+        let causal = self.md.opt_bool(&self.key("attention.causal"))?;
+        if causal.is_some_and(|causal| causal != self.arch.causal) {
+            let what =
+                if self.arch.causal { "attention in both directions" } else { "attention to the left only" };
+            return refuse("attention.causal", what);
         }
         for key in ["attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv"] {
             if self.md.opt_f32(&self.key(key))?.unwrap_or(0.0) != 0.0 {

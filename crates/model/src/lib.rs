@@ -21,7 +21,9 @@ mod weights;
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cpu::{CpuExecutor, LoadOptions, Loading};
 pub use error::ModelError;
-pub use graph::{Attention, Bias, Ffn, Graph, Head, Layer, Linear, Norm, Weight};
-pub use hparams::{HParams, LayerHParams, RopeParams, RopeScaling};
+pub use graph::{
+    Attention, Bias, Classifier, Ffn, Graph, Head, Layer, Linear, Norm, NormKind, NormOrder, Weight,
+};
+pub use hparams::{ClassifierHParams, HParams, LayerHParams, RopeParams, RopeScaling};
 pub use rope::rope_table;
 pub use sizing::Sizing;

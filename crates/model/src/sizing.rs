@@ -32,8 +32,10 @@ impl Sizing {
         let hp = HParams::from_gguf(file)?;
         let graph = (hp.arch.describe)(&hp);
         let tensors = weights::check_tensors(file, &graph, hp.arch.name)?;
-        let Head::UntiedIfPresent(head) = &graph.head;
-        let is_untied = file.tensor(&head.name).is_some();
+        let is_untied = match &graph.head {
+            Head::UntiedIfPresent(head) => file.tensor(&head.name).is_some(),
+            Head::None => true,
+        };
         let (mut weight_bytes, mut embedding_bytes) = (0, 0);
         for info in &tensors {
             let stays_in_file = is_untied && info.name == graph.token_embd.name;

@@ -79,12 +79,16 @@ pub(crate) fn check_tensors<'a>(
         Ok(())
     };
     graph.weights().try_for_each(&mut add_matrix)?;
-    let Head::UntiedIfPresent(head) = &graph.head;
-    if file.tensor(&head.name).is_some() {
+    if let Head::UntiedIfPresent(head) = &graph.head
+        && file.tensor(&head.name).is_some()
+    {
         add_matrix(head)?;
     }
     for norm in graph.norms() {
         used.push(vector_info(file, &norm.name, norm.n)?);
+        if let Some(bias) = norm.bias_name() {
+            used.push(vector_info(file, &bias, norm.n)?);
+        }
     }
     for linear in graph.linears() {
         let name = linear.bias_name();
@@ -112,14 +116,21 @@ const PIECE_BYTES: usize = 16 << 20;
 /// How far reading is ahead of packing.
 const READ_AHEAD_BYTES: u64 = 128 << 20;
 
-/// The graph's matrices in the order in which a step needs them, the head last.
-pub(crate) fn in_order_of_use<'a>(graph: &'a Graph, head: &'a Weight) -> impl Iterator<Item = &'a Weight> {
+/// The graph's matrices in the order in which a step needs them, the head and what classifies last.
+pub(crate) fn in_order_of_use<'a>(
+    graph: &'a Graph,
+    head: Option<&'a Weight>,
+) -> impl Iterator<Item = &'a Weight> {
     let layers = graph.layers.iter().flat_map(|layer| {
         let Attention { q, k, v, output, .. } = &layer.attention;
-        let Ffn::SwiGlu { gate, up, down } = &layer.ffn;
-        [&q.weight, &k.weight, &v.weight, &output.weight, gate, up, &down.weight]
+        let ffn = match &layer.ffn {
+            Ffn::SwiGlu { gate, up, down } => vec![gate, up, &down.weight],
+            Ffn::Gelu { up, down } => vec![&up.weight, &down.weight],
+        };
+        [&q.weight, &k.weight, &v.weight, &output.weight].into_iter().chain(ffn)
     });
-    layers.chain(std::iter::once(head))
+    let classifier = graph.classifier.iter().flat_map(|c| c.dense.iter().chain([&c.output]));
+    layers.chain(head).chain(classifier.map(|linear| &linear.weight))
 }
 
 /// Loads tensors one by one, in the order of use.
@@ -201,11 +212,25 @@ impl<'a> Loader<'a> {
         Ok((matrix, bias))
     }
 
-    /// A norm's weight.
-    pub fn norm(&mut self, norm: &Norm) -> Result<Vec<f32>, ModelError> {
+    /// A norm's weight, and its bias if it has one.
+    pub fn norm(&mut self, norm: &Norm) -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
         let weight = vector(self.file, &norm.name, norm.n)?;
         self.loaded_vector(&norm.name)?;
-        Ok(weight)
+        let Some(name) = norm.bias_name() else { return Ok((weight, None)) };
+        let bias = vector(self.file, &name, norm.n)?;
+        self.loaded_vector(&name)?;
+        Ok((weight, Some(bias)))
+    }
+
+    /// A table of rows `(n_out, n_in)` as floats: small ones, from which rows are added.
+    pub fn table(&mut self, table: &Weight) -> Result<Vec<f32>, ModelError> {
+        let info = matrix_info(self.file, table)?;
+        let mut out = vec![0.0; table.n_in * table.n_out];
+        if !dequantize(info.ty, self.file.tensor_data(info), &mut out) {
+            return Err(unsupported_type(info));
+        }
+        self.loaded_vector(&table.name)?;
+        Ok(out)
     }
 
     fn loaded_vector(&mut self, name: &str) -> Result<(), ModelError> {

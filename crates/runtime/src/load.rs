@@ -71,7 +71,7 @@ pub struct LoadOptions {
     pub kv_tokens: Option<usize>,
     /// Sequences that run at the same time.
     pub max_running_seqs: Option<usize>,
-    /// Most tokens of a step.
+    /// Most tokens of a step. Default: 512, or what a whole text has if the model reads in both directions.
     pub step_token_budget: Option<usize>,
     /// Most requests that wait.
     pub max_waiting_requests: Option<usize>,
@@ -81,7 +81,8 @@ pub struct LoadOptions {
     pub no_prefix_cache: bool,
     /// The chat template.
     pub template: TemplateChoice,
-    /// How texts become vectors. Default: as the file says, else by the last token's hidden state.
+    /// How texts become vectors, or pairs of them scores. Default: as the file says, else by its head if there is one, the
+    /// mean if it reads in both directions, and the last token's hidden state if it generates.
     pub pooling: Option<Pooling>,
     /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
     pub sampling: Sampling,
@@ -145,6 +146,9 @@ pub enum LoadError {
         /// What it says.
         n: u64,
     },
+    /// Pairs of texts were to be ranked without the means.
+    #[error("the pooling is `rank`, and the model has no head that ranks: choose mean, cls or last")]
+    NoHead,
     /// Tokenizer and weights do not belong together.
     #[error(
         "the tokenizer has {tokenizer} tokens, the weights only {weights}: the file's parts do not fit together"
@@ -256,14 +260,14 @@ impl Engine {
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
         frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
-        frontend.pooling = match options.pooling {
-            None => pooling(md, arch)?,
-            chosen => chosen,
-        };
+        frontend.pooling = pooling(md, arch, options.pooling, executor.info())?;
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
+        // A model that reads in both directions reads a text in one step.
+        let whole_text = if executor.info().causal { 0 } else { n_ctx };
+        let step_tokens = defaults.step_token_budget.max(whole_text);
         let config = EngineConfig {
             max_running_seqs,
-            step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
+            step_token_budget: options.step_token_budget.unwrap_or(step_tokens),
             max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
             max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
             prefix_cache: !options.no_prefix_cache,

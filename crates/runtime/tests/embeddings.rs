@@ -48,7 +48,7 @@ fn as_llama_cpp_computes_them() {
 fn the_same_bits_however_they_are_computed() {
     let goldens = goldens();
     let texts: Vec<&str> = goldens.iter().map(text).collect();
-    for pooling in Pooling::ALL {
+    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
         let engine = load(pooling, LoadOptions { no_prefix_cache: true, ..LoadOptions::default() });
         let alone: Vec<Embedding> = texts.iter().map(|t| embed(&engine, &[t]).items.remove(0)).collect();
         for step_token_budget in [5, 64, 4096] {

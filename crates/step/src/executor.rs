@@ -27,6 +27,17 @@ impl fmt::Display for TokenId {
 pub enum Input {
     /// A token, through the embedding table.
     Token(TokenId),
+    /// A token of the second of two texts that a model reads together: its token type is 1 and not 0.
+    Second(TokenId),
+}
+
+impl Input {
+    /// The token.
+    pub fn token(self) -> TokenId {
+        match self {
+            Self::Token(token) | Self::Second(token) => token,
+        }
+    }
 }
 
 /// What a query row shall give back.
@@ -36,6 +47,8 @@ pub enum Want {
     Logits,
     /// The final hidden state, after the last norm.
     Hidden,
+    /// What the head that classifies makes of the final hidden state.
+    Labels,
 }
 
 /// One sequence's share of a step.
@@ -84,7 +97,7 @@ pub struct StepBatch {
 pub struct RowOut {
     /// The row, as in [`SeqStep::wants`].
     pub row: u32,
-    /// Logits `(n_vocab,)` or hidden state `(n_embd,)`, as wanted.
+    /// Logits `(n_vocab,)`, hidden state `(n_embd,)` or labels `(n_labels,)`, as wanted.
     pub values: Vec<f32>,
 }
 
@@ -123,6 +136,14 @@ pub struct ExecutorInfo {
     pub n_embd: usize,
     /// The longest sequence the model is configured for.
     pub n_ctx: usize,
+    /// Whether a row sees only itself and rows before it. Otherwise every sequence must be in one step as a whole.
+    pub causal: bool,
+    /// Whether rows can give logits: models that only embed texts cannot.
+    pub has_logits: bool,
+    /// Numbers that the head that classifies gives; 0 if there is none.
+    pub n_labels: usize,
+    /// Whether [`Input::Second`] is told apart from [`Input::Token`]; otherwise there is no such input.
+    pub has_token_types: bool,
     /// Slots in a block.
     pub block_size: usize,
     /// Blocks in the cache.

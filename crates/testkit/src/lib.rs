@@ -1,6 +1,7 @@
 //! What tests are made of: tiny seeded models, and an executor whose tokens are a pure function of its input.
 //! Used only as a dev-dependency.
 
+pub mod bert;
 pub mod bytes;
 pub mod quant;
 pub mod rng;

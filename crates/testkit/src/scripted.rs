@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use ingle_step::{
-    BlockId, Executor, ExecutorError, ExecutorInfo, Input, KvType, NumericPath, RowOut, SeqOut, SeqStep,
-    StepBatch, StepOut, TokenId, Want,
+    BlockId, Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, RowOut, SeqOut, SeqStep, StepBatch,
+    StepOut, TokenId, Want,
 };
 
 /// Size of a hidden state.
@@ -56,6 +56,10 @@ impl ScriptedExecutor {
                 n_vocab,
                 n_embd: N_EMBD,
                 n_ctx,
+                causal: true,
+                has_logits: true,
+                n_labels: 0,
+                has_token_types: true,
                 block_size,
                 n_blocks,
                 weight_bytes: 0,
@@ -80,6 +84,14 @@ impl ScriptedExecutor {
     #[must_use]
     pub fn with_logits(mut self, logits: impl Fn(&[TokenId], &mut [f32]) + Send + 'static) -> Self {
         self.logits = Box::new(logits);
+        self
+    }
+
+    /// A model that reads texts in both directions, gives pairs of them one number (the first of the first row's hidden
+    /// state) and generates nothing.
+    #[must_use]
+    pub fn bidirectional(mut self) -> Self {
+        self.info = ExecutorInfo { causal: false, has_logits: false, n_labels: 1, ..self.info };
         self
     }
 
@@ -138,6 +150,12 @@ impl ScriptedExecutor {
             if seq.inputs.is_empty() {
                 return Err(format!("sequence {name} has no rows"));
             }
+            if seq.causal != self.info.causal || !(seq.causal || seq.start == 0) {
+                return Err(format!(
+                    "sequence {name} is causal: {}, and starts at {}",
+                    seq.causal, seq.start
+                ));
+            }
             if end > self.info.n_ctx {
                 return Err(format!("sequence {name} goes to {end}, the context to {}", self.info.n_ctx));
             }
@@ -178,7 +196,7 @@ impl ScriptedExecutor {
         let mut wants = seq.wants.iter().peekable();
         let mut rows = Vec::new();
         for (row, input) in seq.inputs.iter().enumerate() {
-            let Input::Token(token) = *input;
+            let token = input.token();
             let position = seq.start as usize + row;
             hash = extend(hash, token);
             tokens.push(token);
@@ -194,6 +212,7 @@ impl ScriptedExecutor {
                         values
                     }
                     Want::Hidden => hidden_of(hash).to_vec(),
+                    Want::Labels => hidden_of(hash)[..1].to_vec(),
                 };
                 rows.push(RowOut { row: row as u32, values });
             }
@@ -279,6 +298,8 @@ fn unit(hash: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use ingle_step::Input;
+
     use super::*;
     use ingle_step::SeqId;
 

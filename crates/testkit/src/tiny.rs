@@ -274,7 +274,7 @@ impl TinySpec {
     }
 
     fn put_tensors(&self, file: &mut GgufWriter) {
-        let mut tensors = Tensors { file, rng: Rng::new(self.seed), ty: self.weight_type };
+        let mut tensors = Tensors::new(file, self.seed, self.weight_type);
         let (n_q, n_kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
         // Logits get a deviation of about 3: some tokens are likely, none certain.
         let head_deviation = 3.0 / (self.n_embd as f32).sqrt();
@@ -353,28 +353,32 @@ pub fn byte_char(byte: u8) -> char {
 }
 
 /// Adds random tensors to a file.
-struct Tensors<'a> {
+pub(crate) struct Tensors<'a> {
     file: &'a mut GgufWriter,
     rng: Rng,
-    ty: TensorType,
+    pub(crate) ty: TensorType,
 }
 
-impl Tensors<'_> {
-    fn norm(&mut self, name: &str, n: usize) {
+impl<'a> Tensors<'a> {
+    pub(crate) fn new(file: &'a mut GgufWriter, seed: u64, ty: TensorType) -> Self {
+        Self { file, rng: Rng::new(seed), ty }
+    }
+
+    pub(crate) fn norm(&mut self, name: &str, n: usize) {
         let data: Vec<f32> = (0..n).map(|_| 1.0 + 0.25 * self.rng.normal()).collect();
         self.file.tensor_f32(name, &[n as u64], &data);
     }
 
-    fn bias(&mut self, name: &str, n: usize) {
+    pub(crate) fn bias(&mut self, name: &str, n: usize) {
         let data: Vec<f32> = (0..n).map(|_| 0.5 * self.rng.normal()).collect();
         self.file.tensor_f32(name, &[n as u64], &data);
     }
 
-    fn matrix(&mut self, name: &str, n_in: usize, n_out: usize) {
+    pub(crate) fn matrix(&mut self, name: &str, n_in: usize, n_out: usize) {
         self.rows(name, n_in, n_out, 1.0 / (n_in as f32).sqrt());
     }
 
-    fn rows(&mut self, name: &str, n_in: usize, n_out: usize, deviation: f32) {
+    pub(crate) fn rows(&mut self, name: &str, n_in: usize, n_out: usize, deviation: f32) {
         let data: Vec<f32> = (0..n_in * n_out).map(|_| deviation * self.rng.normal()).collect();
         let ty = if n_in.is_multiple_of(self.ty.block_len()) { self.ty } else { TensorType::F16 };
         self.file.tensor(name, ty, &[n_in as u64, n_out as u64], quantize(ty, &data));

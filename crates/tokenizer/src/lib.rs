@@ -52,7 +52,7 @@ pub struct Tokenizer {
     ends: HashSet<TokenId>,
     bos: Option<TokenId>,
     eos: Option<TokenId>,
-    /// WordPiece only: what stands at the end.
+    /// What stands between two texts; for WordPiece behind each.
     separator: Option<TokenId>,
     add_bos: bool,
     add_eos: bool,
@@ -63,6 +63,17 @@ pub struct Tokenizer {
     fim: Option<special::FimTokens>,
     in_template: Matcher,
     in_content: Matcher,
+}
+
+/// Two texts as a model reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// All tokens.
+    pub tokens: Vec<TokenId>,
+    /// Where the second text begins.
+    pub second_from: usize,
+    /// Tokens behind it that belong to no text.
+    pub n_closing: usize,
 }
 
 /// What a text is made of before its tokens are known.
@@ -201,7 +212,8 @@ impl Tokenizer {
             add_bos: gemma4
                 || flag("tokenizer.ggml.add_bos_token", matches!(name, "llama" | "bert") || family_adds_bos)?,
             add_eos: flag("tokenizer.ggml.add_eos_token", name == "t5")?,
-            add_separator: name == "bert" && flag("tokenizer.ggml.add_sep_token", true)?,
+            // For WordPiece behind each text, for others only between two.
+            add_separator: flag("tokenizer.ggml.add_sep_token", true)?,
             add_space_prefix: flag("tokenizer.ggml.add_space_prefix", name == "llama")? && name != "bert",
             in_template: Matcher::new(&vocab, |_, kind| {
                 matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown)
@@ -234,6 +246,25 @@ impl Tokenizer {
             }
         }
         self.encode_fragments(&fragments, add_special, true)
+    }
+
+    /// The tokens of two texts that a model reads together, with what it wants around and between them: `[CLS] a [SEP]
+    /// b [SEP]` for WordPiece, `<s> a </s></s> b </s>` for RoBERTa's kin. `None` if no token separates them.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Option<Pair> {
+        let mut tokens = Vec::new();
+        tokens.extend(self.bos.filter(|_| self.add_bos));
+        tokens.extend(self.encode_content(first));
+        let closing = match self.model {
+            Model::Wpm(_) => self.separator,
+            _ => self.eos.or(self.separator),
+        }?;
+        tokens.push(closing);
+        // BERT's separator is what closes; the others have both.
+        tokens.extend(self.separator.filter(|_| self.add_separator && !matches!(self.model, Model::Wpm(_))));
+        let second_from = tokens.len();
+        tokens.extend(self.encode_content(second));
+        tokens.push(closing);
+        Some(Pair { tokens, second_from, n_closing: 1 })
     }
 
     /// The tokens of plain text, without anything around them.
@@ -325,7 +356,8 @@ impl Tokenizer {
             let ends_with =
                 |wanted| matches!(fragments.last(), Some(Fragment::Token { id, .. }) if *id == wanted);
             let eos = self.eos.filter(|&eos| self.add_eos && !ends_with(eos));
-            let separator = self.separator.filter(|&id| self.add_separator && !ends_with(id));
+            let separates = self.add_separator && matches!(self.model, Model::Wpm(_));
+            let separator = self.separator.filter(|&id| separates && !ends_with(id));
             ids.extend(separator.or(eos));
         }
         ids

@@ -18,11 +18,12 @@ struct Suite {
     venv: &'static str,
 }
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite { name: "dialects", folder: ".", venv: "clients-venv" },
     Suite { name: "frameworks", folder: "frameworks", venv: "clients-frameworks" },
     Suite { name: "litellm", folder: "litellm_routes", venv: "clients-litellm" },
     Suite { name: "sglang", folder: "sglang_frontend", venv: "clients-sglang" },
+    Suite { name: "minilm", folder: "minilm", venv: "clients-minilm" },
 ];
 /// The suite in JavaScript.
 const JS: &str = "js";
@@ -45,7 +46,8 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         .args(["build", "--release", "--package", "ingle-cli"])
         .current_dir(root))?;
 
-    let server = Server::start(&root.join("target/release/ingle"), &root.join("target/clients-data"))?;
+    let binary = root.join("target/release/ingle");
+    let server = Server::start(&binary, &root.join("target/clients-data"))?;
     if with_js {
         let mut node = Command::new("node");
         node.args(["--test", "--test-concurrency=1"]).args(args).current_dir(root.join("tests/clients/js"));
@@ -54,6 +56,8 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     for suite in suites {
         let mut pytest = Command::new(suite.python(root));
         pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).args(args).arg(suite.folder);
+        // For those that serve a model of their own.
+        pytest.env("INGLE_BINARY", &binary);
         sh(server.named_in(pytest.current_dir(root.join("tests/clients"))))?;
     }
     Ok(())

@@ -1,13 +1,14 @@
-//! `/rerank` (Jina's, Cohere's and vLLM's shape) and `/score` (vLLM's): how near texts are to each other, as the cosine
-//! of their embeddings, which is what vLLM gives with models that embed.
+//! `/rerank` (Jina's, Cohere's and vLLM's shape) and `/score` (vLLM's): how near texts are to each other. A model with a
+//! head that ranks reads each pair and gives it a score, of which the logistic function makes a number from 0 to 1, as
+//! vLLM does; of models that embed it is the cosine of the embeddings.
 
-use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Embeddings, Prompt};
+use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Embedding, Embeddings, Prompt};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::fields::{Fields, wrong_type};
-use crate::openai::embeddings::Usage;
+use crate::openai::embeddings::{Usage, take_truncation};
 use crate::openai::refused::{self, Harmless, Refused, harmless, refused, string, zero};
 use crate::openai::sampling::take_model;
 use crate::openai::{Caller, Envelope, into_string, json as text};
@@ -16,7 +17,6 @@ use crate::{RequestError, parse_object};
 
 /// Refused on both routes, whatever their value.
 pub const REFUSED_RERANK: &[Refused] = &[
-    refused("truncate_prompt_tokens", "`truncate` keeps what the context holds"),
     refused("truncation_side", "`truncate` leaves out the end; remove it"),
     refused("max_tokens_per_doc", "`truncate` keeps what the context holds"),
     refused("max_chunks_per_doc", "a document is one text; split it"),
@@ -33,7 +33,6 @@ pub const HARMLESS_RERANK: &[Harmless] = &[
     harmless("user", "a string", string),
     harmless("priority", "0", zero),
     harmless("add_special_tokens", "true", refused::is_true),
-    harmless("use_activation", "true or false (cosines have none)", Value::is_boolean),
 ];
 
 /// A body of `/rerank`, read.
@@ -45,7 +44,7 @@ pub struct RerankCall {
     documents: Option<Vec<String>>,
     /// How many of the best; `None` is all.
     top_n: Option<usize>,
-    names: Vec<String>,
+    scoring: Scoring,
 }
 
 /// A body of `/score`, read.
@@ -53,9 +52,49 @@ pub struct RerankCall {
 pub struct ScoreCall {
     /// What is wanted: the vectors of all texts.
     pub request: EmbedRequest,
-    /// How many of them are on the first side: one, or as many as on the second.
-    n_first: usize,
+    scoring: Scoring,
+}
+
+/// How pairs get their scores.
+#[derive(Clone, Debug)]
+struct Scoring {
+    /// The pairs, by the places of their texts.
+    pairs: Vec<(usize, usize)>,
+    /// What the texts are called.
     names: Vec<String>,
+    /// Whether a head's numbers go through the logistic function.
+    activate: bool,
+}
+
+impl Scoring {
+    /// Reads what is left of a body, and finishes the wish for both sides' texts.
+    fn take(mut fields: Fields, request: &mut EmbedRequest) -> Result<Self, RequestError> {
+        let activate = fields.bool("use_activation")?.unwrap_or(true);
+        take_truncation(&mut fields, request)?;
+        fields.finish()?;
+        Ok(Self { pairs: request.pairs.clone(), names: names(&request.inputs), activate })
+    }
+
+    /// The scores of all pairs, in their order.
+    fn scores(&self, embeddings: &Embeddings) -> Vec<f32> {
+        let items = &embeddings.items;
+        if !embeddings.of_pairs {
+            let cosine = |&(a, b): &(usize, usize)| Some(items.get(a)?.cosine(items.get(b)?));
+            return self.pairs.iter().map(|pair| cosine(pair).unwrap_or(0.0)).collect();
+        }
+        let logit = |item: &Embedding| f64::from(item.vector.first().copied().unwrap_or(0.0));
+        let score = |x: f64| if self.activate { 1.0 / (1.0 + (-x).exp()) } else { x };
+        items.iter().map(|item| score(logit(item)) as f32).collect()
+    }
+
+    /// Which texts were cut. Of a pair it is the second.
+    fn truncated(&self, embeddings: &Embeddings) -> Vec<Truncated> {
+        if !embeddings.of_pairs {
+            return truncated(&self.names, embeddings);
+        }
+        let seconds: Vec<String> = self.pairs.iter().map(|&(_, second)| self.names[second].clone()).collect();
+        truncated(&seconds, embeddings)
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -116,9 +155,11 @@ pub fn parse_rerank(body: &[u8], caller: Caller) -> Result<RerankCall, RequestEr
     let top_n = fields.integer(&["top_n"], 0, i32::MAX.into())?.map(|n| n as usize).filter(|n| *n > 0);
     let return_documents = fields.bool("return_documents")?.unwrap_or(true);
     let sides = [("query", vec![query]), ("documents", documents.clone())];
-    let request = request(fields, sides.map(|(name, texts)| (name, texts, name == "documents")), caller)?;
+    let sides = sides.map(|(name, texts)| (name, texts, name == "documents"));
+    let mut request = request(&mut fields, sides, caller)?;
+    request.pairs = (1..request.inputs.len()).map(|document| (0, document)).collect();
     Ok(RerankCall {
-        names: names(&request.inputs),
+        scoring: Scoring::take(fields, &mut request)?,
         request,
         documents: return_documents.then_some(documents),
         top_n,
@@ -141,8 +182,10 @@ pub fn parse_score(body: &[u8], caller: Caller) -> Result<ScoreCall, RequestErro
         return Err(RequestError::field(second, message));
     }
     let sides = [(first.as_str(), first_texts, first_is_list), (&second, second_texts, second_is_list)];
-    let request = request(fields, sides, caller)?;
-    Ok(ScoreCall { names: names(&request.inputs), request, n_first })
+    let mut request = request(&mut fields, sides, caller)?;
+    // One text on the first side is paired with each of the second.
+    request.pairs = (0..n_second).map(|i| (i.min(n_first - 1), n_first + i)).collect();
+    Ok(ScoreCall { scoring: Scoring::take(fields, &mut request)?, request })
 }
 
 /// Documents as strings, or as objects with a `text`.
@@ -198,7 +241,7 @@ fn check_count(name: &str, n: usize) -> Result<(), RequestError> {
 
 /// The fields that both routes have, and the wish for the vectors of both sides: name, texts, and whether it is a list.
 fn request(
-    mut fields: Fields,
+    fields: &mut Fields,
     sides: [(&str, Vec<String>, bool); 2],
     caller: Caller,
 ) -> Result<EmbedRequest, RequestError> {
@@ -213,20 +256,14 @@ fn request(
         inputs.extend(texts.into_iter().enumerate().map(input));
     }
     let mut request = EmbedRequest::new(caller.id, caller.principal, inputs);
-    request.model = take_model(&mut fields)?;
-    request.truncate = fields.bool("truncate")?.unwrap_or(false);
-    fields.finish()?;
+    request.model = take_model(fields)?;
     Ok(request)
 }
 
 impl RerankCall {
     /// The reply: the best first, and of equals the one that came first.
     pub fn reply(&self, envelope: &Envelope, embeddings: &Embeddings) -> String {
-        let Some((query, documents)) = embeddings.items.split_first() else {
-            return json!({ "results": [] }).to_string();
-        };
-        let scores = documents.iter().map(|document| query.cosine(document));
-        let mut order: Vec<(usize, f32)> = scores.enumerate().collect();
+        let mut order: Vec<(usize, f32)> = self.scoring.scores(embeddings).into_iter().enumerate().collect();
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         order.truncate(self.top_n.unwrap_or(usize::MAX));
         let ranked = |(index, relevance_score): (usize, f32)| {
@@ -239,7 +276,7 @@ impl RerankCall {
             model: &envelope.model,
             usage: Usage::of(embeddings),
             results: order.into_iter().map(ranked).collect(),
-            truncated: truncated(&self.names, embeddings),
+            truncated: self.scoring.truncated(embeddings),
         })
     }
 }
@@ -247,27 +284,24 @@ impl RerankCall {
 impl ScoreCall {
     /// The reply: a score for each pair.
     pub fn reply(&self, envelope: &Envelope, embeddings: &Embeddings) -> String {
-        let (first, second) = embeddings.items.split_at(self.n_first.min(embeddings.items.len()));
-        // One text on the first side is paired with each of the second.
-        let pairs = second.iter().zip(first.iter().cycle());
-        let score = |(index, (b, a)): (usize, (&'_ ingle_chat::Embedding, &'_ ingle_chat::Embedding))| {
-            Score { index, object: "score", score: a.cosine(b) }
-        };
+        let scores = self.scoring.scores(embeddings).into_iter();
+        let score = |(index, score)| Score { index, object: "score", score };
         text(&Scores {
             id: &envelope.id,
             object: "list",
             created: envelope.created,
             model: &envelope.model,
-            data: pairs.enumerate().map(score).collect(),
+            data: scores.enumerate().map(score).collect(),
             usage: Usage::of(embeddings),
-            truncated: truncated(&self.names, embeddings),
+            truncated: self.scoring.truncated(embeddings),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ingle_chat::{Embedding, Principal};
+    use ingle_chat::Principal;
+    use serde_json::json;
 
     use super::*;
 
@@ -290,7 +324,7 @@ mod tests {
     fn embeddings(vectors: &[[f32; 2]]) -> Embeddings {
         let item = |v: &[f32; 2]| Embedding { vector: v.to_vec(), n_tokens: 2, truncated_from: None };
         let usage = ingle_chat::Usage { prompt_tokens: 2 * vectors.len() as u64, ..Default::default() };
-        Embeddings { items: vectors.iter().map(item).collect(), usage }
+        Embeddings { items: vectors.iter().map(item).collect(), usage, of_pairs: false }
     }
 
     #[test]
@@ -345,6 +379,63 @@ mod tests {
         );
     }
 
+    /// What a head that ranks gave for pairs.
+    fn of_pairs(logits: &[f32]) -> Embeddings {
+        let item = |x: &f32| Embedding { vector: vec![*x], n_tokens: 3, truncated_from: None };
+        Embeddings { items: logits.iter().map(item).collect(), of_pairs: true, ..Embeddings::default() }
+    }
+
+    #[test]
+    fn a_head_that_ranks_decides() {
+        let check = |more: Value, expected: &[(u64, f64)]| {
+            let mut body = json!({ "query": "q", "documents": ["a", "b", "c"] });
+            body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            let call = reranked(&body).expect("valid");
+            assert_eq!(call.request.pairs, [(0, 1), (0, 2), (0, 3)]);
+            let reply: Value =
+                serde_json::from_str(&call.reply(&envelope(), &of_pairs(&[-2.0, 6.5, 0.0]))).expect("JSON");
+            let results = reply["results"].as_array().expect("a list");
+            let found: Vec<(u64, f64)> = results
+                .iter()
+                .map(|r| {
+                    (r["index"].as_u64().expect("a number"), r["relevance_score"].as_f64().expect("a number"))
+                })
+                .collect();
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    found.0 == expected.0 && (found.1 - expected.1).abs() < 1e-6,
+                    "{found:?} {expected:?}"
+                );
+            }
+            assert_eq!(found.len(), expected.len());
+        };
+        check(json!({ "top_n": 2 }), &[(1, 0.998_498_8), (2, 0.5)]);
+        check(json!({ "use_activation": false }), &[(1, 6.5), (2, 0.0), (0, -2.0)]);
+
+        let call = scored(&json!({ "text_1": ["a", "b"], "text_2": ["c", "d"], "use_activation": false }));
+        let call = call.expect("valid");
+        assert_eq!(call.request.pairs, [(0, 2), (1, 3)]);
+        let mut given = of_pairs(&[1.5, -1.0]);
+        given.items[1].truncated_from = Some(20);
+        let reply: Value = serde_json::from_str(&call.reply(&envelope(), &given)).expect("JSON");
+        assert_eq!((&reply["data"][0]["score"], &reply["data"][1]["score"]), (&json!(1.5), &json!(-1.0)));
+        assert_eq!(reply["truncated"], json!([{ "input": "text_2[1]", "tokens": 20, "kept": 3 }]));
+    }
+
+    #[test]
+    fn truncation_is_asked_for() {
+        let check = |body: Value, truncate: bool, to: Option<u32>| {
+            let mut all = json!({ "text_1": "a", "text_2": "b" });
+            all.as_object_mut().expect("an object").extend(body.as_object().expect("an object").clone());
+            let call = scored(&all).expect("valid");
+            assert_eq!((call.request.truncate, call.request.truncate_to), (truncate, to), "{body}");
+        };
+        check(json!({}), false, None);
+        check(json!({ "truncate": true }), true, None);
+        check(json!({ "truncate_prompt_tokens": -1 }), true, None);
+        check(json!({ "truncate_prompt_tokens": 8, "truncate": true }), true, Some(8));
+    }
+
     #[test]
     fn what_is_cut_is_said() {
         let mut given = embeddings(&[[1.0, 0.0], [1.0, 0.0]]);
@@ -367,6 +458,21 @@ mod tests {
             (json!({ "query": "q", "documents": [{ "text": "a", "b": 1 }] }), "documents[0].b", "unknown"),
             (json!({ "query": "q", "documents": many(EMBED_INPUTS_MAX) }), "documents", "at most 2048"),
             (json!({ "query": "q", "documents": ["a"], "top_n": -1 }), "top_n", "from 0"),
+            (
+                json!({ "query": "q", "documents": ["a"], "use_activation": 1 }),
+                "use_activation",
+                "true or false",
+            ),
+            (
+                json!({ "query": "q", "documents": ["a"], "truncate_prompt_tokens": 0 }),
+                "truncate_prompt_tokens",
+                "1 or more",
+            ),
+            (
+                json!({ "query": "q", "documents": ["a"], "truncate_prompt_tokens": 5, "truncate": false }),
+                "truncate_prompt_tokens",
+                "remove one",
+            ),
             (json!({ "query": "q", "documents": ["a"], "frobnicate": 1 }), "frobnicate", "unknown"),
         ] {
             let error = reranked(&body).expect_err("not valid");

@@ -8,6 +8,7 @@ use super::infill::{FILES_MAX, HARMLESS_INFILL};
 use super::rerank::{HARMLESS_RERANK, Reranked, Scores};
 use crate::openai::chat;
 use crate::openai::completion::CHOICES_MAX;
+use crate::openai::embeddings_schema::{TRUNCATE_TO, truncate_to};
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 use crate::openai::schema::{I32_MAX, constraints, generation, model};
 use crate::openapi::Components;
@@ -297,6 +298,12 @@ fn some_text() -> Schema {
 fn compared(object: Object) -> Schema {
     model(object)
         .field("truncate", boolean(), "The end of a text that is too long is left out, and that is reported.")
+        .field("truncate_prompt_tokens", truncate_to(), TRUNCATE_TO)
+        .field(
+            "use_activation",
+            boolean(),
+            "`false`: the number that a head gives, not its logistic function.",
+        )
         .harmless(&[HARMLESS_RERANK])
         .schema()
 }

@@ -218,8 +218,11 @@ mod tests {
             prefill: Duration::from_nanos(20),
             ..Usage::default()
         };
-        let mut given =
-            Embeddings { items: vec![item(vec![0.6, 0.8], None), item(vec![1.0, 0.0], None)], usage };
+        let mut given = Embeddings {
+            items: vec![item(vec![0.6, 0.8], None), item(vec![1.0, 0.0], None)],
+            usage,
+            of_pairs: false,
+        };
         let call = parse(EmbedRoute::Embed, &json!({ "input": ["a", "b"] })).expect("valid");
         assert_eq!(
             call.reply("m:latest", &given),
@@ -230,7 +233,7 @@ mod tests {
             call.reply("m", &given).ends_with(r#""truncated":[{"input":"input[1]","tokens":9,"kept":4}]}"#)
         );
         let call = parse(EmbedRoute::Embeddings, &json!({ "prompt": "a" })).expect("valid");
-        let raw = Embeddings { items: vec![item(vec![3.0, 0.1], None)], usage };
+        let raw = Embeddings { items: vec![item(vec![3.0, 0.1], None)], usage, of_pairs: false };
         assert_eq!(call.reply("m", &raw), r#"{"embedding":[3.0,0.1]}"#);
         let nothing = parse(EmbedRoute::Embed, &json!({ "model": "m" })).expect("valid");
         assert_eq!(

@@ -17,7 +17,6 @@ const TEXT_ONLY: &str = "only text and token ids are taken; remove it";
 
 /// Refused, whatever their value.
 pub const REFUSED_EMBEDDINGS: &[Refused] = &[
-    refused("truncate_prompt_tokens", "`truncate` keeps what the context holds"),
     refused("truncation_side", "`truncate` leaves out the end; remove it"),
     refused("messages", "use `input`"),
     refused("image", TEXT_ONLY),
@@ -139,7 +138,7 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<EmbeddingsCall, RequestError
     let mut request = EmbedRequest::new(caller.id, caller.principal, inputs);
     request.model = take_model(&mut fields)?;
     request.dimensions = fields.integer(&["dimensions"], 1, DIMENSIONS_MAX)?.map(|n| n as u32);
-    request.truncate = fields.bool("truncate")?.unwrap_or(false);
+    take_truncation(&mut fields, &mut request)?;
     request.normalize = take_normalize(&mut fields)?;
     let shape = match (fields.string("encoding_format")?.as_deref(), name) {
         (None | Some("float"), "content") => Shape::Rows,
@@ -156,6 +155,27 @@ pub fn parse(body: &[u8], caller: Caller) -> Result<EmbeddingsCall, RequestError
     };
     fields.finish()?;
     Ok(EmbeddingsCall { names: names(&request.inputs), request, shape })
+}
+
+/// `truncate`, or `truncate_prompt_tokens` (vLLM's): how many of the first tokens stay, -1 for as many as the model
+/// reads.
+pub(crate) fn take_truncation(fields: &mut Fields, request: &mut EmbedRequest) -> Result<(), RequestError> {
+    const TO: &str = "truncate_prompt_tokens";
+    let truncate = fields.bool("truncate")?;
+    let to = fields.integer(&[TO], -1, u32::MAX.into())?;
+    if to == Some(0) {
+        return Err(
+            fields.error(TO, "`truncate_prompt_tokens` must be 1 or more, or -1 for what the model reads")
+        );
+    }
+    if truncate == Some(false) && to.is_some() {
+        return Err(
+            fields.error(TO, "`truncate` is false and `truncate_prompt_tokens` is there; remove one of them")
+        );
+    }
+    request.truncate = to.is_some() || truncate.unwrap_or(false);
+    request.truncate_to = to.and_then(|n| u32::try_from(n).ok());
+    Ok(())
 }
 
 /// `normalize` (vLLM's), or `embd_normalize` (llama-server's): 2 is the Euclidean length, -1 leaves vectors alone.
@@ -225,7 +245,7 @@ mod tests {
     fn embeddings(vectors: &[&[f32]]) -> Embeddings {
         let item = |v: &&[f32]| Embedding { vector: v.to_vec(), n_tokens: 3, truncated_from: None };
         let usage = ingle_chat::Usage { prompt_tokens: 3 * vectors.len() as u64, ..Default::default() };
-        Embeddings { items: vectors.iter().map(item).collect(), usage }
+        Embeddings { items: vectors.iter().map(item).collect(), usage, of_pairs: false }
     }
 
     /// The names and texts of the inputs.

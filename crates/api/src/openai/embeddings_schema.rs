@@ -1,7 +1,7 @@
 //! The body and the reply of embeddings, described: see [`crate::openapi`].
 
 use ingle_chat::EMBED_INPUTS_MAX;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::embeddings::{DIMENSIONS_MAX, HARMLESS_EMBEDDINGS, Reply, Row};
 use super::schema::model;
@@ -24,6 +24,7 @@ pub(crate) fn body() -> Schema {
                 boolean(),
                 "The end of a text that is too long is left out, and that is reported.",
             )
+            .field("truncate_prompt_tokens", truncate_to(), TRUNCATE_TO)
             .field("normalize", boolean(), "`false`: not of length 1.")
             .field(
                 "embd_normalize",
@@ -57,4 +58,13 @@ fn texts() -> Schema {
 pub(crate) fn reply(components: &mut Components) -> Value {
     let (openai, row) = (components.derived::<Reply>(), components.derived::<Row>());
     components.put("EmbeddingReply", || either([Schema::of(openai), list(Schema::of(row))]))
+}
+
+/// What `truncate_prompt_tokens` is told as.
+pub(crate) const TRUNCATE_TO: &str =
+    "Texts with more tokens than this are cut as by `truncate`; -1 is as many as the model reads.";
+
+/// How many tokens stay of a text.
+pub(crate) fn truncate_to() -> Schema {
+    integer(-1, u32::MAX.into()).with("not", json!({ "const": 0 }))
 }

@@ -451,7 +451,7 @@ options! {
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
     LOAD switch "offline" => note "nothing is ever downloaded";
     SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";
-    SERVE switch "reranking" also ["rerank"] => refuse "models with a head that ranks are not supported yet; /v1/rerank compares embeddings";
+    SERVE switch "reranking" also ["rerank"] => note "a model with a head that ranks uses it at /v1/rerank and /v1/score; others compare embeddings there";
     SERVE value "embd-normalize" => check |value, _| match value {
         "2" => Ok(None),
         _ => Err("embeddings have the length 1 unless a request says otherwise with `normalize`".into()),

@@ -80,7 +80,7 @@ settings! {
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
 
     pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
-        "TYPE", default "the file's, else last", "How a text's hidden states become its embedding: mean, cls or last.";
+        "TYPE", default "the file's", "How a text's hidden states become its embedding: mean, cls or last; or rank, with the head that the model has for it.";
 
     choice: Vec<String>, Many, BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";

@@ -88,10 +88,8 @@ impl FromText for KvType {
 
 impl FromText for Pooling {
     fn from_text(text: &str) -> Result<Self, String> {
-        Self::from_name(text).ok_or_else(|| match text {
-            "rank" => "models with a head that ranks are not supported yet; mean, cls and last are".into(),
-            _ => format!("`{text}` is no way to pool: mean, cls and last are"),
-        })
+        Self::from_name(text)
+            .ok_or_else(|| format!("`{text}` is no way to pool: mean, cls, last and rank are"))
     }
 }
 

@@ -26,8 +26,11 @@ impl Scheduler {
         let samples = *n_choices > 1 || *max_tokens > 0 || request.prompt_logits;
         assert!(request.pooling.is_none() || !samples, "what is pooled is not sampled");
         let n_tokens = prompt.len().saturating_add(*max_tokens);
-        if n_tokens > self.max_seq_tokens() {
-            return Err(AddError::TooLong { n_tokens, max_tokens: self.max_seq_tokens() });
+        let in_one_step = request.pooling.is_some_and(|pooled| !pooled.causal);
+        let step_max = if in_one_step { self.config.step_token_budget } else { usize::MAX };
+        let max_tokens = self.max_seq_tokens().min(step_max);
+        if n_tokens > max_tokens {
+            return Err(AddError::TooLong { n_tokens, max_tokens });
         }
         // Each priority has a queue of its own, so that none is turned away for the other.
         let queue = &mut self.queues[*priority as usize];
@@ -55,7 +58,8 @@ impl Scheduler {
         let waiting: Vec<SeqId> = self.waiting.iter().copied().filter(is_next).collect();
         for id in waiting {
             let n_active = self.n_active(priority);
-            if plan.budget == 0 || n_active >= self.config.max_running_seqs {
+            let has_room = self.seqs[&id].rows_within(plan.budget) > 0;
+            if !has_room || n_active >= self.config.max_running_seqs {
                 return;
             }
             if !self.admit_one(plan, id, n_active) {
@@ -112,7 +116,7 @@ impl Scheduler {
     /// The blocks that a sequence need not compute: never its last token, of which something is wanted, nor any row
     /// of which something is still wanted.
     fn match_prefix(&mut self, id: SeqId) -> (NodeId, Vec<BlockId>) {
-        if !self.config.prefix_cache {
+        if !self.shares(id) {
             return (NodeId::ROOT, Vec::new());
         }
         let seq = &self.seqs[&id];
@@ -123,7 +127,7 @@ impl Scheduler {
     /// Copies the slots of a cached block that a sequence has in common with it after its full blocks.
     fn copy_beginning(&mut self, plan: &mut Plan, id: SeqId) {
         let seq = &self.seqs[&id];
-        if !self.config.prefix_cache || seq.wants_early_rows() {
+        if !self.shares(id) || seq.wants_early_rows() {
             return;
         }
         let rest = &seq.tokens[seq.n_computed..seq.tokens.len() - 1];

@@ -84,7 +84,7 @@ impl Scheduler {
 
     /// Gives a sequence's full blocks to the prefix cache. Called when a row of good values has come from them.
     pub(super) fn publish(&mut self, id: SeqId) {
-        if !self.config.prefix_cache {
+        if !self.shares(id) {
             return;
         }
         let block_size = self.config.block_size;
@@ -100,6 +100,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether blocks of a sequence mean the same to others: what is read in both directions depends on the whole text.
+    pub(super) fn shares(&self, id: SeqId) -> bool {
+        self.config.prefix_cache && self.seqs[&id].causal
+    }
+
     /// Gives what a complete sequence has beyond its full blocks to the prefix cache, for those that go on from there.
     pub(super) fn publish_tail(&mut self, id: SeqId) {
         let seq = &self.seqs[&id];
@@ -107,7 +112,7 @@ impl Scheduler {
         let Some(&block) = seq.blocks.get(seq.n_published) else { return };
         // A block that others hold is one that they may still write into, once they are alone.
         let is_own = self.allocator.ref_count(block) == 1;
-        if self.config.prefix_cache && is_own && !tail.is_empty() {
+        if self.shares(id) && is_own && !tail.is_empty() {
             self.cache.insert_tail(&mut self.allocator, seq.published, seq.salt, &seq.tokens[tail], block);
         }
     }

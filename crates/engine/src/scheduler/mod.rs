@@ -13,7 +13,9 @@
 //! decode gets a token, and so does a prefill. A paused sequence (its reader is slow) keeps its state and is skipped.
 //!
 //! **A text to be pooled** is a prompt that nothing follows: its rows give hidden states in place of logits, those that
-//! its pooling needs, each once and in order. It takes from the prefix cache only what lies before those.
+//! its pooling needs, each once and in order. It takes from the prefix cache only what lies before those. If its rows see
+//! each other in both directions, it is computed in one step as a whole and shares nothing; a scheduler has only such
+//! texts or none, so that each in its turn finds the budget whole.
 //!
 //! **Background.** A sequence of a [background](Priority::Background) request takes what normal ones leave: it comes
 //! after all of them in a step, has a place only where they do not fill all, is admitted only while none of them waits,
@@ -52,7 +54,7 @@ use crate::prefix_cache::PrefixCache;
 use admission::Queue;
 use plan::Plan;
 use sequence::Sequence;
-pub use types::{AddError, NewRequest, RequestId, Sampled, SchedulerConfig, SchedulerStats};
+pub use types::{AddError, NewRequest, Pooled, RequestId, Sampled, SchedulerConfig, SchedulerStats};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
@@ -102,6 +104,11 @@ impl Scheduler {
     /// The longest sequence that can run: the context, or the cache if that is smaller.
     pub fn max_seq_tokens(&self) -> usize {
         self.config.n_ctx.min(self.config.n_blocks * self.config.block_size)
+    }
+
+    /// The most tokens of a step.
+    pub fn step_token_budget(&self) -> usize {
+        self.config.step_token_budget
     }
 
     /// Drops what is left of a request, at once. Between `schedule` and `commit` only when the step's results are

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ingle_step::{BlockId, Input, SeqId, SeqStep, StepBatch, Want};
+use ingle_step::{BlockId, SeqId, SeqStep, StepBatch, Want};
 
 use super::{Priority, Scheduler};
 
@@ -64,7 +64,7 @@ impl Scheduler {
     /// False if there was no room for any.
     pub(super) fn plan_rows(&mut self, plan: &mut Plan, id: SeqId, share: usize) -> bool {
         let seq = &self.seqs[&id];
-        let mut n_rows = seq.n_pending().min(share).min(plan.budget);
+        let mut n_rows = seq.rows_within(share.min(plan.budget));
         if seq.wants_early_rows() && seq.want == Want::Logits {
             n_rows = n_rows.min(plan.prompt_rows);
         }
@@ -83,10 +83,10 @@ impl Scheduler {
         plan.members.insert(id);
         plan.batch.seqs.push(SeqStep {
             seq: id,
-            inputs: seq.tokens[start..end].iter().map(|&t| Input::Token(t)).collect(),
+            inputs: (start..end).map(|position| seq.input(position)).collect(),
             start: start as u32,
             block_table: seq.blocks.clone(),
-            causal: true,
+            causal: seq.causal,
             wants,
         });
         true

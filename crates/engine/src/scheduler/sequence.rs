@@ -1,9 +1,9 @@
 //! One token stream of a request.
 
 use ingle_chat::Pooling;
-use ingle_step::{BlockId, TokenId, Want};
+use ingle_step::{BlockId, Input, TokenId, Want};
 
-use super::{NewRequest, Priority, RequestId};
+use super::{NewRequest, Pooled, Priority, RequestId};
 use crate::prefix_cache::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub(super) struct Sequence {
     pub published: NodeId,
     pub n_published: usize,
     pub salt: u64,
+    /// Whether a row sees only itself and rows before it. Otherwise all rows are in one step, and none is shared.
+    pub causal: bool,
+    /// Where the second of two texts begins.
+    pub second_from: Option<usize>,
     /// What its rows give.
     pub want: Want,
     /// How many rows before the prompt's last are wanted too, from the first on, and how many have come.
@@ -51,11 +55,16 @@ impl Sequence {
     pub fn new(id: RequestId, request: NewRequest) -> Self {
         let NewRequest { prompt, n_choices, max_tokens, salt, prompt_logits, pooling, priority } = request;
         let all = prompt.len() - 1;
-        let n_early_rows = match pooling {
+        let n_early_rows = match pooling.map(|pooled| pooled.pooling) {
             None if prompt_logits => all,
             Some(Pooling::Mean) => all,
-            Some(Pooling::Cls) => all.min(1),
+            Some(Pooling::Cls | Pooling::Rank) => all.min(1),
             None | Some(Pooling::Last) => 0,
+        };
+        let want = match pooling {
+            None => Want::Logits,
+            Some(Pooled { pooling: Pooling::Rank, .. }) => Want::Labels,
+            Some(_) => Want::Hidden,
         };
         Self {
             request: id,
@@ -71,7 +80,9 @@ impl Sequence {
             published: NodeId::ROOT,
             n_published: 0,
             salt,
-            want: if pooling.is_some() { Want::Hidden } else { Want::Logits },
+            causal: pooling.is_none_or(|pooled| pooled.causal),
+            second_from: pooling.and_then(|pooled| pooled.second_from),
+            want,
             n_early_rows,
             early_rows_done: 0,
             unborn: n_choices,
@@ -87,6 +98,25 @@ impl Sequence {
     /// Tokens that are known and not computed.
     pub fn n_pending(&self) -> usize {
         self.tokens.len() - self.n_computed
+    }
+
+    /// How many of its next rows a step with room for `budget` can take: all or none where it is not causal.
+    pub fn rows_within(&self, budget: usize) -> usize {
+        match self.n_pending() {
+            n if n <= budget => n,
+            _ if self.causal => budget,
+            _ => 0,
+        }
+    }
+
+    /// What enters the model at a position.
+    pub fn input(&self, position: usize) -> Input {
+        let token = self.tokens[position];
+        if self.second_from.is_some_and(|from| position >= from) {
+            Input::Second(token)
+        } else {
+            Input::Token(token)
+        }
     }
 
     /// Whether its prompt is computed, or all but a last token.

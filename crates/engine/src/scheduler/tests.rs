@@ -1,7 +1,7 @@
 //! Small stories, told as what each step runs and what the state is then. The simulator in `tests/` tells long ones.
 
 use ingle_chat::Pooling;
-use ingle_step::{SeqStep, TokenId, Want};
+use ingle_step::{Input, SeqStep, TokenId, Want};
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn background(n_prompt: u32, max_tokens: usize) -> NewRequest {
 }
 
 fn pooled(n_prompt: u32, pooling: Pooling) -> NewRequest {
-    NewRequest { pooling: Some(pooling), ..request(n_prompt, 0) }
+    NewRequest { pooling: Some(pooling.into()), ..request(n_prompt, 0) }
 }
 
 /// Runs a step, sampling token 99 wherever one is due; what is pooled ends with its last row. Gives `seq:start+rows`
@@ -49,7 +49,7 @@ fn step(scheduler: &mut Scheduler) -> String {
             let n_prompt = scheduler.seqs[&seq.seq].n_prompt;
             let n_new = scheduler.n_tokens(seq.seq) + 1 - n_prompt;
             let done = n_new >= scheduler.seqs[&seq.seq].max_tokens;
-            let is_pooled = scheduler.seqs[&seq.seq].want == Want::Hidden;
+            let is_pooled = scheduler.seqs[&seq.seq].want != Want::Logits;
             let tokens = if is_pooled { Vec::new() } else { vec![TokenId(99)] };
             results.push(Sampled { seq: id, tokens, done });
         }
@@ -318,4 +318,43 @@ fn who_copies_a_beginning_leaves_the_source_to_others() {
     let [a, b] = batch.copies[..] else { panic!("two copies, not {:?}", batch.copies) };
     assert_eq!((a.from, a.n_slots, b.n_slots), (b.from, 2, 2), "all but the last token, which is computed");
     assert!(a.to != b.to && a.to != a.from && b.to != b.from);
+}
+
+/// A text of a model that reads in both directions.
+fn both_ways(n_prompt: u32) -> NewRequest {
+    let pooled = Pooled { pooling: Pooling::Mean, causal: false, second_from: None };
+    NewRequest { pooling: Some(pooled), ..request(n_prompt, 0) }
+}
+
+#[test]
+fn a_text_that_is_not_causal_is_one_step_and_shares_nothing() {
+    let mut s = scheduler(16, 12, 4);
+    assert_eq!(s.add(both_ways(13)), Err(AddError::TooLong { n_tokens: 13, max_tokens: 12 }));
+    for n_prompt in [8, 7, 5, 12] {
+        s.add(both_ways(n_prompt)).unwrap();
+    }
+    // Who does not fit any more is not cut, and nobody overtakes it.
+    assert_eq!(step(&mut s), "0:0+8");
+    assert_eq!(step(&mut s), "1:0+7 2:0+5");
+    assert_eq!(step(&mut s), "3:0+12");
+    assert_eq!(step(&mut s), "nothing");
+    let stats = s.stats();
+    assert_eq!((stats.cached_tokens, stats.blocks_cached, stats.blocks_used), (0, 0, 0));
+
+    s.add(both_ways(8)).unwrap();
+    s.add(both_ways(8)).unwrap();
+    let batch = s.schedule().expect("something to do");
+    assert!(batch.seqs.iter().all(|seq| !seq.causal && seq.inputs.len() == 8));
+}
+
+#[test]
+fn the_second_of_two_texts_is_told_apart_and_gives_labels() {
+    let mut s = scheduler(16, 12, 4);
+    let pooled = Pooled { pooling: Pooling::Rank, causal: false, second_from: Some(3) };
+    s.add(NewRequest { pooling: Some(pooled), ..request(5, 0) }).unwrap();
+    let batch = s.schedule().expect("something to do");
+    let inputs = [0, 1, 2].map(|t| Input::Token(TokenId(t)));
+    let second = [3, 4].map(|t| Input::Second(TokenId(t)));
+    assert_eq!(batch.seqs[0].inputs, [&inputs[..], &second].concat());
+    assert_eq!(batch.seqs[0].wants, [(0, Want::Labels), (4, Want::Labels)]);
 }

@@ -41,9 +41,27 @@ pub struct NewRequest {
     pub prompt_logits: bool,
     /// Hidden states in place of logits: those that this pooling needs, and always that of the last token. Nothing is
     /// sampled then: one choice, no new tokens, and not `prompt_logits`.
-    pub pooling: Option<Pooling>,
+    pub pooling: Option<Pooled>,
     /// Whether it makes way for others.
     pub priority: Priority,
+}
+
+/// How a text is pooled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pooled {
+    /// Which rows are needed, and what of them.
+    pub pooling: Pooling,
+    /// Whether a row sees only itself and rows before it.
+    pub causal: bool,
+    /// Where the second of two texts begins, for models that tell them apart.
+    pub second_from: Option<usize>,
+}
+
+impl From<Pooling> for Pooled {
+    /// A text of a causal model.
+    fn from(pooling: Pooling) -> Self {
+        Self { pooling, causal: true, second_from: None }
+    }
 }
 
 impl NewRequest {

@@ -20,7 +20,7 @@ use crate::client::{
 const N_CTX: usize = 256;
 
 fn start(executor: ScriptedExecutor, pooling: Pooling, config: EngineConfig) -> Engine {
-    let frontend = Frontend { pooling: Some(pooling), ..frontend(N_CTX) };
+    let frontend = Frontend { pooling, ..frontend(N_CTX) };
     Engine::start(Box::new(executor), frontend, config).expect("a thread")
 }
 
@@ -63,7 +63,7 @@ fn unit(pooling: Pooling) -> VectorSpec {
 fn a_vector_is_its_texts_whatever_happens_around_it() {
     let long = "a longer text that takes several steps to read ".repeat(3);
     let texts = ["hello", "hello", "hello, world", "x", &long, "hello, moon"];
-    for pooling in Pooling::ALL {
+    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
         for (step_token_budget, prefix_cache, beside) in
             [(512, true, false), (3, true, false), (7, false, true), (512, true, true), (13, true, true)]
         {
@@ -256,8 +256,88 @@ fn refusals_are_by_name() {
     check(of_prompts(unknown), "input[1]", "the vocabulary has");
     let other = EmbedRequest { model: Some("other".into()), ..request(&["a"]) };
     assert!(matches!(begin(&engine, other).err(), Some(ProviderError::UnknownModel { .. })));
-    let ranks = Frontend { pooling: None, ..frontend(N_CTX) };
-    let engine = Engine::start(Box::new(executor()), ranks, EngineConfig::default()).expect("a thread");
-    let error = begin(&engine, request(&["a"])).err().expect("a ranking head");
-    assert!(error.to_string().contains("ranks"), "{error}");
+}
+
+/// What is wrong with a request, and which part of it.
+fn refused(engine: &Engine, request: EmbedRequest) -> (String, String) {
+    match begin(engine, request).err() {
+        Some(ProviderError::InvalidRequest { message, param }) => (param.unwrap_or_default(), message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_read_in_both_directions_is_read_in_one_step() {
+    let config = EngineConfig {
+        step_token_budget: 20,
+        max_running_seqs: 4,
+        prefix_cache: true,
+        ..EngineConfig::default()
+    };
+    let engine = start(executor().bidirectional(), Pooling::Mean, config);
+    // As many tokens as a step has, then one more: an end token follows each text.
+    let (fits, long) = ("x".repeat(19), "x".repeat(20));
+    let texts = ["a", fits.as_str(), "bcd", "a", "xxxxxxxxxx", "xxxxxxxxxxxx", "ab"];
+    let got = embed(&engine, request(&texts)).expect("vectors");
+    for (text, item) in texts.iter().zip(&got.items) {
+        assert_eq!(item.vector, expected(&tokens(text), unit(Pooling::Mean)), "{text}");
+    }
+    assert_eq!(got.usage.cached_tokens, 0, "nothing is shared");
+    let (param, message) = refused(&engine, request(&[&long]));
+    assert!(
+        param == "input[0]" && message.contains("21 tokens") && message.contains("a step has 20"),
+        "{message}"
+    );
+
+    let cut = EmbedRequest { truncate: true, ..request(&[&long]) };
+    let got = embed(&engine, cut).expect("cut");
+    assert_eq!((got.items[0].n_tokens, got.items[0].truncated_from), (20, Some(21)));
+    let cut = EmbedRequest { truncate: true, truncate_to: Some(5), ..request(&["abcdef", "abcd"]) };
+    let got = embed(&engine, cut).expect("cut");
+    let counts: Vec<_> = got.items.iter().map(|item| (item.n_tokens, item.truncated_from)).collect();
+    assert_eq!(counts, [(5, Some(7)), (5, None)]);
+    assert_eq!(got.items[0].vector, got.items[1].vector);
+    let (param, message) =
+        refused(&engine, EmbedRequest { truncate: true, truncate_to: Some(21), ..request(&["a"]) });
+    assert!(param == "truncate_prompt_tokens" && message.contains("1 to 20"), "{message}");
+
+    let error = ask(&engine, completion("a")).expect_err("it generates nothing");
+    assert!(error.to_string().contains("generates none"), "{error}");
+}
+
+#[test]
+fn a_head_that_ranks_gives_pairs_scores() {
+    let engine = start(executor().bidirectional(), Pooling::Rank, EngineConfig::default());
+    let pairs =
+        |texts: &[&str], pairs: &[(usize, usize)]| EmbedRequest { pairs: pairs.to_vec(), ..request(texts) };
+    let got =
+        embed(&engine, pairs(&["what", "this", "that text"], &[(0, 1), (0, 2), (1, 0)])).expect("scores");
+    assert!(got.of_pairs);
+    // The score is of the first token; here that has seen itself alone.
+    let score = |first: &[u8]| vec![hashed_hidden(&[byte(first[0])])[0]];
+    let found: Vec<_> = got.items.iter().map(|item| (item.vector.clone(), item.n_tokens)).collect();
+    assert_eq!(found, [(score(b"w"), 10), (score(b"w"), 15), (score(b"t"), 10)]);
+
+    let cut =
+        EmbedRequest { truncate: true, truncate_to: Some(9), ..pairs(&["what", "a long one"], &[(0, 1)]) };
+    let item = embed(&engine, cut).expect("cut").items.remove(0);
+    assert_eq!((item.n_tokens, item.truncated_from), (9, Some(16)));
+    let no_room =
+        EmbedRequest { truncate: true, truncate_to: Some(6), ..pairs(&["what", "a long one"], &[(0, 1)]) };
+    let (param, message) = refused(&engine, no_room);
+    assert!(param == "input[0]" && message.contains("leaves nothing of 6"), "{message}");
+    let (param, message) = refused(&engine, request(&["a"]));
+    assert!(param == "model" && message.contains("/v1/rerank"), "{message}");
+    let (param, message) = refused(&engine, pairs(&["a", &"x".repeat(N_CTX)], &[(0, 1)]));
+    assert!(param == "input[1]" && message.contains("259 tokens"), "{message}");
+    let (param, _) = refused(&engine, EmbedRequest { dimensions: Some(1), ..pairs(&["a", "b"], &[(0, 1)]) });
+    assert_eq!(param, "dimensions");
+
+    // Of a model without a head, vectors are compared.
+    let engine = start(executor(), Pooling::Last, EngineConfig::default());
+    let got = embed(&engine, pairs(&["a", "b"], &[(0, 1)])).expect("vectors");
+    assert!(!got.of_pairs && got.items.len() == 2);
+    let headless = start(executor(), Pooling::Rank, EngineConfig::default());
+    let (param, message) = refused(&headless, pairs(&["a", "b"], &[(0, 1)]));
+    assert!(param == "model" && message.contains("0 numbers"), "{message}");
 }

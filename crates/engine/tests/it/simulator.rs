@@ -86,7 +86,7 @@ impl Client {
         let all = self.prompt.len() - 1;
         match self.pooling {
             Some(Pooling::Mean) => all,
-            Some(Pooling::Cls) => all.min(1),
+            Some(Pooling::Cls | Pooling::Rank) => all.min(1),
             None if self.prompt_logits => all,
             None | Some(Pooling::Last) => 0,
         }
@@ -250,7 +250,7 @@ impl Simulation {
             n_choices: client.samplers.len() as u32,
             salt: self.rng.below(2) as u64,
             prompt_logits: client.prompt_logits,
-            pooling: client.pooling,
+            pooling: client.pooling.map(Into::into),
             priority: client.priority,
             ..NewRequest::new(client.prompt.clone(), max_tokens)
         });

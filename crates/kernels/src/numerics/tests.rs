@@ -1,6 +1,7 @@
 #![expect(unsafe_code, reason = "calls of the vector chains")]
 
 use super::*;
+use crate::{ClaimOrder, Pool};
 
 /// Distance in units of the last place of the exact value rounded to f32.
 fn ulps(got: f32, exact: f64) -> f64 {
@@ -112,6 +113,43 @@ fn silu_mul_has_the_same_bits_everywhere() {
     let mut out = [0.0];
     silu_mul_row(Isa::Scalar, &[1.5], &[2.0], &mut out);
     assert!((out[0] - 2.0 * 1.5 / (1.0 + (-1.5f32).exp())).abs() < 1e-6);
+}
+
+/// `erfc(t)` for `t >= 0` in doubles: its series near 0, its continued fraction beyond.
+fn erfc(t: f64) -> f64 {
+    let (two_over_sqrt_pi, t2) = (std::f64::consts::FRAC_2_SQRT_PI, t * t);
+    if t < 2.5 {
+        let (mut term, mut sum) = (t, t);
+        for n in 1..60 {
+            term *= -t2 / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return 1.0 - two_over_sqrt_pi * sum;
+    }
+    let fraction = (1..120).rev().fold(0.0, |f, k| f64::from(k) * 0.5 / (t + f));
+    0.5 * two_over_sqrt_pi * (-t2).exp() / (t + fraction)
+}
+
+#[test]
+fn gelu_is_exact_and_has_the_same_bits_everywhere() {
+    let x: Vec<f32> = floats().collect();
+    for &x in x.iter().filter(|x| x.is_finite()) {
+        let exact_tail = 0.5 * erfc(f64::from(x.abs()) / std::f64::consts::SQRT_2);
+        let exact = f64::from(x) * if x < 0.0 { exact_tail } else { 1.0 - exact_tail };
+        let error = (f64::from(gelu(x)) - exact).abs();
+        assert!(error <= 3e-7 * f64::from(x.abs()) + 1e-44, "{x}: {} for {exact}", gelu(x));
+    }
+    assert_eq!(gelu(f32::INFINITY), f32::INFINITY);
+    assert!(gelu(f32::NAN).is_nan());
+    for n in [0, 1, 15, 16, 17, 40, x.len()] {
+        for isa in Isa::available() {
+            let mut out = x[..n].to_vec();
+            gelu_in_place(&Pool::with(2, isa, ClaimOrder::Shuffled(3)), &mut out);
+            for (out, &x) in out.iter().zip(&x) {
+                assert!(same(*out, gelu(x)), "{isa:?} gelu({x})");
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -5,10 +5,11 @@
 use ingle_kernels::RopeStyle;
 
 use super::{Architecture, decoder};
-use crate::graph::{Attention, Bias, Ffn, Graph, Layer, Linear, Norm, Weight};
+use crate::graph::{Attention, Bias, Ffn, Graph, Layer, Linear, Norm, NormKind, NormOrder, Weight};
 use crate::hparams::HParams;
 
-pub(super) static QWEN3: Architecture = Architecture { name: "qwen3", describe };
+pub(super) static QWEN3: Architecture =
+    Architecture { name: "qwen3", norm: NormKind::Rms, causal: true, describe };
 
 fn describe(hp: &HParams) -> Graph {
     decoder(hp, RopeStyle::Neox, layer)
@@ -20,13 +21,14 @@ fn layer(hp: &HParams, layer_idx: usize) -> Layer {
     let (n_v, n_attn) = (shape.n_kv_heads * hp.v_dim, shape.n_heads * hp.v_dim);
     let name = |kind: &str| format!("blk.{layer_idx}.{kind}");
     Layer {
-        attn_norm: Norm::rms(name("attn_norm.weight"), hp.n_embd, hp.rms_eps),
+        norm_order: NormOrder::Pre,
+        attn_norm: Norm::rms(name("attn_norm.weight"), hp.n_embd, hp.norm_eps),
         attention: Attention {
             q: Linear::new(&name("attn_q"), hp.n_embd, n_q, Bias::None),
             k: Linear::new(&name("attn_k"), hp.n_embd, n_k, Bias::None),
             v: Linear::new(&name("attn_v"), hp.n_embd, n_v, Bias::None),
-            q_norm: Some(Norm::rms(name("attn_q_norm.weight"), hp.k_dim, hp.rms_eps)),
-            k_norm: Some(Norm::rms(name("attn_k_norm.weight"), hp.k_dim, hp.rms_eps)),
+            q_norm: Some(Norm::rms(name("attn_q_norm.weight"), hp.k_dim, hp.norm_eps)),
+            k_norm: Some(Norm::rms(name("attn_k_norm.weight"), hp.k_dim, hp.norm_eps)),
             output: Linear::new(&name("attn_output"), n_attn, hp.n_embd, Bias::None),
             n_heads: shape.n_heads,
             n_kv_heads: shape.n_kv_heads,
@@ -35,7 +37,7 @@ fn layer(hp: &HParams, layer_idx: usize) -> Layer {
             scale: hp.attn_scale,
             window: None,
         },
-        ffn_norm: Norm::rms(name("ffn_norm.weight"), hp.n_embd, hp.rms_eps),
+        ffn_norm: Norm::rms(name("ffn_norm.weight"), hp.n_embd, hp.norm_eps),
         ffn: Ffn::SwiGlu {
             gate: Weight::new(name("ffn_gate.weight"), hp.n_embd, shape.n_ff),
             up: Weight::new(name("ffn_up.weight"), hp.n_embd, shape.n_ff),

@@ -5,13 +5,14 @@
 
 use ingle_gguf::TensorType;
 use ingle_kernels::{
-    Activations, AttentionJob, KvLayer, Pool, Product, RmsNorm, RopeRow, RopeTable, attention, matmul,
-    matmul_swiglu, rms_norm_heads, rms_norm_rows, rope_rows,
+    Activations, AttentionJob, KvLayer, Pool, Product, RopeRow, RopeTable, RowNorm, attention, gelu_in_place,
+    matmul, matmul_swiglu, norm_in_place, norm_rows, rope_rows, tanh,
 };
 use ingle_step::{ExecutorError, Input, RowOut, SeqOut, StepBatch, StepOut, Want};
 
-use super::loading::LastLayer;
-use super::{CpuExecutor, Embedding, LoadedLayer, LoadedLinear, LoadedNorm, Model};
+use super::loading::{FirstLayer, LastLayer, LoadedClassifier};
+use super::{CpuExecutor, Embedding, LoadedFfn, LoadedLayer, LoadedLinear, LoadedNorm, Model};
+use crate::graph::{NormKind, NormOrder};
 use ingle_kernels::dequantize;
 
 /// Rows whose logits are computed at a time: bounds memory when every row of a long text wants them.
@@ -53,6 +54,8 @@ struct LastScratch {
     normed: Vec<f32>,
     /// `(n, n_embd)`: those rows of `normed` whose logits are wanted.
     hidden: Vec<f32>,
+    /// `(n_embd,)`: between the two matrices that classify.
+    dense: Vec<f32>,
     /// `(n, n_vocab)`, for more than one row.
     logits: Vec<f32>,
     /// Rows of logits that came back, at most [`LOGITS_ROWS`].
@@ -86,7 +89,7 @@ impl CpuExecutor {
         let tables = &mut scratch.tables;
         tables.clear();
         let mut ranges = Vec::with_capacity(batch.seqs.len());
-        let (mut positions, mut tokens) = (Vec::new(), Vec::new());
+        let (mut positions, mut inputs) = (Vec::new(), Vec::new());
         scratch.slots.clear();
         for seq in &batch.seqs {
             let start = seq.start as usize;
@@ -100,7 +103,7 @@ impl CpuExecutor {
                 scratch.slots.push((block, (position % block_size) as u32));
             }
             positions.extend(start..end);
-            tokens.extend(seq.inputs.iter().map(|&Input::Token(token)| token.0 as usize));
+            inputs.extend(&seq.inputs);
         }
         let mut first_row = 0;
         let jobs: Vec<AttentionJob<'_>> = batch
@@ -121,16 +124,19 @@ impl CpuExecutor {
             .collect();
 
         let weights = model.weights.loading();
-        model.embed(&tokens, resized(&mut scratch.x, tokens.len() * model.n_embd))?;
-        scratch.rope.resize_with(positions.len(), RopeRow::default);
-        for (row, &position) in scratch.rope.iter_mut().zip(&positions) {
-            model.rope.row_into(position, row);
+        model.embed(&inputs, resized(&mut scratch.x, inputs.len() * model.n_embd))?;
+        weights.first()?.add(pool, &inputs, &positions, model.n_embd, &mut scratch.x);
+        if let Some(table) = &model.rope {
+            scratch.rope.resize_with(positions.len(), RopeRow::default);
+            for (row, &position) in scratch.rope.iter_mut().zip(&positions) {
+                table.row_into(position, row);
+            }
         }
         let mut rows = Rows {
             pool,
-            n: tokens.len(),
+            n: inputs.len(),
             n_embd: model.n_embd,
-            table: &model.rope,
+            table: model.rope.as_ref(),
             rope: &scratch.rope,
             slots: &scratch.slots,
             jobs: &jobs,
@@ -158,8 +164,9 @@ impl CpuExecutor {
         }
         let wants: Vec<Want> = batch.seqs.iter().flat_map(|seq| seq.wants.iter().map(|w| w.1)).collect();
         let last = weights.last()?;
-        let mut values =
-            last.finish(pool, &mut scratch.acts, &mut scratch.last, &scratch.wanted, &wants).into_iter();
+        let mut values = last
+            .finish(pool, &mut scratch.acts, &mut scratch.last, &scratch.wanted, model.n_embd, &wants)
+            .into_iter();
         let seqs = batch.seqs.iter().map(|seq| SeqOut {
             seq: seq.seq,
             rows: seq
@@ -177,7 +184,7 @@ struct Rows<'a> {
     pool: &'a Pool,
     n: usize,
     n_embd: usize,
-    table: &'a RopeTable,
+    table: Option<&'a RopeTable>,
     rope: &'a [RopeRow],
     slots: &'a [(u32, u32)],
     jobs: &'a [AttentionJob<'a>],
@@ -191,25 +198,27 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// `x += output · attention(norm(x))`
+    /// `x += output · attention(norm(x))`, or `x = norm(x + output · attention(x))`
     fn attention(&mut self, layer: &LoadedLayer, kv: &mut KvLayer) {
         let (pool, n) = (self.pool, self.n);
         let kinds =
             layer.q.weight.act_kind().union(layer.k.weight.act_kind()).union(layer.v.weight.act_kind());
-        self.acts.load(pool, self.x, self.n_embd, Some(layer.attn_norm.of()), kinds);
+        self.acts.load(pool, self.x, self.n_embd, layer.before(&layer.attn_norm), kinds);
         let q = resized(self.q, n * layer.q.weight.n_rows());
         let k = resized(self.k, n * layer.k.weight.n_rows());
         let v = resized(self.v, n * layer.v.weight.n_rows());
         let mut products = [layer.q.to(q), layer.k.to(k), layer.v.to(v)];
         matmul(pool, self.acts, &mut products);
         if let Some(norm) = &layer.q_norm {
-            rms_norm_heads(pool, self.q, norm.of());
+            norm_in_place(pool, self.q, norm.of());
         }
         if let Some(norm) = &layer.k_norm {
-            rms_norm_heads(pool, self.k, norm.of());
+            norm_in_place(pool, self.k, norm.of());
         }
-        rope_rows(pool, self.table, self.rope, layer.k_dim, self.q);
-        rope_rows(pool, self.table, self.rope, layer.k_dim, self.k);
+        if let Some(table) = self.table {
+            rope_rows(pool, table, self.rope, layer.k_dim, self.q);
+            rope_rows(pool, table, self.rope, layer.k_dim, self.k);
+        }
         kv.store(pool, self.k, self.v, self.slots);
 
         let n_attn = layer.output.weight.n_cols();
@@ -217,27 +226,76 @@ impl Rows<'_> {
         attention(pool, kv, layer.attention, self.jobs, self.q, out);
         self.acts.load(pool, out, n_attn, None, layer.output.weight.act_kind());
         matmul(pool, self.acts, &mut [layer.output.add_to(self.x)]);
+        layer.after(pool, &layer.attn_norm, self.x);
     }
 
-    /// `x += down · (silu(gate · norm(x)) * (up · norm(x)))`
+    /// `x += ffn(norm(x))`, or `x = norm(x + ffn(x))`
     fn ffn(&mut self, layer: &LoadedLayer) {
-        let pool = self.pool;
-        let kinds = layer.gate.act_kind().union(layer.up.act_kind());
-        self.acts.load(pool, self.x, self.n_embd, Some(layer.ffn_norm.of()), kinds);
-        let n_ff = layer.gate.n_rows();
-        let ff = resized(self.ff, self.n * n_ff);
-        matmul_swiglu(pool, self.acts, &layer.gate, &layer.up, ff);
-        self.acts.load(pool, ff, n_ff, None, layer.down.weight.act_kind());
-        matmul(pool, self.acts, &mut [layer.down.add_to(self.x)]);
+        let (pool, norm) = (self.pool, layer.before(&layer.ffn_norm));
+        let down = match &layer.ffn {
+            LoadedFfn::SwiGlu { gate, up, down } => {
+                self.acts.load(pool, self.x, self.n_embd, norm, gate.act_kind().union(up.act_kind()));
+                let ff = resized(self.ff, self.n * gate.n_rows());
+                matmul_swiglu(pool, self.acts, gate, up, ff);
+                down
+            }
+            LoadedFfn::Gelu { up, down } => {
+                self.acts.load(pool, self.x, self.n_embd, norm, up.weight.act_kind());
+                let ff = resized(self.ff, self.n * up.weight.n_rows());
+                matmul(pool, self.acts, &mut [up.to(ff)]);
+                gelu_in_place(pool, ff);
+                down
+            }
+        };
+        self.acts.load(pool, self.ff, down.weight.n_cols(), None, down.weight.act_kind());
+        matmul(pool, self.acts, &mut [down.add_to(self.x)]);
+        layer.after(pool, &layer.ffn_norm, self.x);
+    }
+}
+
+impl LoadedLayer {
+    /// The norm to apply to what a part of the layer takes.
+    fn before<'a>(&self, norm: &'a LoadedNorm) -> Option<RowNorm<'a>> {
+        (self.norm_order == NormOrder::Pre).then(|| norm.of())
+    }
+
+    /// Norms the residual stream after a part of the layer, if that is the order.
+    fn after(&self, pool: &Pool, norm: &LoadedNorm, x: &mut [f32]) {
+        if self.norm_order == NormOrder::Post {
+            norm_in_place(pool, x, norm.of());
+        }
+    }
+}
+
+impl FirstLayer {
+    /// Adds to the embeddings of tokens, `x (n, n_embd)`, what belongs to their place.
+    fn add(&self, pool: &Pool, inputs: &[Input], positions: &[usize], n_embd: usize, x: &mut [f32]) {
+        let rows = inputs.iter().zip(positions).zip(x.chunks_exact_mut(n_embd));
+        for ((input, &position), x) in rows {
+            let token_type = usize::from(matches!(input, Input::Second(_)));
+            let tables = [(&self.token_types, token_type), (&self.positions, position)];
+            for (table, row) in tables {
+                if let Some(table) = table {
+                    x.iter_mut().zip(&table[row * n_embd..][..n_embd]).for_each(|(x, add)| *x += add);
+                }
+            }
+        }
+        if let Some(norm) = &self.norm {
+            norm_in_place(pool, x, norm.of());
+        }
     }
 }
 
 impl Model {
     /// The embeddings of tokens into `x` `(n, n_embd)`.
-    fn embed(&self, tokens: &[usize], x: &mut [f32]) -> Result<(), ExecutorError> {
-        for (&token, out) in tokens.iter().zip(x.chunks_exact_mut(self.n_embd)) {
+    fn embed(&self, inputs: &[Input], x: &mut [f32]) -> Result<(), ExecutorError> {
+        for (input, out) in inputs.iter().zip(x.chunks_exact_mut(self.n_embd)) {
+            let token = input.token().0 as usize;
             match &self.embedding {
-                Embedding::Tied => self.weights.loading().last()?.head.dequantize_row(token, out),
+                Embedding::Tied => {
+                    let head = self.weights.loading().head().expect("embeddings are tied to a loaded head");
+                    head.dequantize_row(token, out);
+                }
                 Embedding::File { file, tensor_idx, .. } => {
                     let info = &file.tensors()[*tensor_idx];
                     let data = file.tensor_data(info);
@@ -259,13 +317,16 @@ impl LastLayer {
         acts: &mut Activations,
         scratch: &mut LastScratch,
         x: &[f32],
+        n_embd: usize,
         wants: &[Want],
     ) -> Vec<Vec<f32>> {
-        let n_embd = self.head.n_cols();
         let mut out = Vec::with_capacity(wants.len());
         for (x, wants) in x.chunks(LOGITS_ROWS * n_embd).zip(wants.chunks(LOGITS_ROWS)) {
             let LastScratch { normed, hidden, .. } = scratch;
-            rms_norm_rows(pool, x, self.output_norm.of(), resized(normed, x.len()));
+            match &self.output_norm {
+                Some(norm) => norm_rows(pool, x, norm.of(), resized(normed, x.len())),
+                None => resized(normed, x.len()).copy_from_slice(x),
+            }
             hidden.clear();
             for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
                 if *want == Want::Logits {
@@ -273,10 +334,15 @@ impl LastLayer {
                 }
             }
             let mut logits = self.logits(pool, acts, scratch).into_iter();
-            for (row, want) in scratch.normed.chunks_exact(n_embd).zip(wants) {
+            let LastScratch { normed, dense, .. } = scratch;
+            for (row, want) in normed.chunks_exact(n_embd).zip(wants) {
                 out.push(match want {
                     Want::Hidden => row.to_vec(),
                     Want::Logits => logits.next().expect("one row of logits per want"),
+                    Want::Labels => {
+                        let classifier = self.classifier.as_ref();
+                        classifier.expect("`validate` lets no other want pass").labels(pool, acts, row, dense)
+                    }
                 });
             }
         }
@@ -286,13 +352,11 @@ impl LastLayer {
     /// The logits of each row of `scratch.hidden`, `(n_vocab,)`.
     fn logits(&self, pool: &Pool, acts: &mut Activations, scratch: &mut LastScratch) -> Vec<Vec<f32>> {
         let LastScratch { hidden, logits, spare, .. } = scratch;
-        let (n_embd, n_vocab) = (self.head.n_cols(), self.head.n_rows());
+        let Some(head) = self.head.as_ref().filter(|_| !hidden.is_empty()) else { return Vec::new() };
+        let (n_embd, n_vocab) = (head.n_cols(), head.n_rows());
         let n = hidden.len() / n_embd;
-        if n == 0 {
-            return Vec::new();
-        }
-        acts.load(pool, hidden, n_embd, None, self.head.act_kind());
-        let product = |out| Product { weights: &self.head, bias: None, accumulate: false, out };
+        acts.load(pool, hidden, n_embd, None, head.act_kind());
+        let product = |out| Product { weights: head, bias: None, accumulate: false, out };
         if n == 1 {
             // The usual case, without a copy.
             let mut row = spare.pop().unwrap_or_default();
@@ -310,6 +374,23 @@ impl LastLayer {
     }
 }
 
+impl LoadedClassifier {
+    /// The labels `(n_labels,)` of a row `(n_embd,)`.
+    fn labels(&self, pool: &Pool, acts: &mut Activations, row: &[f32], dense: &mut Vec<f32>) -> Vec<f32> {
+        let mut row = row;
+        if let Some(linear) = &self.dense {
+            acts.load(pool, row, row.len(), None, linear.weight.act_kind());
+            matmul(pool, acts, &mut [linear.to(resized(dense, linear.weight.n_rows()))]);
+            dense.iter_mut().for_each(|x| *x = tanh(*x));
+            row = dense;
+        }
+        acts.load(pool, row, row.len(), None, self.output.weight.act_kind());
+        let mut out = vec![0.0; self.output.weight.n_rows()];
+        matmul(pool, acts, &mut [self.output.to(&mut out)]);
+        out
+    }
+}
+
 fn row_bytes(ty: TensorType, n_cols: usize) -> usize {
     n_cols / ty.block_len() * ty.block_bytes()
 }
@@ -321,8 +402,11 @@ fn resized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
 }
 
 impl LoadedNorm {
-    fn of(&self) -> RmsNorm<'_> {
-        RmsNorm { weight: &self.weight, eps: self.eps }
+    fn of(&self) -> RowNorm<'_> {
+        match self.kind {
+            NormKind::Rms => RowNorm::Rms { weight: &self.weight, eps: self.eps },
+            NormKind::Layer => RowNorm::Layer { weight: &self.weight, bias: &self.bias, eps: self.eps },
+        }
     }
 }
 

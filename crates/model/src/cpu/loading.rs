@@ -22,9 +22,9 @@ use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::{Matrix, Packing, Pool};
 use ingle_step::ExecutorError;
 
-use super::{LoadedLayer, LoadedNorm};
+use super::{LoadedLayer, LoadedLinear, LoadedNorm};
 use crate::error::ModelError;
-use crate::graph::{Graph, Weight};
+use crate::graph::{Classifier, Graph, Weight};
 use crate::weights::Loader;
 
 /// How far a model's weights are. Clones are the same model's, and keep what is loaded in memory.
@@ -35,6 +35,7 @@ pub struct Loading(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     layers: Box<[OnceLock<LoadedLayer>]>,
+    first: OnceLock<FirstLayer>,
     last: OnceLock<LastLayer>,
     state: Mutex<State>,
     /// Signalled with every change of `state`.
@@ -50,12 +51,31 @@ struct State {
     end: Option<Result<(), String>>,
 }
 
-/// From the residual stream to logits.
+/// What is added to the embeddings of tokens.
+#[derive(Debug)]
+pub(super) struct FirstLayer {
+    /// `(n_token_types, n_embd)`
+    pub token_types: Option<Vec<f32>>,
+    /// `(n_ctx_train, n_embd)`
+    pub positions: Option<Vec<f32>>,
+    /// Of the sum.
+    pub norm: Option<LoadedNorm>,
+}
+
+/// From the residual stream to logits and labels.
 #[derive(Debug)]
 pub(super) struct LastLayer {
-    pub output_norm: LoadedNorm,
+    pub output_norm: Option<LoadedNorm>,
     /// `(n_vocab, n_embd)`
-    pub head: Matrix,
+    pub head: Option<Matrix>,
+    pub classifier: Option<LoadedClassifier>,
+}
+
+/// From the residual stream to labels.
+#[derive(Debug)]
+pub(super) struct LoadedClassifier {
+    pub dense: Option<LoadedLinear>,
+    pub output: LoadedLinear,
 }
 
 /// What is to be loaded.
@@ -63,7 +83,7 @@ pub(super) struct Plan {
     pub file: Arc<GgufFile>,
     pub pool: Arc<Pool>,
     pub graph: Graph,
-    pub head: Weight,
+    pub head: Option<Weight>,
     /// Memory for every matrix, by name.
     pub packings: HashMap<String, Packing>,
     /// The matrices in the order of use.
@@ -86,6 +106,7 @@ impl Background {
     pub fn start(plan: Plan) -> Result<Self, ModelError> {
         let loading = Loading(Arc::new(Shared {
             layers: plan.graph.layers.iter().map(|_| OnceLock::new()).collect(),
+            first: OnceLock::new(),
             last: OnceLock::new(),
             state: Mutex::new(State { done_bytes: 0, total_bytes: plan.total_bytes, end: None }),
             changed: Condvar::new(),
@@ -166,6 +187,11 @@ impl Loading {
         self.0.stop.store(true, Relaxed);
     }
 
+    /// What comes before the layers, as soon as it is there.
+    pub(super) fn first(&self) -> Result<&FirstLayer, ExecutorError> {
+        self.0.wait_for(&self.0.first)
+    }
+
     /// A layer, as soon as it is there.
     pub(super) fn layer(&self, layer_idx: usize) -> Result<&LoadedLayer, ExecutorError> {
         self.0.wait_for(&self.0.layers[layer_idx])
@@ -178,7 +204,14 @@ impl Loading {
 
     /// The head, if it is there already.
     pub(super) fn head(&self) -> Option<&Matrix> {
-        self.0.last.get().map(|last| &last.head)
+        self.0.last.get()?.head.as_ref()
+    }
+}
+
+impl LoadedClassifier {
+    fn load(loader: &mut Loader<'_>, classifier: &Classifier) -> Result<Self, ModelError> {
+        let dense = classifier.dense.as_ref().map(|dense| LoadedLinear::load(loader, dense)).transpose()?;
+        Ok(Self { dense, output: LoadedLinear::load(loader, &classifier.output)? })
     }
 }
 
@@ -190,13 +223,22 @@ impl Shared {
             !self.stop.load(Relaxed)
         };
         let mut loader = Loader::new(&plan.file, &plan.pool, &mut progress, plan.packings, plan.order);
+        let graph = &plan.graph;
+        let mut table = |table: &Option<Weight>| table.as_ref().map(|table| loader.table(table)).transpose();
+        let (token_types, positions) = (table(&graph.token_types)?, table(&graph.position_embd)?);
+        let norm = LoadedNorm::load_if(&mut loader, graph.embd_norm.as_ref())?;
+        let first = FirstLayer { token_types, positions, norm };
+        self.first.set(first).expect("what comes first is loaded once");
+        self.notify();
         for (slot, layer) in self.layers.iter().zip(&plan.graph.layers) {
             let set = slot.set(LoadedLayer::load(&mut loader, layer)?);
             set.expect("each layer is loaded once");
             self.notify();
         }
-        let output_norm = LoadedNorm::load(&mut loader, &plan.graph.output_norm)?;
-        let last = LastLayer { output_norm, head: loader.matrix(&plan.head)? };
+        let output_norm = LoadedNorm::load_if(&mut loader, graph.output_norm.as_ref())?;
+        let head = plan.head.as_ref().map(|head| loader.matrix(head)).transpose()?;
+        let classifier = graph.classifier.as_ref().map(|c| LoadedClassifier::load(&mut loader, c));
+        let last = LastLayer { output_norm, head, classifier: classifier.transpose()? };
         self.last.set(last).expect("the last layer is loaded once");
         Ok(())
     }

@@ -14,7 +14,7 @@ use ingle_kernels::{
 use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
 use crate::error::ModelError;
-use crate::graph::{Ffn, Head, Layer, Linear, Norm, Weight};
+use crate::graph::{Ffn, Head, Layer, Linear, Norm, NormKind, NormOrder, Weight};
 use crate::hparams::{HParams, RopeScaling};
 use crate::rope::rope_table;
 use crate::weights::{self, Loader};
@@ -70,7 +70,7 @@ pub struct CpuExecutor {
 struct Model {
     n_embd: usize,
     embedding: Embedding,
-    rope: RopeTable,
+    rope: Option<RopeTable>,
     weights: Background,
 }
 
@@ -79,13 +79,16 @@ struct Model {
 enum Embedding {
     /// Rows of the head.
     Tied,
-    /// Rows of this tensor in the file. If it `becomes_tied`, only until the head is loaded: both give the same floats.
+    /// Rows of this tensor in the file. If it `becomes_tied` to a head, only until the head is loaded: both give the same floats.
     File { file: Arc<GgufFile>, tensor_idx: usize, becomes_tied: bool },
 }
 
 #[derive(Debug)]
 struct LoadedNorm {
+    kind: NormKind,
     weight: Vec<f32>,
+    /// Empty where the kind has none.
+    bias: Vec<f32>,
     eps: f32,
 }
 
@@ -97,6 +100,7 @@ struct LoadedLinear {
 
 #[derive(Debug)]
 struct LoadedLayer {
+    norm_order: NormOrder,
     attn_norm: LoadedNorm,
     q: LoadedLinear,
     k: LoadedLinear,
@@ -107,9 +111,13 @@ struct LoadedLayer {
     k_dim: usize,
     output: LoadedLinear,
     ffn_norm: LoadedNorm,
-    gate: Matrix,
-    up: Matrix,
-    down: LoadedLinear,
+    ffn: LoadedFfn,
+}
+
+#[derive(Debug)]
+enum LoadedFfn {
+    SwiGlu { gate: Matrix, up: Matrix, down: LoadedLinear },
+    Gelu { up: LoadedLinear, down: LoadedLinear },
 }
 
 impl CpuExecutor {
@@ -145,6 +153,10 @@ impl CpuExecutor {
         }
         let graph = (hp.arch.describe)(&hp);
         let tensors = weights::check_tensors(&file, &graph, hp.arch.name)?;
+        if options.rope_scaling.is_some() && graph.rope_style.is_none() {
+            let what = format!("rope scaling: architecture `{}` has no rope; leave it out", hp.arch.name);
+            return Err(ModelError::Options(what));
+        }
         let n_ctx = context(&hp, options)?;
         let n_blocks = n_blocks(options)?;
         let kv: Vec<KvLayer> = graph
@@ -153,13 +165,15 @@ impl CpuExecutor {
                 KvLayer::try_new(layout, n_blocks).ok_or(ModelError::KvMemory { n_tokens: options.kv_tokens })
             })
             .collect::<Result<_, _>>()?;
-        let rope = rope_table(&file, &hp, graph.rope_style, n_ctx)?;
+        let rope = graph.rope_style.map(|style| rope_table(&file, &hp, style, n_ctx)).transpose()?;
 
-        let Head::UntiedIfPresent(head) = &graph.head;
-        let is_tied = file.tensor(&head.name).is_none();
-        let head = if is_tied { graph.token_embd.clone() } else { head.clone() };
+        let (head, is_tied) = match &graph.head {
+            Head::UntiedIfPresent(head) if file.tensor(&head.name).is_some() => (Some(head.clone()), false),
+            Head::UntiedIfPresent(_) => (Some(graph.token_embd.clone()), true),
+            Head::None => (None, false),
+        };
         let (mut order, mut packings) = (Vec::new(), HashMap::new());
-        for weight in weights::in_order_of_use(&graph, &head) {
+        for weight in weights::in_order_of_use(&graph, head.as_ref()) {
             let info = weights::matrix_info(&file, weight)?;
             let packing = Packing::new(info.ty, weight.n_out, weight.n_in, info.n_bytes());
             packings.insert(weight.name.clone(), packing.map_err(|error| refused(weight, info, &error))?);
@@ -177,6 +191,10 @@ impl CpuExecutor {
             n_vocab: hp.n_vocab,
             n_embd: hp.n_embd,
             n_ctx,
+            causal: graph.causal,
+            has_logits: head.is_some(),
+            n_labels: graph.classifier.as_ref().map_or(0, |c| c.output.weight.n_out),
+            has_token_types: graph.token_types.as_ref().is_some_and(|types| types.n_out > 1),
             block_size: options.block_size,
             n_blocks,
             weight_bytes,
@@ -248,7 +266,12 @@ impl Model {
 
 impl LoadedNorm {
     fn load(loader: &mut Loader<'_>, norm: &Norm) -> Result<Self, ModelError> {
-        Ok(Self { weight: loader.norm(norm)?, eps: norm.eps })
+        let (weight, bias) = loader.norm(norm)?;
+        Ok(Self { kind: norm.kind, weight, bias: bias.unwrap_or_default(), eps: norm.eps })
+    }
+
+    fn load_if(loader: &mut Loader<'_>, norm: Option<&Norm>) -> Result<Option<Self>, ModelError> {
+        norm.map(|norm| Self::load(loader, norm)).transpose()
     }
 }
 
@@ -262,17 +285,14 @@ impl LoadedLinear {
 impl LoadedLayer {
     fn load(loader: &mut Loader<'_>, layer: &Layer) -> Result<Self, ModelError> {
         let attention = &layer.attention;
-        let Ffn::SwiGlu { gate, up, down } = &layer.ffn;
-        let norm = |loader: &mut Loader<'_>, norm: &Option<Norm>| {
-            norm.as_ref().map(|norm| LoadedNorm::load(loader, norm)).transpose()
-        };
         Ok(Self {
+            norm_order: layer.norm_order,
             attn_norm: LoadedNorm::load(loader, &layer.attn_norm)?,
             q: LoadedLinear::load(loader, &attention.q)?,
             k: LoadedLinear::load(loader, &attention.k)?,
             v: LoadedLinear::load(loader, &attention.v)?,
-            q_norm: norm(loader, &attention.q_norm)?,
-            k_norm: norm(loader, &attention.k_norm)?,
+            q_norm: LoadedNorm::load_if(loader, attention.q_norm.as_ref())?,
+            k_norm: LoadedNorm::load_if(loader, attention.k_norm.as_ref())?,
             attention: AttentionParams {
                 n_heads: attention.n_heads,
                 scale: attention.scale,
@@ -282,9 +302,22 @@ impl LoadedLayer {
             k_dim: attention.k_dim,
             output: LoadedLinear::load(loader, &attention.output)?,
             ffn_norm: LoadedNorm::load(loader, &layer.ffn_norm)?,
-            gate: loader.matrix(gate)?,
-            up: loader.matrix(up)?,
-            down: LoadedLinear::load(loader, down)?,
+            ffn: LoadedFfn::load(loader, &layer.ffn)?,
+        })
+    }
+}
+
+impl LoadedFfn {
+    fn load(loader: &mut Loader<'_>, ffn: &Ffn) -> Result<Self, ModelError> {
+        Ok(match ffn {
+            Ffn::SwiGlu { gate, up, down } => Self::SwiGlu {
+                gate: loader.matrix(gate)?,
+                up: loader.matrix(up)?,
+                down: LoadedLinear::load(loader, down)?,
+            },
+            Ffn::Gelu { up, down } => {
+                Self::Gelu { up: LoadedLinear::load(loader, up)?, down: LoadedLinear::load(loader, down)? }
+            }
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch};
+use ingle_step::{ExecutorError, ExecutorInfo, Input, SeqStep, StepBatch, Want};
 
 /// Stands for no sequence.
 const NOBODY: usize = usize::MAX;
@@ -49,9 +49,25 @@ fn check_seq(seq: &SeqStep, info: &ExecutorInfo) -> Result<(), String> {
     if end > info.n_ctx {
         return Err(format!("position {end} is beyond the context of {}", info.n_ctx));
     }
-    for Input::Token(token) in &seq.inputs {
+    for input in &seq.inputs {
+        let token = input.token();
         if token.0 as usize >= info.n_vocab {
             return Err(format!("token {token}: the vocabulary has {}", info.n_vocab));
+        }
+        if matches!(input, Input::Second(_)) && !info.has_token_types {
+            return Err("a second text: the model has no token types".into());
+        }
+    }
+    if seq.causal && !info.causal {
+        return Err("the sequence is causal and the model is not".into());
+    }
+    for (_, want) in &seq.wants {
+        match want {
+            Want::Logits if !info.has_logits => return Err("logits: the model only embeds texts".into()),
+            Want::Labels if info.n_labels == 0 => {
+                return Err("labels: the model has no head that classifies".into());
+            }
+            _ => {}
         }
     }
     if seq.block_table.len() < end.div_ceil(info.block_size) {

@@ -1,6 +1,7 @@
 //! The models that have goldens.
 
 use ingle_gguf::TensorType;
+use ingle_testkit::bert::TinyBert;
 use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 /// The models, by name, with the context to configure where it is not the file's. Texts are 200 tokens: beyond each original context and more than twice the window.
@@ -45,4 +46,20 @@ pub fn specs() -> Vec<(String, TinySpec, Option<usize>)> {
         out.push((name, llama(20).wide().weight_type(ty), None));
     }
     out
+}
+
+/// The models of architecture bert that have goldens, by name. Texts are 150 tokens, in models with two token types of
+/// two parts.
+pub fn bert_specs() -> Vec<(String, TinyBert)> {
+    // A large epsilon, so that leaving it out shows.
+    let tiny = |seed| TinyBert { norm_eps: 0.01, seed, ..TinyBert::default() };
+    let wide = |ty| TinyBert { n_embd: 128, n_ff: 256, weight_type: ty, ..tiny(5) };
+    vec![
+        ("bert".to_owned(), tiny(1)),
+        ("bert-one-type".to_owned(), TinyBert { n_token_types: 1, ..tiny(2) }),
+        ("bert-ranks".to_owned(), TinyBert { norm_eps: 0.01, seed: 3, ..TinyBert::ranking() }),
+        ("bert-three-labels".to_owned(), TinyBert { n_labels: 3, pooling_type: 4, ..tiny(4) }),
+        ("bert-f16".to_owned(), wide(TensorType::F16)),
+        ("bert-q8_0".to_owned(), wide(TensorType::Q8_0)),
+    ]
 }

@@ -62,7 +62,7 @@ fn impossible_hyperparameters_are_named() {
     check(
         "general.architecture",
         "mamba".into(),
-        "`mamba` is not supported (supported: llama, qwen2, qwen3)",
+        "`mamba` is not supported (supported: llama, qwen2, qwen3, bert)",
     );
     for value in
         [Value::U32(0), Value::U64(u64::MAX), Value::I32(-1), Value::F32(f32::NAN), Value::U64(1 << 62)]

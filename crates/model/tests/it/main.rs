@@ -1,5 +1,6 @@
 //! Whole models: against references, and bit against bit.
 
+mod bert;
 mod bits;
 mod golden_specs;
 mod goldens;

@@ -352,7 +352,7 @@ impl Provider for Scripted {
                 if hangs {
                     std::future::pending::<()>().await;
                 }
-                Ok(Embeddings { items, usage })
+                Ok(Embeddings { items, usage, of_pairs: false })
             }) as EmbeddingsFuture)
         })
     }
