@@ -21,8 +21,9 @@ pub use embedding::{
 pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};
 pub use provider::{
-    Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
-    ProviderStatus, StartFuture, TokenLogprob, Usage,
+    ChangeFuture, Delta, DeltaStream, Event, FinishReason, HoldFuture, KeepAlive, ModelChange, ModelDetails,
+    ModelEntry, ModelInfo, ModelState, Prompted, Provider, ProviderError, ProviderStatus, StartFuture,
+    TokenLogprob, Usage,
 };
 pub use request::{
     ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, ReasoningWish, Request, Sampling, Task,

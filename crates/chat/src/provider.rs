@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -268,6 +269,100 @@ pub struct ProviderStatus {
     pub steps_total: u64,
 }
 
+/// How long a model stays in memory after its last request, unless its memory is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeepAlive {
+    /// So long; zero: it goes with its last request.
+    For(Duration),
+    /// As long as the process.
+    #[default]
+    Always,
+}
+
+impl KeepAlive {
+    /// That of a number of seconds, where below zero is for ever, and so is a century.
+    pub fn from_seconds(seconds: f64) -> Self {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(time) if time < CENTURY => Self::For(time),
+            _ => Self::Always,
+        }
+    }
+}
+
+/// Where a model is on its way into memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ModelState {
+    /// Not in memory.
+    #[default]
+    Unloaded,
+    /// On its way, from 0 to 1; it may be waiting for room.
+    Loading(f32),
+    /// Requests are answered.
+    Loaded,
+    /// The latest attempt to load it failed, for this reason, which names no file.
+    Failed(String),
+}
+
+impl ModelState {
+    /// A word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unloaded => "unloaded",
+            Self::Loading(_) => "loading",
+            Self::Loaded => "loaded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A model of a provider, in memory or not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelEntry {
+    /// What it is. Of a model whose file cannot be used only the name is known.
+    pub info: ModelInfo,
+    /// Whether it is in memory.
+    pub state: ModelState,
+    /// How busy it is.
+    pub status: ProviderStatus,
+    /// Bytes of memory that are set aside for it.
+    pub memory_bytes: u64,
+    /// How long it stays from now on, if nobody asks; `None` while it is busy or not loaded.
+    pub expires_in: Option<KeepAlive>,
+    /// Whether it stays whatever others need.
+    pub is_pinned: bool,
+    /// Whether it can be loaded and unloaded.
+    pub is_managed: bool,
+    /// Requests that it is answering.
+    pub in_use: usize,
+    /// How often it was loaded.
+    pub loads_total: u64,
+    /// How often it was unloaded, for whatever reason.
+    pub unloads_total: u64,
+    /// How often of those because others needed its memory.
+    pub evictions_total: u64,
+    /// How often loading it failed.
+    pub failures_total: u64,
+}
+
+/// What an operator can do with a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelChange {
+    /// Into memory, and there for so long (as configured if nothing is said).
+    Load(Option<KeepAlive>),
+    /// Out of memory, as soon as nobody uses it.
+    Unload,
+    /// Load its file anew, and answer with it from then on.
+    Reload,
+}
+
+/// The provider of one model, which stays as it is while this is held; `None` where that is so for all models anyway.
+pub type HoldFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<dyn Provider>>, ProviderError>> + Send + 'a>>;
+
+/// What [`Provider::change`] returns.
+pub type ChangeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ProviderError>> + Send + 'a>>;
+
 /// The pieces of an answer. Dropping it aborts the request. After an `Err` nothing follows.
 pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, ProviderError>> + Send>>;
 
@@ -333,6 +428,41 @@ pub trait Provider: Send + Sync {
 
     /// Its condition now.
     fn status(&self) -> ProviderStatus;
+
+    /// Takes hold of a model, which is loaded for that if it has to be: a request that looks at what the model is, and
+    /// then starts, means the same model all the time, whatever is loaded under its name meanwhile. `keep_alive` is how
+    /// long it shall stay afterwards.
+    fn hold(&self, _model: Option<&str>, _keep_alive: Option<KeepAlive>) -> HoldFuture<'_> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Its models with their states, in the order of [`models`](Self::models).
+    fn entries(&self) -> Vec<ModelEntry> {
+        let status = self.status();
+        let state = status.loading.map_or(ModelState::Loaded, ModelState::Loading);
+        let entry = |(i, info)| {
+            // What is known of all of them together is told once.
+            let status = if i == 0 { status.clone() } else { ProviderStatus::default() };
+            let memory_bytes = status.memory_bytes;
+            let (state, expires_in) = (state.clone(), Some(KeepAlive::Always));
+            ModelEntry { info, state, status, memory_bytes, expires_in, ..ModelEntry::default() }
+        };
+        self.models().into_iter().enumerate().map(entry).collect()
+    }
+
+    /// Bytes of memory that all models together may have, if there is a limit.
+    fn memory_budget(&self) -> Option<u64> {
+        None
+    }
+
+    /// Loads or unloads a model. Returns when it is decided, not when it is done: [`entries`](Self::entries) tells.
+    fn change<'a>(&'a self, _model: &'a str, _change: ModelChange) -> ChangeFuture<'a> {
+        Box::pin(async {
+            let message = "the models of this server stay loaded: its operator started it so; with several models, or \
+                           with --keep-alive, they come and go";
+            Err(ProviderError::InvalidRequest { message: message.into(), param: Some("model".into()) })
+        })
+    }
 }
 
 fn no_tokenizer() -> ProviderError {

@@ -86,7 +86,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
         if m.contains_id("model") {
             bail!("there are two models: `{model}` and the one of --model");
         }
-        settings.model = Some(model.into());
+        settings.model = vec![model.into()];
     }
     parsed.notes.iter().for_each(|note| say!("note: {note}"));
     if let (Some(spec), Some(path)) = (m.get_one::<String>("synthetic"), m.get_one::<String>("save")) {
@@ -153,7 +153,7 @@ fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
 }
 
 fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String, GgufFile)> {
-    match (synthetic_spec, &settings.model) {
+    match (synthetic_spec, settings.model_file()) {
         (Some(_), Some(_)) => bail!("give a model or --synthetic, not both"),
         (None, None) => Ok(("the shipped model".into(), ingle_runtime::Source::Shipped.open()?)),
         (None, Some(path)) => Ok((

@@ -40,7 +40,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
     if !m.contains_id("model")
         && let Some(model) = positional.next_if(|first| first != "-")
     {
-        settings.model = Some(model.into());
+        settings.model = vec![model.into()];
     }
     if let Some(prompt) = positional.next() {
         if m.contains_id("prompt") {
@@ -127,7 +127,7 @@ pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String
 
 /// Says what is missing where people expect a model to be found.
 pub fn check_model(settings: &Settings) -> Result<()> {
-    match &settings.model {
+    match settings.model_file() {
         Some(path) if !path.exists() => bail!(
             "there is no file `{}`; a model is a GGUF file on this machine, and without one the small model that \
              ships with Ingle is used",
@@ -173,7 +173,7 @@ fn unescape(text: &str) -> String {
 }
 
 fn load(settings: &Settings) -> Result<Engine> {
-    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
@@ -190,7 +190,7 @@ pub fn finish_loading(engine: &Engine, settings: &Settings) -> Result<()> {
 }
 
 pub fn model_name(settings: &Settings) -> String {
-    settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string())
+    settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string())
 }
 
 /// How to load, as the settings say: shared with `serve` and `batch`.
@@ -219,6 +219,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         pooling: s.pooling,
         sampling: sampling::from_settings(s)?,
         name: s.served_names.first().cloned(),
+        weight: None,
     })
 }
 

@@ -1,4 +1,6 @@
-//! `ingle serve`: a model behind the APIs of OpenAI, Anthropic and Ollama.
+//! `ingle serve`: models behind the APIs of OpenAI, Anthropic and Ollama.
+
+mod catalogue;
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_ledger::{FileLimits, Files, Responses, Retention};
-use ingle_runtime::{Engine, LoadError, Source};
+use ingle_runtime::{Engine, LoadError, ModelSpec, Models, ModelsConfig, Source};
 use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
@@ -19,11 +21,19 @@ use crate::signals::stop_requested;
 
 const USAGE: Usage = Usage {
     name: "serve",
-    about: "Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
+    about: "Serve models over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
+            Several models (--model several times, --models-dir, [[models]] in the configuration file) share one \
+            memory (--memory-budget) and are loaded when they are asked for.\n\n\
             It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
     command: Commands::SERVE,
-    positional: &[("MODEL", "GGUF file to serve [default: the model that ships with Ingle]")],
+    positional: &[(
+        "MODEL",
+        "GGUF file to serve, perhaps as NAME=FILE [default: the model that ships with Ingle]",
+    )],
 };
+
+/// Several models, or one that comes and goes.
+type Catalogue = (Vec<ModelSpec>, ModelsConfig);
 
 const HOST_DEFAULT: &str = "127.0.0.1";
 const PORT_DEFAULT: u16 = 8080;
@@ -35,23 +45,29 @@ pub fn main(args: &[OsString]) -> Result<()> {
         if m.contains_id("model") {
             bail!("there are two models: `{model}` and the one of --model");
         }
-        settings.model = Some(PathBuf::from(model));
+        settings.model = vec![PathBuf::from(model)];
     }
     // llama.cpp parts aliases by commas.
     settings.served_names = split_commas(&settings.served_names);
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    check_model(&settings)?;
+    let models = match catalogue::is_managed(&settings, &parsed.models) {
+        true => Some(catalogue::catalogue(&settings, &parsed.models)?),
+        false => None,
+    };
+    if models.is_none() {
+        check_model(&settings)?;
+    }
     let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve(settings, config));
+    let result = runtime.block_on(serve(settings, models, config));
     // Not the drop, which would wait for a model that is still being loaded.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
+async fn serve(settings: Settings, models: Option<Catalogue>, mut config: ServerConfig) -> Result<()> {
     let folder = data_dir(&settings);
     let (mut responses, mut files) = (None, None);
     if let Some(folder) = &folder {
@@ -60,7 +76,7 @@ async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
     }
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
-    let served = serve_with(settings, config).await;
+    let served = serve_with(settings, models, config).await;
     if let Some(responses) = responses {
         responses.close().await;
     }
@@ -136,7 +152,7 @@ fn default_data_dir() -> Option<PathBuf> {
     base.map(|base| base.join("ingle"))
 }
 
-async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
+async fn serve_with(settings: Settings, models: Option<Catalogue>, config: ServerConfig) -> Result<()> {
     let slot = ProviderSlot::loading();
     let server = match Server::bind(config, slot.clone()).await {
         Ok(server) => server,
@@ -151,7 +167,10 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
     }
     // The port is open while the model loads, so that probes can tell 'loading' from 'down'.
     let place = slot.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&settings, &place));
+    let loading = tokio::task::spawn_blocking(move || match models {
+        None => load(&settings, &place).map(Some),
+        Some(catalogue) => manage(catalogue, &place).map(|()| None),
+    });
     let mut running = tokio::spawn(server.run(async {
         stop_requested().await;
         say!("stopping: streams may finish; a second signal stops at once");
@@ -172,14 +191,28 @@ async fn serve_with(settings: Settings, config: ServerConfig) -> Result<()> {
             return Err(error);
         }
     };
-    let info = engine.info();
-    say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    if let Some(engine) = &engine {
+        let info = engine.info();
+        say!("{} is ready: context {}, fingerprint {}", info.id, info.n_ctx, info.fingerprint);
+    }
     running.await.context("the server failed")
 }
 
+/// Looks at the models' files, and begins to load those that are to be there from the beginning.
+fn manage((specs, config): Catalogue, slot: &ProviderSlot) -> Result<()> {
+    let (n, budget, default) = (specs.len(), config.memory_budget, specs[0].name.clone());
+    let models = Models::new(specs, config)?;
+    models.preload();
+    slot.set_ready(Arc::new(models));
+    let budget = crate::commands::bytes(budget);
+    let models = if n == 1 { "model" } else { "models" };
+    say!("{n} {models} within {budget} of memory; `{default}` is the default");
+    Ok(())
+}
+
 fn load(settings: &Settings, slot: &ProviderSlot) -> Result<Engine> {
-    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
-    let name = settings.model.as_deref().map_or("the shipped model".into(), |p| p.display().to_string());
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+    let name = settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string());
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }

@@ -195,6 +195,17 @@ impl Engine {
         board.unfinished == 0
     }
 
+    /// Ends its thread within a step: whoever is not answered yet gets an error, and nobody is admitted any more.
+    pub fn stop(&self) {
+        self.entrance.shared.board().phase = Phase::Stopping;
+        self.entrance.thread.unpark();
+    }
+
+    /// Whether its thread still works: one that a bug has ended answers nobody any more.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// What a request would run as, for tools that only want to look.
     ///
     /// # Errors
@@ -311,9 +322,8 @@ impl Provider for Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.entrance.shared.board().phase = Phase::Stopping;
+        self.stop();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // A thread that panicked has told so already, and its clients with it.
             let _ = thread.join();
         }

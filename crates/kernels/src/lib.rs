@@ -23,6 +23,7 @@ mod quantize;
 mod reference;
 mod rope;
 mod tile;
+mod turns;
 
 pub use activations::{ActKinds, Activations, RmsNorm};
 pub use attention::{AttentionJob, AttentionParams, attention};
@@ -34,6 +35,7 @@ pub use norm::{rms_norm_heads, rms_norm_rows};
 pub use numerics::{exp, ln, powf, sin_cos};
 pub use pool::{ClaimOrder, Pool};
 pub use rope::{RopeRow, RopeStyle, RopeTable, rope_rows};
+pub use turns::{Member, Turn};
 
 /// Goes up whenever any kernel's bits change: part of the numeric path.
 pub const NUMERICS_VERSION: u32 = 1;

@@ -185,6 +185,15 @@ impl Packing {
         Ok(Self { matrix: Matrix { format, n_rows, n_cols, group_bytes, groups }, row_bytes, n_done: 0 })
     }
 
+    /// Bytes of memory that [`new`](Self::new) takes for a matrix of this type and shape; `None` if the type has no
+    /// kernels, or if no memory is that large.
+    pub fn bytes_for(ty: TensorType, n_rows: usize, n_cols: usize) -> Option<usize> {
+        // A row that a file could hold is checked before its packed size is computed: see `new`.
+        ty.row_bytes(n_cols as u64)?.checked_mul(64)?.checked_mul(n_rows as u64)?;
+        let format = layout::format(ty)?;
+        n_rows.div_ceil(ROWS).checked_mul((format.group_bytes)(n_cols))
+    }
+
     /// How many bytes of the file should be packed at a time to have about `n_bytes`: rows of whole groups.
     pub fn piece_bytes(&self, n_bytes: usize) -> usize {
         let group_bytes = ROWS * self.row_bytes;

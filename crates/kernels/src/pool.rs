@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::Isa;
+use crate::turns::{Member, Turns};
 
 /// How long a thread spins before it sleeps. A wake-up costs 5 to 50 us, so spinning longer than that loses more
 /// than it can gain.
@@ -45,6 +46,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     /// Held by the caller whose loop runs: others take turns.
     turn: Mutex<()>,
+    /// Whose steps run; a step is many loops.
+    turns: Arc<Turns>,
     workers: Vec<JoinHandle<()>>,
     isa: Isa,
     order: ClaimOrder,
@@ -138,12 +141,18 @@ impl Pool {
                     .ok()
             })
             .collect();
-        Self { shared, turn: Mutex::new(()), workers, isa, order }
+        Self { shared, turn: Mutex::new(()), turns: Arc::default(), workers, isa, order }
     }
 
     /// How many threads there are.
     pub fn n_threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Joins those who take turns of several loops each. Of time that several want, each gets a share by its weight (at
+    /// least 1).
+    pub fn join(&self, weight: u32) -> Member {
+        self.turns.join(weight)
     }
 
     /// The instruction set that kernels called with this pool use.

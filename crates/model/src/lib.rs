@@ -19,7 +19,7 @@ pub mod synthetic;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Architecture};
-pub use cpu::{CpuExecutor, LoadOptions, Loading};
+pub use cpu::{CpuExecutor, LoadOptions, Loading, Planned};
 pub use error::ModelError;
 pub use graph::{Attention, Bias, Ffn, Graph, Head, Layer, Linear, Norm, Weight};
 pub use hparams::{HParams, LayerHParams, RopeParams, RopeScaling};

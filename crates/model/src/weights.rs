@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ingle_gguf::{GgufFile, TensorInfo};
-use ingle_kernels::{KernelError, Matrix, Packing, Pool};
+use ingle_kernels::{KernelError, Matrix, Member, Packing, Pool};
 
 use crate::error::ModelError;
 use crate::graph::{Attention, Bias, Ffn, Graph, Head, Linear, Norm, Weight};
@@ -130,6 +130,8 @@ pub(crate) fn in_order_of_use<'a>(graph: &'a Graph, head: &'a Weight) -> impl It
 pub(crate) struct Loader<'a> {
     pub file: &'a Arc<GgufFile>,
     pub pool: &'a Pool,
+    /// Packing takes turns with the steps of other models, a piece at a time.
+    member: &'a Member,
     /// Told the bytes of the file that were taken in; false ends loading.
     pub progress: &'a mut dyn FnMut(u64) -> bool,
     /// Memory for every matrix, by name.
@@ -145,12 +147,12 @@ impl<'a> Loader<'a> {
     /// A loader that has loaded nothing. `order` has the matrices as they will be asked for.
     pub fn new(
         file: &'a Arc<GgufFile>,
-        pool: &'a Pool,
+        (pool, member): (&'a Pool, &'a Member),
         progress: &'a mut dyn FnMut(u64) -> bool,
         packings: HashMap<String, Packing>,
         order: Vec<TensorInfo>,
     ) -> Self {
-        Self { file, pool, progress, packings, unread: order.into_iter(), reading: None, n_ahead: 0 }
+        Self { file, pool, member, progress, packings, unread: order.into_iter(), reading: None, n_ahead: 0 }
     }
 
     /// A matrix, repacked.
@@ -165,7 +167,9 @@ impl<'a> Loader<'a> {
             self.read_ahead();
             let range = i * n_piece..i * n_piece + piece.len();
             file.populate(info, range.clone());
+            let turn = self.member.turn();
             packing.rows(piece, self.pool);
+            drop(turn);
             file.release(info, range);
             self.n_ahead = self.n_ahead.saturating_sub(piece.len() as u64);
             self.loaded(piece.len())?;

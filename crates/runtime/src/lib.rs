@@ -12,15 +12,17 @@
 //!
 //! [`Engine::load`] opens a GGUF file; [`Engine::generate`] continues text, [`Engine::chat`] answers a message; both
 //! give a [`Generation`] that is run to its end or streamed. [`Engine::embed`] turns texts into vectors. Servers take
-//! [`Engine::provider`] instead.
+//! [`Engine::provider`] instead, or [`Models`], which loads and unloads several models within one budget of memory.
 
 mod details;
 mod embed;
 mod fingerprint;
 mod generation;
 mod load;
+pub mod models;
 mod recommended;
 
 pub use embed::Embed;
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
-pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
+pub use load::{Engine, LoadError, LoadOptions, Needs, Progress, Source, TemplateChoice};
+pub use models::{ModelSpec, Models, ModelsConfig};

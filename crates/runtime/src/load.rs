@@ -13,8 +13,8 @@ use ingle_chat::{
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::{GgufError, GgufFile};
 use ingle_kernels::Pool;
-use ingle_model::{CpuExecutor, Loading, ModelError};
-use ingle_step::{Executor, KvType, TokenId};
+use ingle_model::{CpuExecutor, Loading, ModelError, Planned};
+use ingle_step::{KvType, TokenId};
 use ingle_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::details::details;
@@ -32,6 +32,8 @@ const N_CTX_DEFAULT_MAX: usize = 8192;
 const FULL_SEQS_DEFAULT: usize = 4;
 /// Slots in a KV block.
 const BLOCK_SIZE: usize = 32;
+/// Rows of logits that an executor keeps or works in, besides those that it gives.
+const LOGITS_KEPT: usize = 65;
 /// Largest chat template file that is read.
 const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -87,6 +89,8 @@ pub struct LoadOptions {
     pub sampling: Sampling,
     /// The model's name in the API. Default: the file's name.
     pub name: Option<String>,
+    /// Its share of the processor where several models want it, beside others' weights. Default: 1.
+    pub weight: Option<u32>,
 }
 
 /// Why a model is not in memory.
@@ -205,74 +209,7 @@ impl Engine {
     /// # Errors
     /// If the file, or something in it, cannot be used.
     pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
-        let file = Arc::new(source.open()?);
-        let md = file.metadata();
-        let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
-        let template = template(&file, &tokenizer, &options.template)?;
-
-        let arch = md.str("general.architecture")?;
-        let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
-        let n_ctx = match options.n_ctx {
-            None => n_ctx_train.min(N_CTX_DEFAULT_MAX),
-            Some(0) => n_ctx_train,
-            Some(n) => n,
-        };
-        let defaults = EngineConfig::default();
-        let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
-        let kv_tokens = options
-            .kv_tokens
-            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
-            .max(n_ctx.saturating_add(BLOCK_SIZE));
-        let executor = CpuExecutor::start(
-            Arc::clone(&file),
-            process_pool(options.n_threads)?,
-            &ingle_model::LoadOptions {
-                n_ctx: Some(n_ctx),
-                kv_type: options.kv_type.unwrap_or(KvType::F16),
-                kv_tokens,
-                block_size: BLOCK_SIZE,
-                ..ingle_model::LoadOptions::default()
-            },
-        )?;
-        if tokenizer.n_vocab() > executor.info().n_vocab {
-            return Err(LoadError::VocabMismatch {
-                tokenizer: tokenizer.n_vocab(),
-                weights: executor.info().n_vocab,
-            });
-        }
-        let digest = digest(&file);
-        let info = ModelInfo {
-            id: options.name.clone().unwrap_or_else(|| default_name(source)),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            n_ctx,
-            n_ctx_train,
-            n_vocab: executor.info().n_vocab,
-            n_embd: executor.info().n_embd,
-            n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
-            size_bytes: file.n_bytes(),
-            fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
-            details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
-        };
-        let has_template = template.is_some();
-        let mut frontend = Frontend::new(tokenizer, template, info.clone());
-        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
-        frontend.pooling = match options.pooling {
-            None => pooling(md, arch)?,
-            chosen => chosen,
-        };
-        frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
-        let config = EngineConfig {
-            max_running_seqs,
-            step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
-            max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
-            max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
-            prefix_cache: !options.no_prefix_cache,
-            ..defaults
-        };
-        let loading = executor.loading().clone();
-        let engine =
-            ingle_engine::Engine::start(Box::new(executor), frontend, config).map_err(LoadError::Thread)?;
-        Ok(Self { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
+        Prepared::new(source, options)?.start(process_pool(options.n_threads)?)
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -324,6 +261,22 @@ impl Engine {
         Embed::new(self.provider(), texts.into_iter().map(Into::into))
     }
 
+    /// Ends its thread, as a bug would.
+    #[cfg(test)]
+    pub(crate) fn end_thread(&self) {
+        self.provider.engine.stop();
+    }
+
+    /// Ends loading early, if it has not ended.
+    pub(crate) fn stop_loading(&self) {
+        self.provider.loading.stop();
+    }
+
+    /// Whether its thread still answers.
+    pub(crate) fn is_running(&self) -> bool {
+        self.provider.engine.is_running()
+    }
+
     /// The engine as servers and gateways see it.
     pub fn provider(&self) -> Arc<dyn Provider> {
         self.provider.clone()
@@ -331,6 +284,129 @@ impl Engine {
 
     fn task(&self, task: Task) -> Generation {
         Generation::new(self.provider(), task)
+    }
+}
+
+/// A model that has passed every check that needs no memory for it, and is not loaded.
+pub(crate) struct Prepared {
+    file: Arc<GgufFile>,
+    executor: ingle_model::LoadOptions,
+    frontend: Frontend,
+    config: EngineConfig,
+    has_template: bool,
+    /// What it will be.
+    pub info: ModelInfo,
+    /// What it will need.
+    pub needs: Needs,
+}
+
+/// Bytes of memory that a model needs, known before it is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Weights, as they are held.
+    pub weights: u64,
+    /// Keys and values.
+    pub kv: u64,
+    /// What steps work in, at most.
+    pub buffers: u64,
+}
+
+impl Needs {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.kv).saturating_add(self.buffers)
+    }
+}
+
+impl Prepared {
+    /// Opens and checks a model.
+    ///
+    /// # Errors
+    /// If the file, or something in it, cannot be used.
+    pub fn new(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
+        let file = Arc::new(source.open()?);
+        let md = file.metadata();
+        let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
+        let template = template(&file, &tokenizer, &options.template)?;
+
+        let arch = md.str("general.architecture")?;
+        let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
+        let n_ctx = match options.n_ctx {
+            None => n_ctx_train.min(N_CTX_DEFAULT_MAX),
+            Some(0) => n_ctx_train,
+            Some(n) => n,
+        };
+        let defaults = EngineConfig::default();
+        let max_running_seqs = options.max_running_seqs.unwrap_or(defaults.max_running_seqs);
+        let kv_tokens = options
+            .kv_tokens
+            .unwrap_or(n_ctx.saturating_mul(max_running_seqs.min(FULL_SEQS_DEFAULT)))
+            .max(n_ctx.saturating_add(BLOCK_SIZE));
+        let executor = ingle_model::LoadOptions {
+            n_ctx: Some(n_ctx),
+            kv_type: options.kv_type.unwrap_or(KvType::F16),
+            kv_tokens,
+            block_size: BLOCK_SIZE,
+            weight: options.weight.unwrap_or(1),
+            ..ingle_model::LoadOptions::default()
+        };
+        let Planned { sizing, numeric_path } = CpuExecutor::plan(&file, &executor)?;
+        if tokenizer.n_vocab() > sizing.n_vocab() {
+            return Err(LoadError::VocabMismatch {
+                tokenizer: tokenizer.n_vocab(),
+                weights: sizing.n_vocab(),
+            });
+        }
+        let digest = digest(&file);
+        let info = ModelInfo {
+            id: options.name.clone().unwrap_or_else(|| default_name(source)),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            n_ctx,
+            n_ctx_train,
+            n_vocab: sizing.n_vocab(),
+            n_embd: sizing.n_embd(),
+            n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
+            size_bytes: file.n_bytes(),
+            fingerprint: format!("{}-{numeric_path}", fingerprint(&digest)),
+            details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
+        };
+        let config = EngineConfig {
+            max_running_seqs,
+            step_token_budget: options.step_token_budget.unwrap_or(defaults.step_token_budget),
+            max_waiting_requests: options.max_waiting_requests.unwrap_or(defaults.max_waiting_requests),
+            max_waiting_tokens: options.max_waiting_tokens.unwrap_or(defaults.max_waiting_tokens),
+            prefix_cache: !options.no_prefix_cache,
+            ..defaults
+        };
+        let n_rows = config.step_token_budget.max(max_running_seqs);
+        let needs = Needs {
+            weights: sizing.packed_bytes,
+            kv: sizing.kv_bytes(executor.kv_type, BLOCK_SIZE, kv_tokens as u64),
+            // Rows of logits on their way, kept for the next step, and the samplers' own.
+            buffers: sizing.buffer_bytes(n_rows, max_running_seqs + LOGITS_KEPT),
+        };
+        let has_template = template.is_some();
+        let mut frontend = Frontend::new(tokenizer, template, info.clone());
+        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
+        frontend.pooling = match options.pooling {
+            None => pooling(md, arch)?,
+            chosen => chosen,
+        };
+        frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
+        Ok(Self { executor, frontend, config, has_template, info, needs, file })
+    }
+
+    /// Takes memory for it and returns while its weights are on their way there.
+    ///
+    /// # Errors
+    /// If there is no memory, or no thread.
+    pub fn start(self, pool: Arc<Pool>) -> Result<Engine, LoadError> {
+        let executor = CpuExecutor::start(self.file, pool, &self.executor)?;
+        let loading = executor.loading().clone();
+        let engine = ingle_engine::Engine::start(Box::new(executor), self.frontend, self.config)
+            .map_err(LoadError::Thread)?;
+        let (info, has_template) = (self.info, self.has_template);
+        Ok(Engine { provider: Arc::new(LoadingProvider { engine, loading }), info, has_template })
     }
 }
 
@@ -453,7 +529,7 @@ fn default_name(source: &Source) -> String {
 
 /// The one compute pool of this process: models take turns on it. It is made for the first model and goes with the
 /// last one.
-fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
+pub(crate) fn process_pool(n_threads: Option<usize>) -> Result<Arc<Pool>, LoadError> {
     static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
     let mut slot = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(pool) = slot.upgrade() {

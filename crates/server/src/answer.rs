@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 
 use crate::App;
 use crate::error::Failure;
-use crate::metrics::Outcome;
+use crate::metrics::{ModelMetrics, Outcome};
 use crate::phase::Phase;
 
 /// Prompts of one body that are with the provider at a time: a long list must not take the places in its queue that
@@ -36,6 +36,8 @@ pub(crate) struct Call {
 /// The answers to all prompts of a request. Dropping it aborts what still runs.
 pub(crate) struct Answer {
     app: Arc<App>,
+    /// What its model counts.
+    metrics: Arc<ModelMetrics>,
     provider: Arc<dyn Provider>,
     is_large: bool,
     /// Per prompt; `None` before it starts and once it is complete.
@@ -71,6 +73,7 @@ impl Answer {
     ) -> Result<Self, Failure> {
         let Call { requests, is_large } = call;
         let n = requests.first().map_or(1, |r| r.n as usize);
+        let metrics = app.metrics.of(requests.first().and_then(|r| r.model.as_deref()));
         let mut streams: Vec<Option<DeltaStream>> = requests.iter().map(|_| None).collect();
         let mut waiting: VecDeque<(usize, Request)> = requests.into_iter().enumerate().collect();
         let mut pause = None;
@@ -90,6 +93,7 @@ impl Answer {
         Ok(Self {
             last_text: vec![None; n * streams.len()],
             app: app.clone(),
+            metrics,
             provider,
             is_large,
             streams,
@@ -198,7 +202,7 @@ impl Answer {
     }
 
     fn note(&mut self, prompt: usize, delta: &Delta) {
-        let metrics = &self.app.metrics;
+        let metrics = &self.metrics;
         match &delta.event {
             event if is_output(event) => {
                 let Some(last) = self.last_text.get_mut(prompt * self.n + delta.choice as usize) else {
@@ -278,7 +282,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::Aborted);
         let elapsed = self.started.elapsed();
-        self.app.metrics.ended(outcome, elapsed);
+        self.metrics.ended(outcome, elapsed);
         if outcome != Outcome::Finished {
             let elapsed_ms = elapsed.as_millis() as u64;
             self.span.in_scope(|| tracing::info!(?outcome, elapsed_ms, "answer cut short"));

@@ -10,6 +10,8 @@ use crate::config::{Scope, ServerConfig};
 /// The keys, as digests: comparing digests of equal length tells nothing about where keys differ.
 pub(crate) struct Auth {
     keys: Vec<(Vec<u8>, Principal)>,
+    /// Ids of the keys that have a scope.
+    scopes: Vec<(String, Scope)>,
 }
 
 impl Auth {
@@ -27,7 +29,16 @@ impl Auth {
             };
             (digest, principal)
         };
-        Self { keys: api_keys.iter().map(key).collect() }
+        let keys: Vec<(Vec<u8>, Principal)> = api_keys.iter().map(key).collect();
+        let id_of = |secret: &String| api_keys.iter().zip(&keys).find(|(k, _)| *k == secret);
+        let scopes =
+            scopes.iter().filter_map(|(secret, scope)| Some((id_of(secret)?.1.1.key.clone(), *scope)));
+        Self { scopes: scopes.collect(), keys }
+    }
+
+    /// Whether whoever asks may do what a scope is about. Without any keys everyone may.
+    pub fn may(&self, principal: &Principal, scope: Scope) -> bool {
+        self.keys.is_empty() || self.scopes.iter().any(|(key, s)| *key == principal.key && *s == scope)
     }
 
     /// The principal of a request, or `None` if it shows no valid key and one is needed. All carriers of a key that
@@ -157,6 +168,15 @@ mod tests {
         };
         let may = |key| ask(&[("x-api-key", key)]).expect("valid").may_write_control_tokens;
         assert_eq!((may("first-key"), may("second-key")), (false, true));
+        let manages =
+            Auth::new(&["first-key".into(), "second-key".into()], &[("first-key".into(), Scope::Models)]);
+        let principals: Vec<Principal> = manages.keys.iter().map(|(_, p)| p.clone()).collect();
+        let may = |i: usize, scope| manages.may(&principals[i], scope);
+        assert_eq!(
+            [may(0, Scope::Models), may(1, Scope::Models), may(0, Scope::ControlTokens)],
+            [true, false, false]
+        );
+        assert!(Auth::new(&[], &[]).may(&Principal::local(), Scope::Models));
         let ask = |pairs: &[_]| ask(pairs).map(|p| p.key);
         let first = ask(&[("authorization", "Bearer first-key")]).expect("valid");
         assert_eq!(first.len(), 16);

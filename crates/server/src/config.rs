@@ -21,16 +21,19 @@ pub struct Alias {
 pub enum Scope {
     /// Raw prompts may spell control tokens.
     ControlTokens,
+    /// Models may be loaded, unloaded and reloaded.
+    Models,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::ControlTokens];
+    pub const ALL: [Self; 2] = [Self::ControlTokens, Self::Models];
 
     /// The name, as files of keys have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ControlTokens => "control-tokens",
+            Self::Models => "models",
         }
     }
 }

@@ -7,12 +7,12 @@ use ingle_chat::{EmbedRequest, Embeddings, EmbeddingsFuture, Provider};
 
 use crate::App;
 use crate::error::Failure;
-use crate::metrics::Outcome;
+use crate::metrics::{ModelMetrics, Outcome};
 use crate::phase::Phase;
 
 /// Counts how a reply ended, also if its client goes away.
-struct Ending<'a> {
-    app: &'a App,
+struct Ending {
+    metrics: Arc<ModelMetrics>,
     started: Instant,
     outcome: Outcome,
 }
@@ -25,8 +25,9 @@ pub(crate) async fn embed(
     is_large: bool,
     started: Instant,
 ) -> Result<Embeddings, Failure> {
+    let metrics = app.metrics.of(request.model.as_deref());
     let vectors = admit(app, provider, request, is_large).await?;
-    let mut ending = Ending { app, started, outcome: Outcome::Aborted };
+    let mut ending = Ending { metrics, started, outcome: Outcome::Aborted };
     let result = tokio::select! {
         result = vectors => result.map_err(Failure::from),
         () = app.phases.reached(Phase::Ending) => Err(Failure::ShuttingDown),
@@ -34,8 +35,8 @@ pub(crate) async fn embed(
     ending.outcome = if result.is_ok() { Outcome::Finished } else { Outcome::Failed };
     let embeddings = result?;
     let usage = &embeddings.usage;
-    app.metrics.queue_time.observe(usage.queued);
-    app.metrics.prefill_time.observe(usage.prefill);
+    ending.metrics.queue_time.observe(usage.queued);
+    ending.metrics.prefill_time.observe(usage.prefill);
     tracing::info!(
         texts = embeddings.items.len(),
         prompt_tokens = usage.prompt_tokens,
@@ -67,10 +68,10 @@ async fn admit(
     Ok(admitted.await.map_err(|_| Failure::Panicked)??)
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Ending {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        self.app.metrics.ended(self.outcome, elapsed);
+        self.metrics.ended(self.outcome, elapsed);
         if self.outcome != Outcome::Finished {
             let (outcome, elapsed_ms) = (self.outcome, elapsed.as_millis() as u64);
             tracing::info!(?outcome, elapsed_ms, "vectors cut short");

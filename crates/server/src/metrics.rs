@@ -1,15 +1,15 @@
 //! The metrics page, in Prometheus' text format.
 //!
 //! Ours are called `ingle_…`. Those that vLLM's dashboards read are repeated under vLLM's names. Labels take only
-//! values that we chose: routes, statuses, reasons, the default model.
+//! values that we chose: routes, statuses, reasons, the models of the catalogue.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ingle_chat::ProviderStatus;
+use ingle_chat::{ModelEntry, ModelState};
 
 /// Bounds of latencies that people wait for, in seconds.
 const WAITS: &[f64] = &[
@@ -65,21 +65,31 @@ pub(crate) enum Outcome {
     Aborted,
 }
 
-/// What the server itself counts; the rest comes from the provider's status.
+/// What the server itself counts; the rest comes from the provider's entries.
+#[derive(Default)]
 pub(crate) struct Metrics {
+    /// By the model's name. Names are those of a catalogue, and at most [`MODELS_MAX`].
+    models: Mutex<BTreeMap<String, Arc<ModelMetrics>>>,
+    /// By route and status. Routes are our own patterns, so this stays small.
+    http: Mutex<BTreeMap<(String, u16), u64>>,
+}
+
+/// The most models that are counted each by itself.
+const MODELS_MAX: usize = 2048;
+
+/// What is counted of one model's replies.
+pub(crate) struct ModelMetrics {
     pub time_to_first_token: Histogram,
     pub inter_token_latency: Histogram,
     pub queue_time: Histogram,
     pub prefill_time: Histogram,
     pub decode_time: Histogram,
     e2e_latency: Histogram,
-    /// By route and status. Routes are our own patterns, so this stays small.
-    http: Mutex<BTreeMap<(String, u16), u64>>,
     finished: Mutex<BTreeMap<&'static str, u64>>,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
 }
 
-impl Default for Metrics {
+impl Default for ModelMetrics {
     fn default() -> Self {
         Self {
             time_to_first_token: Histogram::new(WAITS),
@@ -88,7 +98,6 @@ impl Default for Metrics {
             prefill_time: Histogram::new(WAITS),
             decode_time: Histogram::new(WAITS),
             e2e_latency: Histogram::new(WAITS),
-            http: Mutex::default(),
             finished: Mutex::new(["stop", "length", "abort"].map(|r| (r, 0)).into()),
             outcomes: Mutex::new(
                 [Outcome::Finished, Outcome::Failed, Outcome::Aborted].map(|o| (o, 0)).into(),
@@ -97,22 +106,7 @@ impl Default for Metrics {
     }
 }
 
-/// A number on the page.
-struct Value<'a> {
-    names: &'a [&'a str],
-    kind: &'static str,
-    help: &'static str,
-    value: f64,
-}
-
-const LOCK: &str = "nothing panics while it counts";
-
-impl Metrics {
-    /// Counts a reply's head.
-    pub fn http(&self, route: &str, status: u16) {
-        *self.http.lock().expect(LOCK).entry((route.to_owned(), status)).or_default() += 1;
-    }
-
+impl ModelMetrics {
     /// Counts a choice that ended for a reason.
     pub fn finished(&self, reason: &'static str) {
         *self.finished.lock().expect(LOCK).entry(reason).or_default() += 1;
@@ -125,79 +119,153 @@ impl Metrics {
             self.e2e_latency.observe(elapsed);
         }
     }
+}
 
-    /// The page. `model` is the default model's name, empty while there is none.
-    pub fn render(&self, model: &str, status: &ProviderStatus) -> String {
-        let label = format!("model_name=\"{}\"", escaped(model));
-        let mut out = String::with_capacity(16 * 1024);
-        let blocks_used = status.kv_blocks_used as f64;
-        let kv_usage =
-            if status.kv_blocks_total == 0 { 0.0 } else { blocks_used / status.kv_blocks_total as f64 };
-        let value = |names, kind, help, value| Value { names, kind, help, value };
-        #[rustfmt::skip]
-        let values = [
-            value(&["ingle_ready"], "gauge", "Whether requests are answered now.", f64::from(u8::from(status.ready))),
-            value(&["ingle_sequences_running", "vllm:num_requests_running"], "gauge", "Sequences that run.", status.running as f64),
-            value(&["ingle_sequences_waiting", "vllm:num_requests_waiting"], "gauge", "Sequences that wait.", status.waiting as f64),
-            value(&["ingle_kv_cache_usage", "vllm:kv_cache_usage_perc"], "gauge", "Share of KV blocks that sequences hold, 0 to 1.", kv_usage),
-            value(&["ingle_kv_blocks_used"], "gauge", "KV blocks that sequences hold.", blocks_used),
-            value(&["ingle_kv_blocks_cached"], "gauge", "KV blocks that only the prefix cache holds.", status.kv_blocks_cached as f64),
-            value(&["ingle_kv_blocks"], "gauge", "KV blocks in all.", status.kv_blocks_total as f64),
-            value(&["ingle_memory_bytes"], "gauge", "Bytes of weights and KV cache.", status.memory_bytes as f64),
-            value(&["ingle_tasks"], "gauge", "Tasks of the server's runtime that have not ended.", tokio::runtime::Handle::try_current().map_or(0, |h| h.metrics().num_alive_tasks()) as f64),
-            value(&["ingle_prefill_tokens_per_second"], "gauge", "Prompt tokens computed per second, lately.", status.prefill_tokens_per_s),
-            value(&["ingle_decode_tokens_per_second"], "gauge", "Tokens generated per second, lately.", status.decode_tokens_per_s),
-            value(&["ingle_prompt_tokens_total"], "counter", "Prompt tokens computed.", status.prompt_tokens_total as f64),
-            value(&["ingle_cached_tokens_total", "vllm:prompt_tokens_cached_total"], "counter", "Prompt tokens taken from the prefix cache.", status.cached_tokens_total as f64),
-            // vLLM counts a prompt's tokens whether or not they were cached.
-            value(&["vllm:prompt_tokens_total"], "counter", "Prompt tokens, cached ones included.", (status.prompt_tokens_total + status.cached_tokens_total) as f64),
-            value(&["ingle_generated_tokens_total", "vllm:generation_tokens_total"], "counter", "Tokens generated.", status.generated_tokens_total as f64),
-            value(&["ingle_preemptions_total", "vllm:num_preemptions_total"], "counter", "Sequences preempted.", status.preemptions_total as f64),
-            value(&["ingle_steps_total"], "counter", "Steps run.", status.steps_total as f64),
-            value(&["ingle_requests_finished_total"], "counter", "Requests that the provider finished.", status.requests_finished_total as f64),
-            value(&["ingle_requests_aborted_total"], "counter", "Requests that the provider aborted.", status.requests_aborted_total as f64),
-        ];
-        for Value { names, kind, help, value } in values {
-            for name in names {
-                let _ =
-                    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{{label}}} {value}");
+/// A number on the page: of each model.
+struct Value<'a> {
+    names: &'a [&'a str],
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&ModelEntry) -> f64,
+}
+
+/// Picks one of a model's histograms.
+type PickHistogram = fn(&ModelMetrics) -> &Histogram;
+
+const LOCK: &str = "nothing panics while it counts";
+
+#[rustfmt::skip]
+const VALUES: &[Value<'static>] = &[
+    value(&["ingle_ready"], "gauge", "Whether requests are answered now.", |e| f64::from(u8::from(e.status.ready))),
+    value(&["ingle_sequences_running", "vllm:num_requests_running"], "gauge", "Sequences that run.", |e| e.status.running as f64),
+    value(&["ingle_sequences_waiting", "vllm:num_requests_waiting"], "gauge", "Sequences that wait.", |e| e.status.waiting as f64),
+    value(&["ingle_kv_cache_usage", "vllm:kv_cache_usage_perc"], "gauge", "Share of KV blocks that sequences hold, 0 to 1.", |e| match e.status.kv_blocks_total {
+        0 => 0.0,
+        total => e.status.kv_blocks_used as f64 / total as f64,
+    }),
+    value(&["ingle_kv_blocks_used"], "gauge", "KV blocks that sequences hold.", |e| e.status.kv_blocks_used as f64),
+    value(&["ingle_kv_blocks_cached"], "gauge", "KV blocks that only the prefix cache holds.", |e| e.status.kv_blocks_cached as f64),
+    value(&["ingle_kv_blocks"], "gauge", "KV blocks in all.", |e| e.status.kv_blocks_total as f64),
+    value(&["ingle_memory_bytes"], "gauge", "Bytes of weights and KV cache.", |e| e.status.memory_bytes as f64),
+    value(&["ingle_prefill_tokens_per_second"], "gauge", "Prompt tokens computed per second, lately.", |e| e.status.prefill_tokens_per_s),
+    value(&["ingle_decode_tokens_per_second"], "gauge", "Tokens generated per second, lately.", |e| e.status.decode_tokens_per_s),
+    value(&["ingle_prompt_tokens_total"], "counter", "Prompt tokens computed.", |e| e.status.prompt_tokens_total as f64),
+    value(&["ingle_cached_tokens_total", "vllm:prompt_tokens_cached_total"], "counter", "Prompt tokens taken from the prefix cache.", |e| e.status.cached_tokens_total as f64),
+    // vLLM counts a prompt's tokens whether or not they were cached.
+    value(&["vllm:prompt_tokens_total"], "counter", "Prompt tokens, cached ones included.", |e| (e.status.prompt_tokens_total + e.status.cached_tokens_total) as f64),
+    value(&["ingle_generated_tokens_total", "vllm:generation_tokens_total"], "counter", "Tokens generated.", |e| e.status.generated_tokens_total as f64),
+    value(&["ingle_preemptions_total", "vllm:num_preemptions_total"], "counter", "Sequences preempted.", |e| e.status.preemptions_total as f64),
+    value(&["ingle_steps_total"], "counter", "Steps run.", |e| e.status.steps_total as f64),
+    value(&["ingle_requests_finished_total"], "counter", "Requests that the provider finished.", |e| e.status.requests_finished_total as f64),
+    value(&["ingle_requests_aborted_total"], "counter", "Requests that the provider aborted.", |e| e.status.requests_aborted_total as f64),
+    value(&["ingle_model_loaded"], "gauge", "Whether the model is in memory.", |e| f64::from(u8::from(e.state == ModelState::Loaded))),
+    value(&["ingle_model_memory_bytes"], "gauge", "Bytes of memory that are set aside for the model.", |e| e.memory_bytes as f64),
+    value(&["ingle_model_requests"], "gauge", "Requests that hold the model.", |e| e.in_use as f64),
+    value(&["ingle_model_loads_total"], "counter", "Times that the model was loaded.", |e| e.loads_total as f64),
+    value(&["ingle_model_unloads_total"], "counter", "Times that it was unloaded, for whatever reason.", |e| e.unloads_total as f64),
+    value(&["ingle_model_evictions_total"], "counter", "Times that it was unloaded because others needed its memory.", |e| e.evictions_total as f64),
+    value(&["ingle_model_load_failures_total"], "counter", "Times that loading it failed.", |e| e.failures_total as f64),
+];
+
+const fn value(
+    names: &'static [&'static str],
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&ModelEntry) -> f64,
+) -> Value<'static> {
+    Value { names, kind, help, value }
+}
+
+impl Metrics {
+    /// Counts a reply's head.
+    pub fn http(&self, route: &str, status: u16) {
+        *self.http.lock().expect(LOCK).entry((route.to_owned(), status)).or_default() += 1;
+    }
+
+    /// What is counted of a model, by its own name.
+    pub fn of(&self, model: Option<&str>) -> Arc<ModelMetrics> {
+        let mut models = self.models.lock().expect(LOCK);
+        let name = model.unwrap_or_default();
+        match models.get(name) {
+            Some(metrics) => metrics.clone(),
+            // No list is without bound, though nobody has so many.
+            None if models.len() >= MODELS_MAX => Arc::default(),
+            None => models.entry(name.to_owned()).or_default().clone(),
+        }
+    }
+
+    /// The page about these models, or about none yet.
+    pub fn render(&self, entries: &[ModelEntry], budget: Option<u64>) -> String {
+        let nothing = [ModelEntry::default()];
+        let entries = if entries.is_empty() { &nothing } else { entries };
+        let label = |entry: &ModelEntry| format!("model_name=\"{}\"", escaped(&entry.info.id));
+        let models: Vec<(String, &ModelEntry, Arc<ModelMetrics>)> =
+            entries.iter().map(|entry| (label(entry), entry, self.of(Some(&entry.info.id)))).collect();
+        let mut out = String::with_capacity(16 * 1024 * entries.len());
+        for Value { names, kind, help, value } in VALUES {
+            for name in *names {
+                let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+                for (label, entry, _) in &models {
+                    let _ = writeln!(out, "{name}{{{label}}} {}", value(entry));
+                }
             }
         }
+        let tasks = tokio::runtime::Handle::try_current().map_or(0, |h| h.metrics().num_alive_tasks());
+        let _ = writeln!(
+            out,
+            "# HELP ingle_tasks Tasks of the server's runtime that have not ended.\n# TYPE ingle_tasks gauge\n\
+             ingle_tasks{{{}}} {tasks}",
+            models[0].0
+        );
+        if let Some(budget) = budget {
+            let name = "ingle_memory_budget_bytes";
+            let _ = writeln!(
+                out,
+                "# HELP {name} Bytes that all models together may have.\n# TYPE {name} gauge\n{name} {budget}"
+            );
+        }
         #[rustfmt::skip]
-        let histograms: [(&[&str], &str, &Histogram); 6] = [
-            (&["ingle_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"], "From a request's arrival to its first token.", &self.time_to_first_token),
-            (&["ingle_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"], "Between two pieces of text of one choice.", &self.inter_token_latency),
-            (&["ingle_e2e_request_latency_seconds", "vllm:e2e_request_latency_seconds"], "From a request's arrival to the end of its reply.", &self.e2e_latency),
-            (&["ingle_request_queue_time_seconds", "vllm:request_queue_time_seconds"], "From admission to the first step.", &self.queue_time),
-            (&["ingle_request_prefill_time_seconds", "vllm:request_prefill_time_seconds"], "From the first step to the first token.", &self.prefill_time),
-            (&["ingle_request_decode_time_seconds", "vllm:request_decode_time_seconds"], "From the first token to the last.", &self.decode_time),
+        let histograms: [(&[&str], &str, PickHistogram); 6] = [
+            (&["ingle_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"], "From a request's arrival to its first token.", |m| &m.time_to_first_token),
+            (&["ingle_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"], "Between two pieces of text of one choice.", |m| &m.inter_token_latency),
+            (&["ingle_e2e_request_latency_seconds", "vllm:e2e_request_latency_seconds"], "From a request's arrival to the end of its reply.", |m| &m.e2e_latency),
+            (&["ingle_request_queue_time_seconds", "vllm:request_queue_time_seconds"], "From admission to the first step.", |m| &m.queue_time),
+            (&["ingle_request_prefill_time_seconds", "vllm:request_prefill_time_seconds"], "From the first step to the first token.", |m| &m.prefill_time),
+            (&["ingle_request_decode_time_seconds", "vllm:request_decode_time_seconds"], "From the first token to the last.", |m| &m.decode_time),
         ];
         for (names, help, histogram) in histograms {
             for name in names {
                 let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
-                histogram.render(name, &label, &mut out);
+                for (label, _, metrics) in &models {
+                    histogram(metrics).render(name, label, &mut out);
+                }
             }
         }
-        self.render_counters(&label, &mut out);
+        let counted: Vec<_> = models.iter().map(|(label, _, metrics)| (label.as_str(), &**metrics)).collect();
+        self.render_counters(&counted, &mut out);
         out
     }
 
-    fn render_counters(&self, label: &str, out: &mut String) {
+    fn render_counters(&self, models: &[(&str, &ModelMetrics)], out: &mut String) {
         for name in ["ingle_choices_finished_total", "vllm:request_success_total"] {
             let _ = writeln!(out, "# HELP {name} Choices that ended, by reason.\n# TYPE {name} counter");
-            for (reason, count) in &*self.finished.lock().expect(LOCK) {
-                let _ = writeln!(out, "{name}{{{label},finished_reason=\"{reason}\"}} {count}");
+            for (label, metrics) in models {
+                for (reason, count) in &*metrics.finished.lock().expect(LOCK) {
+                    let _ = writeln!(out, "{name}{{{label},finished_reason=\"{reason}\"}} {count}");
+                }
             }
         }
         let name = "ingle_replies_total";
         let _ = writeln!(out, "# HELP {name} Replies by how they ended.\n# TYPE {name} counter");
-        for (outcome, count) in &*self.outcomes.lock().expect(LOCK) {
-            let outcome = match outcome {
-                Outcome::Finished => "finished",
-                Outcome::Failed => "failed",
-                Outcome::Aborted => "aborted",
-            };
-            let _ = writeln!(out, "{name}{{{label},outcome=\"{outcome}\"}} {count}");
+        for (label, metrics) in models {
+            for (outcome, count) in &*metrics.outcomes.lock().expect(LOCK) {
+                let outcome = match outcome {
+                    Outcome::Finished => "finished",
+                    Outcome::Failed => "failed",
+                    Outcome::Aborted => "aborted",
+                };
+                let _ = writeln!(out, "{name}{{{label},outcome=\"{outcome}\"}} {count}");
+            }
         }
         let name = "ingle_http_requests_total";
         let _ = writeln!(out, "# HELP {name} Requests by route and status.\n# TYPE {name} counter");
@@ -231,7 +299,8 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let page = Metrics::default().render("a\"b\\c\nd", &ProviderStatus::default());
+        let info = ingle_chat::ModelInfo { id: "a\"b\\c\nd".into(), ..Default::default() };
+        let page = Metrics::default().render(&[ModelEntry { info, ..ModelEntry::default() }], None);
         assert!(page.contains(r#"ingle_ready{model_name="a\"b\\c\nd"} 0"#), "{page}");
     }
 }

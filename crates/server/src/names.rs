@@ -1,8 +1,13 @@
 //! Which model a name means.
 
-use ingle_chat::{ModelInfo, Provider, ProviderError};
+use std::sync::Arc;
 
+use ingle_chat::{KeepAlive, ModelEntry, ModelInfo, Provider, ProviderError};
+
+use crate::App;
 use crate::config::ServerConfig;
+use crate::error::Failure;
+use crate::phase::Phase;
 
 /// Names that mean the default model, unless a model is really called so: what clients send that must send something.
 const DEFAULT_NAMES: [&str; 2] = ["default", "local-model"];
@@ -25,6 +30,57 @@ pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(Str
     });
     let aliased: Vec<_> = aliased.collect();
     models.into_iter().map(|m| (m.id.clone(), m)).chain(aliased).collect()
+}
+
+/// A model that a request has hold of: it stays what it is until the last clone of its provider is dropped.
+pub(crate) struct Chosen {
+    /// Who answers for it.
+    pub provider: Arc<dyn Provider>,
+    /// The name that the reply shows.
+    pub name: String,
+    /// What it is.
+    pub info: ModelInfo,
+}
+
+/// Takes hold of the model for a name, which may have to be loaded first.
+pub(crate) async fn choose(
+    app: &App,
+    provider: Arc<dyn Provider>,
+    wanted: Option<&str>,
+    keep_alive: Option<KeepAlive>,
+) -> Result<Chosen, Failure> {
+    let (name, info) = resolve(&app.config, &*provider, wanted)?;
+    let held = tokio::select! {
+        held = provider.hold(Some(&info.id), keep_alive) => held?,
+        () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),
+    };
+    Ok(match held {
+        None => Chosen { provider, name, info },
+        Some(held) => {
+            let info = held.models().into_iter().next().unwrap_or(info);
+            Chosen { provider: held, name, info }
+        }
+    })
+}
+
+/// The model for a name with its state; looking loads nothing.
+pub(crate) fn entry(
+    config: &ServerConfig,
+    provider: &dyn Provider,
+    wanted: Option<&str>,
+) -> Result<(String, ModelEntry), ProviderError> {
+    let (name, info) = resolve(config, provider, wanted)?;
+    let mut entries = provider.entries().into_iter();
+    let gone = || ProviderError::UnknownModel { model: name.clone(), available: Vec::new() };
+    let entry = entries.find(|entry| entry.info.id == info.id).ok_or_else(gone)?;
+    Ok((name, entry))
+}
+
+/// All names with their models' entries, as [`listed`].
+pub(crate) fn listed_entries(config: &ServerConfig, provider: &dyn Provider) -> Vec<(String, ModelEntry)> {
+    let entries = provider.entries();
+    let of = |id: &str| entries.iter().find(|entry| entry.info.id == id).cloned();
+    listed(config, provider).into_iter().filter_map(|(name, info)| Some((name, of(&info.id)?))).collect()
 }
 
 /// The model for a name, with the name that the reply shows.

@@ -190,6 +190,12 @@ pub(crate) fn health() -> Schema {
         .must("uptime_s", count_of(), "")
         .field("progress", number(0.0, 1.0), "Of loading.")
         .field("models", list(string()), "")
+        .field(
+            "model_states",
+            map(),
+            "Where models come and go: the state of each, and its share of the memory.",
+        )
+        .field("memory_budget_bytes", count_of(), "What models may have of the memory, if there is a limit.")
         .field("requests", requests.schema(), "")
         .field("memory_bytes", count_of(), "")
         .field("tokens_per_second", speeds.schema(), "")
@@ -324,6 +330,25 @@ pub(crate) fn server_info() -> Schema {
         .must("status", words(&["ready", "starting"]), "")
         .must("internal_states", list(state.schema()), "")
         .schema()
+}
+
+/// The body of `/models/load`.
+pub(crate) fn load_body() -> Schema {
+    change().field("keep_alive", crate::ollama::schema::duration(), "How long it stays unused.").schema()
+}
+
+/// The body of `/models/unload` and `/models/reload`.
+pub(crate) fn change_body() -> Schema {
+    change().schema()
+}
+
+fn change() -> Object {
+    Object::new().must("model", string(), "Which model.")
+}
+
+/// The reply of either.
+pub(crate) fn changed() -> Schema {
+    Object::new().must("success", boolean(), "").schema()
 }
 
 /// The body of `/flush_cache`.

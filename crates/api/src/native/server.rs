@@ -1,10 +1,11 @@
 //! What a server says about itself: llama-server's `/props` and `/slots`, SGLang's `/get_model_info` and
-//! `/get_server_info`. And the body of its `/flush_cache`.
+//! `/get_server_info`. And the bodies of its `/flush_cache`, and of what loads and unloads models.
 
-use ingle_chat::{ModelInfo, ProviderStatus};
+use ingle_chat::{KeepAlive, ModelInfo, ProviderStatus};
 use serde_json::{Value, json};
 
 use crate::fields::Fields;
+use crate::ollama::common::take_keep_alive;
 use crate::{RequestError, parse_object};
 
 /// How many answers may be computed at a time, as far as it is known.
@@ -92,9 +93,54 @@ pub fn parse_flush(body: &[u8]) -> Result<(), RequestError> {
     fields.finish()
 }
 
+/// A body of `/models/load`, `/models/unload` or `/models/reload`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeCall {
+    /// Which model.
+    pub model: String,
+    /// How long it is to stay; only of one that is loaded.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+impl ChangeCall {
+    /// Reads a body. `loads`: whether `keep_alive` has a place in it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(body: &[u8], loads: bool) -> Result<Self, RequestError> {
+        let mut fields = Fields::new(parse_object(body)?);
+        let model = fields.string("model")?.filter(|name| !name.is_empty());
+        let model = model.ok_or_else(|| fields.error("model", "`model` is missing: name the model"))?;
+        let keep_alive = if loads { take_keep_alive(&mut fields)? } else { None };
+        fields.finish()?;
+        Ok(Self { model, keep_alive })
+    }
+
+    /// The reply: it is decided, or done.
+    pub fn reply() -> String {
+        json!({ "success": true }).to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bodies_of_changes() {
+        let check = |body: &str, loads, expected: Result<(&str, Option<KeepAlive>), Option<&str>>| {
+            let call = ChangeCall::parse(body.as_bytes(), loads);
+            let call = call.as_ref().map(|call| (call.model.as_str(), call.keep_alive));
+            assert_eq!(call.map_err(|e| e.param.as_deref()), expected, "{body}");
+        };
+        check(r#"{"model":"a"}"#, false, Ok(("a", None)));
+        check(r#"{"model":"a","keep_alive":-1}"#, true, Ok(("a", Some(KeepAlive::Always))));
+        check(r#"{"model":"a","keep_alive":-1}"#, false, Err(Some("keep_alive")));
+        check(r#"{"model":"a","keep_alive":"soon"}"#, true, Err(Some("keep_alive")));
+        check(r#"{"model":""}"#, true, Err(Some("model")));
+        check("{}", false, Err(Some("model")));
+        check(r#"{"model":"a","force":true}"#, false, Err(Some("force")));
+    }
 
     #[test]
     fn bodies_of_flushes() {

@@ -1,7 +1,7 @@
 //! The bodies of both routes: the fields around prompt and messages.
 
 use ingle_chat::{
-    ChatInput, Content, Echo, Format, Infill, Message, Prompt, ReasoningWish, Request, Role, Task,
+    ChatInput, Content, Echo, Format, Infill, KeepAlive, Message, Prompt, ReasoningWish, Request, Role, Task,
 };
 use serde_json::Value;
 
@@ -84,16 +84,9 @@ fn finish(mut fields: Fields, mut request: Request, load_only: bool) -> Result<C
     request.logprobs = take_logprobs(&mut fields)?;
     let num_ctx = take_options(&mut fields, &mut request)?;
     let stream = fields.bool("stream")?.unwrap_or(true);
-    let keep_alive_s = take_keep_alive(&mut fields)?;
-    if load_only && keep_alive_s == Some(0.0) {
-        return Err(fields.error(
-            "keep_alive",
-            "`keep_alive` 0 without a prompt asks to unload the model, but the operator decides how long a model \
-             stays loaded: this one stays",
-        ));
-    }
+    let keep_alive = take_keep_alive(&mut fields)?;
     fields.finish()?;
-    Ok(Call { request, stream, num_ctx, load_only })
+    Ok(Call { request, stream, num_ctx, load_only, keep_alive })
 }
 
 /// `format`: `"json"` or a schema. Clients send `""` when nobody set it.
@@ -124,8 +117,8 @@ fn take_think(fields: &mut Fields) -> Result<ReasoningWish, RequestError> {
     Ok(ReasoningWish { enabled, effort, ..ReasoningWish::default() })
 }
 
-/// `keep_alive` in seconds, where below zero is for ever. It changes no answer.
-pub(super) fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, RequestError> {
+/// `keep_alive`: a number of seconds or a duration, where below zero is for ever. It changes no answer.
+pub(crate) fn take_keep_alive(fields: &mut Fields) -> Result<Option<KeepAlive>, RequestError> {
     let seconds = match fields.take("keep_alive") {
         None => return Ok(None),
         Some(Value::Number(number)) => number.as_f64(),
@@ -138,11 +131,11 @@ pub(super) fn take_keep_alive(fields: &mut Fields) -> Result<Option<f64>, Reques
             "`keep_alive` must be a number of seconds, or a duration such as \"5m\" or \"1h30m\"",
         )
     };
-    seconds.map(Some).ok_or_else(wrong)
+    seconds.map(|seconds| Some(KeepAlive::from_seconds(seconds))).ok_or_else(wrong)
 }
 
 /// A duration as Go writes it, such as `-1.5h30m`, or a bare number of seconds.
-fn duration_s(text: &str) -> Option<f64> {
+pub(super) fn duration_s(text: &str) -> Option<f64> {
     let is_of_number = |c: char| c.is_ascii_digit() || c == '.';
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mut rest, mut seconds) = (unsigned, 0.0);

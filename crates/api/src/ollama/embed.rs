@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ingle_chat::{EMBED_INPUTS_MAX, Echo, EmbedInput, EmbedRequest, Embeddings, Prompt, Request, Task};
+use ingle_chat::{
+    EMBED_INPUTS_MAX, Echo, EmbedInput, EmbedRequest, Embeddings, KeepAlive, Prompt, Request, Task,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -33,6 +35,8 @@ pub enum EmbedRoute {
 pub struct EmbedCall {
     /// What is wanted; without inputs the caller only wants the model in memory.
     pub request: EmbedRequest,
+    /// How long the model is to stay afterwards.
+    pub keep_alive: Option<KeepAlive>,
     route: EmbedRoute,
     /// The context that the caller counts on.
     num_ctx: Option<usize>,
@@ -82,9 +86,9 @@ impl EmbedRoute {
         // Options about sampling change no vector; their values are checked all the same.
         let task = Task::Completion { prompt: Prompt::Text(String::new()), echo: Echo::No };
         let num_ctx = take_options(&mut fields, &mut Request::new("", caller.principal, task))?;
-        take_keep_alive(&mut fields)?;
+        let keep_alive = take_keep_alive(&mut fields)?;
         fields.finish()?;
-        Ok(EmbedCall { names: names(&request.inputs), request, route: self, num_ctx })
+        Ok(EmbedCall { names: names(&request.inputs), request, route: self, num_ctx, keep_alive })
     }
 }
 

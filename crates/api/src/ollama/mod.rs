@@ -4,7 +4,7 @@
 //! options (`options`), and the lines of an answer (`reply`). Sampling options have the names and ranges of
 //! [`crate::openai::sampling`].
 
-mod common;
+pub(crate) mod common;
 mod embed;
 mod error;
 mod messages;
@@ -15,7 +15,9 @@ mod reply;
 pub(crate) mod schema;
 mod time;
 
-use ingle_chat::Request;
+use std::time::Duration;
+
+use ingle_chat::{KeepAlive, Request};
 
 use crate::RequestError;
 use crate::openai::Caller;
@@ -49,8 +51,20 @@ pub struct Call {
     pub stream: bool,
     /// The context that the caller counts on.
     pub num_ctx: Option<usize>,
-    /// There is no prompt: the caller only wants the model in memory.
+    /// There is no prompt: the caller only wants the model in memory, or out of it.
     pub load_only: bool,
+    /// How long the model is to stay afterwards.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+/// How long a model is to stay, as a setting's text: a number of seconds or a duration, where below zero is for ever.
+pub fn keep_alive(text: &str) -> Option<KeepAlive> {
+    common::duration_s(text).map(KeepAlive::from_seconds)
+}
+
+/// Whether a wish about staying asks to go at once.
+pub fn is_unload(keep_alive: Option<KeepAlive>) -> bool {
+    keep_alive == Some(KeepAlive::For(Duration::ZERO))
 }
 
 impl Route {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ingle_chat::ModelInfo;
+use ingle_chat::{KeepAlive, ModelEntry, ModelInfo, ModelState};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -98,22 +98,34 @@ pub fn tags(models: &[(String, ModelInfo)]) -> String {
     json!({ "models": models.iter().map(tag).collect::<Vec<_>>() }).to_string()
 }
 
-/// `/api/ps`: the models in memory.
-pub fn running(models: &[ModelInfo]) -> String {
-    let running = |info: &ModelInfo| {
+/// `/api/ps`: those of the models that are in memory. `now` is the time since the epoch.
+pub fn running(models: &[ModelEntry], now: Duration) -> String {
+    let running = |entry: &ModelEntry| {
+        let info = &entry.info;
+        let expires_at = match entry.expires_in {
+            Some(KeepAlive::For(time)) => now.saturating_add(time.min(FOR_EVER)),
+            // While it answers nobody knows how long that will take.
+            Some(KeepAlive::Always) | None => Duration::from_secs(info.created) + FOR_EVER,
+        };
         let running = Running {
             name: tagged(&info.id),
             model: tagged(&info.id),
-            size: info.size_bytes,
+            size: if entry.is_managed { entry.memory_bytes } else { info.size_bytes },
             digest: &info.details.digest,
             details: details(info),
-            expires_at: rfc3339(Duration::from_secs(info.created) + FOR_EVER),
+            expires_at: rfc3339(expires_at),
             size_vram: 0,
             context_length: info.n_ctx,
         };
         serde_json::to_value(running).expect("a plain struct")
     };
-    json!({ "models": models.iter().map(running).collect::<Vec<_>>() }).to_string()
+    let in_memory = models.iter().filter(|entry| is_in_memory(entry));
+    json!({ "models": in_memory.map(running).collect::<Vec<_>>() }).to_string()
+}
+
+/// One that cannot be managed takes requests already while it loads.
+fn is_in_memory(entry: &ModelEntry) -> bool {
+    entry.state == ModelState::Loaded || !entry.is_managed
 }
 
 /// A request for one model's page.

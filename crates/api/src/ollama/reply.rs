@@ -158,6 +158,11 @@ impl Envelope {
         self.line(route, &Said::default(), Some(Ending { done_reason: "load", metrics: None }))
     }
 
+    /// The reply to a call that only wants the model out of memory.
+    pub fn unloaded(&self, route: Route) -> String {
+        self.line(route, &Said::default(), Some(Ending { done_reason: "unload", metrics: None }))
+    }
+
     fn line(&self, route: Route, said: &Said, ending: Option<Ending>) -> String {
         let created_at = &rfc3339((self.clock)());
         let (done, done_reason) = (ending.is_some(), ending.map(|e| e.done_reason));

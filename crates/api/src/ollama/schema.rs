@@ -63,12 +63,13 @@ fn shared(object: Object) -> Object {
         .field("logprobs", boolean(), "Log-probabilities of the answer's tokens.")
         .field("top_logprobs", integer(0, TOP_LOGPROBS_MAX), "So many alternatives with each.")
         .field("options", options(), "How tokens are picked.")
-        .field("keep_alive", duration(), "Seconds, or a duration; the operator decides.")
+        .field("keep_alive", duration(), "How long the model stays afterwards, where models come and go: seconds or a duration; below 0 for ever; 0 unloads it, at once without a prompt.")
         .harmless(&[HARMLESS])
         .without(&[REFUSED])
 }
 
-fn duration() -> Schema {
+/// Seconds, or a duration.
+pub(crate) fn duration() -> Schema {
     either([
         any().with("type", "number"),
         matching(&format!("[+-]?({NUMBER}|({NUMBER}(ns|us|µs|μs|ms|s|m|h))+)")),
@@ -98,7 +99,7 @@ fn embedding(object: Object) -> Object {
     object
         .field("model", string(), "Which model; without it the default one.")
         .field("options", options(), "Checked; only `num_ctx` matters.")
-        .field("keep_alive", duration(), "Seconds, or a duration; the operator decides.")
+        .field("keep_alive", duration(), "How long the model stays afterwards, where models come and go: seconds or a duration; below 0 for ever; 0 unloads it, at once without a prompt.")
         .harmless(&[HARMLESS_EMBED])
 }
 

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use ingle_chat::{
-    ChatInput, Content, Delta, Echo, Event, FinishReason, Format, Infill, Message, ModelDetails, ModelInfo,
-    Principal, Prompt, ReasoningWish, Request, Role, Task, TokenLogprob, ToolCall, Usage,
+    ChatInput, Content, Delta, Echo, Event, FinishReason, Format, Infill, KeepAlive, Message, ModelDetails,
+    ModelEntry, ModelInfo, ModelState, Principal, Prompt, ReasoningWish, Request, Role, Task, TokenLogprob,
+    ToolCall, Usage,
 };
 use ingle_step::TokenId;
 use serde_json::{Value, json};
@@ -256,11 +257,18 @@ fn without_prompt_only_load() {
     }
     assert!(read(Chat, json!({ "messages": [] })).load_only);
     assert!(read(Chat, json!({ "messages": null, "keep_alive": -1 })).load_only);
-    // Nothing would be unloaded, so nobody is told that it was.
+    let keep_alive =
+        |value: serde_json::Value| read(Generate, json!({ "prompt": "", "keep_alive": value })).keep_alive;
     for zero in [json!(0), json!("0s"), json!("0"), json!("-0")] {
-        refuse(Chat, json!({ "messages": [], "keep_alive": zero }), "keep_alive", "this one stays");
-        refuse(Generate, json!({ "prompt": "", "keep_alive": zero }), "keep_alive", "this one stays");
+        assert!(is_unload(keep_alive(zero.clone())), "{zero}");
     }
+    for (value, seconds) in [(json!(1.5), 1.5), (json!("5m"), 300.0), (json!("1h1s"), 3601.0)] {
+        let expected = KeepAlive::For(std::time::Duration::from_secs_f64(seconds));
+        assert_eq!(keep_alive(value), Some(expected));
+    }
+    assert_eq!(keep_alive(json!("-1s")), Some(KeepAlive::Always));
+    assert_eq!(keep_alive(json!(null)), None);
+    assert!(!is_unload(None));
 }
 
 #[test]
@@ -621,7 +629,23 @@ fn pages() {
     let expected = format!(
         r#"{{"models":[{{"name":"m:latest","model":"m:latest","size":770000000,"digest":"{digest}","details":{details},"expires_at":"2316-02-24T22:00:36.854775807Z","size_vram":0,"context_length":4096}}]}}"#
     );
-    assert_eq!(running(&[model()]), expected);
+    let stays = ModelEntry { info: model(), ..ModelEntry::default() };
+    assert_eq!(running(std::slice::from_ref(&stays), Duration::ZERO), expected);
+    let managed = |state, expires_in| ModelEntry {
+        state,
+        expires_in,
+        is_managed: true,
+        memory_bytes: 900,
+        ..stays.clone()
+    };
+    let minute = Some(KeepAlive::For(Duration::from_secs(60)));
+    let now = Duration::from_secs(1_700_000_000);
+    let loaded = running(&[managed(ModelState::Loaded, minute)], now);
+    assert!(loaded.contains(r#""size":900,"#), "its size in memory: {loaded}");
+    assert!(loaded.contains(r#""expires_at":"2023-11-14T22:14:20.000000000Z""#), "{loaded}");
+    for state in [ModelState::Unloaded, ModelState::Loading(0.5), ModelState::Failed("why".into())] {
+        assert_eq!(running(&[managed(state, None)], now), r#"{"models":[]}"#);
+    }
     let page = |ids: &str| {
         format!(
             r#"{{"license":"mit","modelfile":"FROM m:latest\nTEMPLATE \"\"\"{{{{ x }}}}\"\"\"\n","parameters":"num_ctx                        4096","template":"{{{{ x }}}}","details":{details},"model_info":{{"general.architecture":"llama","general.license":"mit","llama.context_length":4096,"tokenizer.ggml.tokens":null,"tokenizer.ggml.eos_token_ids":{ids},"general.parameter_count":1235814432}},"capabilities":["completion","tools","insert"],"modified_at":"2023-11-14T22:13:20.000000000Z"}}"#

@@ -1,6 +1,6 @@
 //! `/v1/models`.
 
-use ingle_chat::ModelInfo;
+use ingle_chat::{ModelEntry, ModelState};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,7 +22,38 @@ pub struct Model {
     root: String,
     /// The context, where vLLM's clients look for it.
     max_model_len: usize,
+    status: Status,
     meta: Meta,
+}
+
+/// Whether it is in memory, where llama-server's clients look for it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelStatus")]
+struct Status {
+    /// `loaded`, `loading` or `unloaded`.
+    value: &'static str,
+    /// Of loading, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<f32>,
+    /// The latest attempt to load it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<bool>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Status {
+    fn of(state: &ModelState) -> Self {
+        let plain = Self { value: state.name(), progress: None, failed: None, error: None };
+        match state {
+            ModelState::Unloaded | ModelState::Loaded => plain,
+            ModelState::Loading(progress) => Self { progress: Some(*progress), ..plain },
+            ModelState::Failed(why) => {
+                Self { value: "unloaded", failed: Some(true), error: Some(why.clone()), ..plain }
+            }
+        }
+    }
 }
 
 /// The model's sizes, where llama-server's clients look for them.
@@ -40,7 +71,8 @@ struct Meta {
 
 impl Model {
     /// A model under a name that requests may use for it.
-    pub fn new(name: &str, info: &ModelInfo) -> Self {
+    pub fn new(name: &str, entry: &ModelEntry) -> Self {
+        let info = &entry.info;
         Self {
             id: name.to_owned(),
             object: "model",
@@ -48,6 +80,7 @@ impl Model {
             owned_by: "ingle",
             root: info.id.clone(),
             max_model_len: info.n_ctx,
+            status: Status::of(&entry.state),
             meta: Meta {
                 n_ctx: info.n_ctx,
                 n_ctx_train: info.n_ctx_train,

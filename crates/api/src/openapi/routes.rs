@@ -120,6 +120,9 @@ fn openai() -> Vec<Operation> {
         .query("before_id", string(), "In Anthropic's shape: only what comes before it.")
         .json(models)
         .fails(&[400, 503]),
+        Operation::get("/models", OPENAI, "The same, where llama-server's clients look.")
+            .json(|components: &mut Components| components.derived::<crate::openai::models::ModelList>())
+            .fails(&[400, 503]),
         Operation::get("/v1/models/{id}", MODELS, "A model; in Anthropic's shape with its header.")
             .headers(&["anthropic-version"])
             .id("Its name.")
@@ -286,6 +289,11 @@ fn native() -> Vec<Operation> {
             .fails(&[503])
     };
     let template = named("ChatCompletionRequest", || chat::schema::body().schema());
+    let change = |path, text, body: fn() -> Schema, name| {
+        Operation::post(path, NATIVE, text, named(name, body))
+            .example(json!({ "model": "default" }))
+            .written("ModelChanged", schema::changed)
+    };
     vec![
         tokenize("/tokenize"),
         tokenize("/v1/tokenize"),
@@ -321,12 +329,32 @@ fn native() -> Vec<Operation> {
         .example(json!({}))
         .body_optional()
         .gives(TEXT, |_| string().into_value()),
+        change(
+            "/models/load",
+            "Load a model; `/models` shows how far it is.",
+            schema::load_body,
+            "ModelLoadRequest",
+        ),
+        change(
+            "/models/unload",
+            "Take a model out of memory, when nobody uses it any more.",
+            schema::change_body,
+            "ModelChangeRequest",
+        ),
+        change(
+            "/models/reload",
+            "Load a model's file anew; requests are answered meanwhile. Replies when it is done.",
+            schema::change_body,
+            "ModelChangeRequest",
+        ),
         server_info("/get_server_info"),
         server_info("/server_info"),
         Operation::get("/props", NATIVE, "llama-server's page about the model that runs.")
+            .query("model", string(), "Which model; without it the default one.")
             .written("Props", schema::props)
             .fails(&[503]),
         Operation::get("/slots", NATIVE, "llama-server's places for answers.")
+            .query("model", string(), "Which model; without it the default one.")
             .query("fail_on_no_slot", words(&["0", "1"]), "`1`: 503 if every place is taken.")
             .written("Slots", schema::slots)
             .fails(&[400, 503]),

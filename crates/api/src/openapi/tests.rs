@@ -93,6 +93,9 @@ fn examples_are_read() {
         ("/api/embeddings", |body| ollama::EmbedRoute::Embeddings.parse(body, caller()).map(|_| ())),
         ("/infill", |body| native::infill::parse(body, caller()).map(|_| ())),
         ("/flush_cache", |body| native::server::parse_flush(body).map(|_| ())),
+        ("/models/load", |body| native::server::ChangeCall::parse(body, true).map(|_| ())),
+        ("/models/unload", |body| native::server::ChangeCall::parse(body, false).map(|_| ())),
+        ("/models/reload", |body| native::server::ChangeCall::parse(body, false).map(|_| ())),
     ];
     for (path, read) in readers {
         read(&example(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -486,4 +489,10 @@ fn bodies_of_batches_and_infilling() {
 
     let flush: Read = |body| native::server::parse_flush(body).map(|_| ());
     check(native::schema::flush_body(), flush, &none, &[json!({ "empty_cache": true })]);
+
+    let load: Read = |body| native::server::ChangeCall::parse(body, true).map(|_| ());
+    let named = json!({ "model": "a", "keep_alive": "5m" });
+    check(native::schema::load_body(), load, &none, &[named]);
+    let change: Read = |body| native::server::ChangeCall::parse(body, false).map(|_| ());
+    check(native::schema::change_body(), change, &none, &[json!({ "model": "a" })]);
 }

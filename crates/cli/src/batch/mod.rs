@@ -225,7 +225,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn start_engine(settings: &Settings, options: &LoadOptions) -> Result<Engine> {
-    let source = settings.model.clone().map_or(Source::Shipped, Source::File);
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }

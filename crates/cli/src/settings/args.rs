@@ -7,13 +7,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::compat::{self, Facts};
-use super::{Commands, Setting, Settings, Shape, TABLE};
+use super::{Commands, ModelTable, Setting, Settings, Shape, TABLE};
 
 /// A command line, taken in.
 #[derive(Debug)]
 pub struct Parsed {
     /// What was set.
     pub settings: Settings,
+    /// The models that the configuration file describes one by one.
+    pub models: Vec<ModelTable>,
     /// Arguments that are no options.
     pub positional: Vec<String>,
     /// What the user should know about accepted options that change nothing.
@@ -55,11 +57,15 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
             (setting.set)(&mut settings, &value).map_err(|e| anyhow!("{source}: {e}"))?;
         }
     }
+    let models = match usage.command {
+        Commands::SERVE => super::models::tables(&config, &settings)?,
+        _ => Vec::new(),
+    };
     let mut notes = compat::check(&matches, &args, usage.command, facts)?;
     notes.extend(one_kv_type(&args)?);
     let positional =
         usage.positional.iter().filter_map(|(name, _)| matches.get_one::<String>(name).cloned()).collect();
-    Ok((Parsed { settings, positional, notes }, matches))
+    Ok((Parsed { settings, models, positional, notes }, matches))
 }
 
 /// The values of a setting, and where they come from: flag before environment before file.
@@ -84,18 +90,20 @@ fn winning_source(
         }
     }
     let Some(value) = config.get(setting.key) else { return Ok((String::new(), Vec::new())) };
+    Ok((format!("configuration key `{}`", setting.key), values_of(setting, value)?))
+}
+
+/// The values that a key of the configuration file has.
+pub(super) fn values_of(setting: &Setting, value: &toml::Value) -> Result<Vec<String>> {
     let text = |v: &toml::Value| match v {
         toml::Value::String(s) => Ok(s.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok(v.to_string()),
         other => bail!("configuration key `{}` cannot be of type {}", setting.key, other.type_str()),
     };
-    let values = match value {
-        toml::Value::Array(items) if setting.shape == Shape::Many => {
-            items.iter().map(text).collect::<Result<_>>()?
-        }
-        other => vec![text(other)?],
-    };
-    Ok((format!("configuration key `{}`", setting.key), values))
+    match value {
+        toml::Value::Array(items) if setting.shape == Shape::Many => items.iter().map(text).collect(),
+        other => Ok(vec![text(other)?]),
+    }
 }
 
 /// `INGLE_CONFIG`, or `ingle/config.toml` where the system keeps configuration, if it is there.
@@ -116,7 +124,7 @@ fn read_config(path: &Path) -> Result<toml::Table> {
     let table: toml::Table =
         text.parse().with_context(|| format!("configuration file {}", path.display()))?;
     for key in table.keys() {
-        if !TABLE.iter().any(|s| s.key == key) {
+        if key != super::models::KEY && !TABLE.iter().any(|s| s.key == key) {
             bail!(
                 "configuration file {}: `{key}` is no setting (`ingle settings` lists them)",
                 path.display()

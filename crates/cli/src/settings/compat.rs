@@ -296,13 +296,11 @@ options! {
         "assistant" => Ok(None),
         _ => Err("answers come from the assistant".into()),
     };
-    SERVE value "models-dir" also ["models-preset", "models-max"] => refuse "a server has one model yet; start one for each";
-    SERVE switch "models-autoload" also ["no-models-autoload"] => refuse "a server has one model yet; start one for each";
-    SERVE value "sleep-idle-seconds" => check |value, _| match value {
-        "-1" => Ok(None),
-        _ => Err("the model stays loaded".into()),
-    };
-    SERVE switch "enable-sleep-mode" => refuse "the model stays loaded";
+    SERVE value "models-preset" => refuse "models are described in the configuration file, each in a table [[models]]";
+    SERVE value "models-max" => refuse "models are limited by their memory (--memory-budget), not by their number";
+    SERVE switch "models-autoload" => note "models are loaded when they are asked for, unless --on-missing says otherwise";
+    SERVE switch "no-models-autoload" => refuse "use --on-missing never";
+    SERVE switch "enable-sleep-mode" => refuse "use --keep-alive, or unload models with /models/unload";
     SERVE value "tags" => note "tags are not shown anywhere";
     SERVE value "media-path" also ["allowed-local-media-path", "allowed-media-domains"] => refuse "images are not supported yet";
     SERVE value "chat-template-content-format" => check |value, _| match value {

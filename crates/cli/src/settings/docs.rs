@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::models::{OWN, SHARED};
 use super::{Commands, Shape, TABLE};
 
 /// The page.
@@ -51,5 +52,21 @@ pub fn markdown() -> String {
         )
         .expect("writing to a String cannot fail");
     }
+    page.push_str(
+        "\n## Models one by one\n\n\
+         `ingle serve` takes several models: `--model` several times, `--models-dir`, and in the configuration file a table\n\
+         `[[models]]` for each. Keys of such a table:\n\n\
+         | key | what it says |\n|---|---|\n",
+    );
+    for (key, text) in OWN {
+        writeln!(page, "| `{key}` | {text} |").expect("writing to a String cannot fail");
+    }
+    let shared: Vec<String> = SHARED.iter().map(|key| format!("`{key}`")).collect();
+    writeln!(
+        page,
+        "\nAnd these of the settings above, for this model alone; they win over what is said for all: {}.",
+        shared.join(", ")
+    )
+    .expect("writing to a String cannot fail");
     page
 }

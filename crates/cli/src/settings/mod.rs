@@ -9,12 +9,15 @@
 mod args;
 pub mod compat;
 mod docs;
+mod models;
 mod table;
 mod value;
 
 pub use args::{Usage, parse};
 pub use docs::markdown;
+pub use models::ModelTable;
 pub use table::{Settings, TABLE};
+pub use value::Budget;
 
 /// The commands a setting belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! The table itself.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ingle_chat::Pooling;
+use ingle_runtime::models::OnMissing;
 use ingle_step::KvType;
 
-use super::value::{Auto, Seed, Slot};
+use super::value::{Auto, Budget, Keep, Seed, Slot};
 use super::{Commands, Setting, Shape};
 
 macro_rules! settings {
@@ -40,8 +41,24 @@ macro_rules! settings {
 }
 
 settings! {
-    model: Option<PathBuf>, One, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
-        "FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file.";
+    model: Vec<PathBuf>, Many, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
+        "[NAME=]FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file. `serve` takes several, each perhaps with a name: the first is the default.";
+    models_dir: Option<PathBuf>, One, SERVE, "models-dir", env ["LLAMA_ARG_MODELS_DIR"],
+        "DIR", default "none", "Folder whose GGUF files are served too, loaded when they are asked for.";
+    memory_budget: Option<Budget>, One, SERVE, "memory-budget",
+        "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
+    keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],
+        "DURATION", default "always", "How long a model stays in memory unused: seconds, a duration such as 5m, or always (or below 0).";
+    on_missing: Option<OnMissing>, One, SERVE, "on-missing",
+        "wait|refuse|never", default "wait", "What a request finds whose model is not loaded: it waits for it, it is told to come back, or only /models/load loads models.";
+    model_wait_s: Option<u32>, One, SERVE, "model-wait-s",
+        "SECONDS", default "300", "How long a request waits for its model to load.";
+    max_model_queue: Option<u32>, One, SERVE, "max-model-queue",
+        "N", default "256", "Requests that may wait for models to load; further ones are refused with 429 and Retry-After.";
+    preload: Vec<String>, Many, SERVE, "preload",
+        "NAME", default "the default model", "Model to load at the start, of several; may be given several times. `none` loads none.";
+    pin: Vec<String>, Many, SERVE, "pin",
+        "NAME", default "none", "Model that stays in memory once it is loaded, whatever others need; may be given several times.";
     ctx_size: Auto, One, ANSWER, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
         "TOKENS", default "what the model was trained for, at most 8192", "Longest sequence: prompt and answer together. 0 is all that the model was trained for.";
     threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
@@ -98,7 +115,7 @@ settings! {
     api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
         "KEY", default "none", "Key that every route but health asks for; may be given several times.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
-        "FILE", default "none", "File with one key a line; behind a key may stand the scope `control-tokens`: its raw prompts may spell control tokens.";
+        "FILE", default "none", "File with one key a line; behind a key may stand scopes: `control-tokens` (its raw prompts may spell control tokens), `models` (it may load and unload models).";
     no_auth: bool, Switch, SERVE, "no-auth",
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
@@ -186,4 +203,11 @@ settings! {
         "", default "off", "Print control tokens.";
     json: bool, Switch, REPORT, "json",
         "", default "off", "Print for machines.";
+}
+
+impl Settings {
+    /// The file of the one model of commands that have one: the last that was named.
+    pub fn model_file(&self) -> Option<&Path> {
+        self.model.last().map(PathBuf::as_path)
+    }
 }

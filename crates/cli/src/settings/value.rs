@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ingle_chat::Pooling;
+use ingle_chat::{KeepAlive, Pooling};
+use ingle_runtime::models::OnMissing;
 use ingle_step::KvType;
 
 /// A type that a setting can have.
@@ -95,6 +96,62 @@ impl FromText for Pooling {
     }
 }
 
+impl FromText for OnMissing {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|policy| policy.name() == text.trim());
+        named.ok_or_else(|| format!("`{text}` is none of wait, refuse and never"))
+    }
+}
+
+/// How much memory: so many bytes, or a share of what is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    Bytes(u64),
+    Percent(u8),
+}
+
+impl FromText for Budget {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no size, such as 12G (1024^3), 12GB (1000^3) or 50%");
+        let plain = text.trim();
+        if let Some(percent) = plain.strip_suffix('%') {
+            let percent = percent.trim().parse::<u8>().ok().filter(|n| (1..=100).contains(n));
+            return percent.map(Self::Percent).ok_or_else(wrong);
+        }
+        let end = plain.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(plain.len());
+        let unit: f64 = match plain[end..].trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "k" | "kib" => 1024.0,
+            "m" | "mib" => 1024.0 * 1024.0,
+            "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+            "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+            "kb" => 1e3,
+            "mb" => 1e6,
+            "gb" => 1e9,
+            "tb" => 1e12,
+            _ => return Err(wrong()),
+        };
+        let bytes = plain[..end].parse::<f64>().map_err(|_| wrong())? * unit;
+        // Beyond 2^53 a float is no exact number of bytes; nobody has so many.
+        if (1.0..=9e15).contains(&bytes) { Ok(Self::Bytes(bytes as u64)) } else { Err(wrong()) }
+    }
+}
+
+/// How long a model stays: seconds, a duration as Ollama takes it, or for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub KeepAlive);
+
+impl FromText for Keep {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "always" => Ok(Self(KeepAlive::Always)),
+            plain => ingle_api::ollama::keep_alive(plain)
+                .map(Self)
+                .ok_or_else(|| format!("`{text}` is no time, such as 300, 5m, 1h30m or always")),
+        }
+    }
+}
+
 /// A count that peers also write as `-1` or `auto` where the program shall choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Auto(pub Option<u32>);
@@ -154,6 +211,26 @@ impl<T: FromText> Slot for Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        let budget = |text| Budget::from_text(text).ok();
+        assert_eq!(budget("12G"), Some(Budget::Bytes(12 << 30)));
+        assert_eq!(budget("1.5 GiB"), Some(Budget::Bytes(3 << 29)));
+        assert_eq!(budget("12GB"), Some(Budget::Bytes(12_000_000_000)));
+        assert_eq!(budget("4096"), Some(Budget::Bytes(4096)));
+        assert_eq!(budget("50%"), Some(Budget::Percent(50)));
+        for wrong in ["", "0", "-1G", "0%", "101%", "G", "12X", "1e9", "1.2.3G", "99999999T"] {
+            assert_eq!(budget(wrong), None, "{wrong}");
+        }
+        let keep = |text| Keep::from_text(text).ok().map(|keep| keep.0);
+        let seconds = |n| Some(KeepAlive::For(std::time::Duration::from_secs(n)));
+        assert_eq!([keep("300"), keep("5m"), keep("0")], [seconds(300), seconds(300), seconds(0)]);
+        assert_eq!([keep("always"), keep("-1"), keep("-1m")], [Some(KeepAlive::Always); 3]);
+        assert_eq!([keep(""), keep("soon"), keep("5x")], [None; 3]);
+        let policy = |text| OnMissing::from_text(text).ok();
+        assert_eq!((policy("refuse"), policy("no")), (Some(OnMissing::Refuse), None));
+    }
 
     #[test]
     fn counts_seeds_and_automatic() {

@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use ingle_gguf::{GgufFile, TensorInfo};
-use ingle_kernels::{Matrix, Packing, Pool};
+use ingle_kernels::{Matrix, Member, Packing, Pool};
 use ingle_step::ExecutorError;
 
 use super::{LoadedLayer, LoadedNorm};
@@ -62,6 +62,7 @@ pub(super) struct LastLayer {
 pub(super) struct Plan {
     pub file: Arc<GgufFile>,
     pub pool: Arc<Pool>,
+    pub member: Arc<Member>,
     pub graph: Graph,
     pub head: Weight,
     /// Memory for every matrix, by name.
@@ -189,7 +190,8 @@ impl Shared {
             self.changed.notify_all();
             !self.stop.load(Relaxed)
         };
-        let mut loader = Loader::new(&plan.file, &plan.pool, &mut progress, plan.packings, plan.order);
+        let mut loader =
+            Loader::new(&plan.file, (&plan.pool, &plan.member), &mut progress, plan.packings, plan.order);
         for (slot, layer) in self.layers.iter().zip(&plan.graph.layers) {
             let set = slot.set(LoadedLayer::load(&mut loader, layer)?);
             set.expect("each layer is loaded once");

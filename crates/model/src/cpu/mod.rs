@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::{
-    AttentionParams, KernelError, KvLayer, Matrix, NUMERICS_VERSION, Packing, Pool, RopeTable,
+    AttentionParams, KernelError, KvLayer, Matrix, Member, NUMERICS_VERSION, Packing, Pool, RopeTable,
 };
 use ingle_step::{Executor, ExecutorError, ExecutorInfo, KvType, NumericPath, StepBatch, StepOut};
 
@@ -17,6 +17,7 @@ use crate::error::ModelError;
 use crate::graph::{Ffn, Head, Layer, Linear, Norm, Weight};
 use crate::hparams::{HParams, RopeScaling};
 use crate::rope::rope_table;
+use crate::sizing::Sizing;
 use crate::weights::{self, Loader};
 use forward::Scratch;
 pub use loading::Loading;
@@ -44,11 +45,20 @@ pub struct LoadOptions {
     pub block_size: usize,
     /// Replaces the file's rope scaling: how a model goes beyond the context that it was trained for.
     pub rope_scaling: Option<RopeScaling>,
+    /// The model's share of the pool's time where several models want it, beside others' weights.
+    pub weight: u32,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { n_ctx: None, kv_type: KvType::F16, kv_tokens: 4096, block_size: 32, rope_scaling: None }
+        Self {
+            n_ctx: None,
+            kv_type: KvType::F16,
+            kv_tokens: 4096,
+            block_size: 32,
+            rope_scaling: None,
+            weight: 1,
+        }
     }
 }
 
@@ -57,6 +67,8 @@ impl Default for LoadOptions {
 pub struct CpuExecutor {
     info: ExecutorInfo,
     pool: Arc<Pool>,
+    /// Steps take turns with those of other models.
+    member: Arc<Member>,
     model: Model,
     /// One per layer.
     kv: Vec<KvLayer>,
@@ -112,7 +124,32 @@ struct LoadedLayer {
     down: LoadedLinear,
 }
 
+/// What a model would need and how it would compute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// Its sizes.
+    pub sizing: Sizing,
+    /// The arithmetic.
+    pub numeric_path: NumericPath,
+}
+
 impl CpuExecutor {
+    /// Checks everything about a model that its header tells, without taking memory for it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), but for a lack of memory.
+    pub fn plan(file: &GgufFile, options: &LoadOptions) -> Result<Planned, ModelError> {
+        let mut hp = HParams::from_gguf(file)?;
+        if let Some(scaling) = &options.rope_scaling {
+            hp.rope.scaling = scaling.checked()?;
+        }
+        let sizing = Sizing::from_gguf(file)?;
+        let n_ctx = context(&hp, options)?;
+        n_blocks(options)?;
+        rope_table(file, &hp, (hp.arch.describe)(&hp).rope_style, n_ctx)?;
+        Ok(Planned { sizing, numeric_path: numeric_path(options.kv_type, n_ctx) })
+    }
+
     /// Loads a model and returns when it is in memory. `progress(done, total)` is called with bytes of the file as
     /// tensors are repacked.
     ///
@@ -181,17 +218,22 @@ impl CpuExecutor {
             n_blocks,
             weight_bytes,
             kv_bytes: kv.iter().map(|layer| layer.n_bytes() as u64).sum(),
-            numeric_path: NumericPath {
-                numerics_version: NUMERICS_VERSION,
-                kernel_class: "cpu",
-                kv_type: options.kv_type,
-                n_ctx,
-            },
+            numeric_path: numeric_path(options.kv_type, n_ctx),
         };
         let embedding = Embedding::File { file: Arc::clone(&file), tensor_idx, becomes_tied: is_tied };
-        let plan = Plan { file, pool: Arc::clone(&pool), graph, head, packings, order, total_bytes };
+        let member = Arc::new(pool.join(options.weight));
+        let plan = Plan {
+            file,
+            pool: Arc::clone(&pool),
+            member: Arc::clone(&member),
+            graph,
+            head,
+            packings,
+            order,
+            total_bytes,
+        };
         let model = Model { n_embd: hp.n_embd, embedding, rope, weights: Background::start(plan)? };
-        Ok(Self { info, pool, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
+        Ok(Self { info, pool, member, model, kv, scratch: Scratch::default(), done: VecDeque::new() })
     }
 
     /// How far the weights are.
@@ -221,7 +263,11 @@ impl Executor for CpuExecutor {
         }
         validate::check(&batch, &self.info)?;
         self.model.let_go_of_file();
+        // A step that may have to wait for weights lets others compute meanwhile, the thread that packs them first of all.
+        let member = Arc::clone(&self.member);
+        let turn = self.loading().is_complete().then(|| member.turn());
         let out = self.run(&batch)?;
+        drop(turn);
         self.done.push_back(out);
         Ok(())
     }
@@ -287,6 +333,10 @@ impl LoadedLayer {
             down: LoadedLinear::load(loader, down)?,
         })
     }
+}
+
+fn numeric_path(kv_type: KvType, n_ctx: usize) -> NumericPath {
+    NumericPath { numerics_version: NUMERICS_VERSION, kernel_class: "cpu", kv_type, n_ctx }
 }
 
 /// The context to configure. Positions that the model never saw give nonsense, so going further than its training

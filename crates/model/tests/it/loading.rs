@@ -235,6 +235,30 @@ fn progress_counts_every_byte_once() {
     }
 }
 
+/// What a model will hold is known before it is loaded, to the byte.
+#[test]
+fn the_header_tells_what_a_model_holds() {
+    for arch in [Arch::Llama, Arch::Qwen2, Arch::Qwen3] {
+        for ty in [TensorType::F32, TensorType::F16, TensorType::Q8_0, TensorType::Q4_0, TensorType::BF16] {
+            for tied in [true, false] {
+                let spec = TinySpec { tied, ..TinySpec::new(arch).weight_type(ty) };
+                let file = Arc::new(GgufFile::from_bytes(spec.bytes()).expect("a valid file"));
+                let sizing = Sizing::from_gguf(&file).expect("a valid model");
+                let options = LoadOptions { kv_tokens: 1000, ..LoadOptions::default() };
+                let executor = CpuExecutor::start(file, pool(), &options).expect("a valid model");
+                let info = executor.info();
+                let expected = (info.weight_bytes, info.kv_bytes);
+                assert_eq!(
+                    (sizing.packed_bytes, sizing.kv_bytes(KvType::F16, 32, 1000)),
+                    expected,
+                    "{arch:?} {ty} tied: {tied}"
+                );
+                assert!(sizing.buffer_bytes(512, 64) > sizing.buffer_bytes(1, 1));
+            }
+        }
+    }
+}
+
 /// A model whose weights cannot be packed before `until` is sent something: all of the pool is taken.
 fn start_held(bytes: Vec<u8>, during: impl FnOnce(CpuExecutor, Sender<()>)) {
     let pool = Arc::new(Pool::new(2));

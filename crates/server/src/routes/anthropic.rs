@@ -31,7 +31,7 @@ pub(super) async fn messages(
     let caller = caller(&context);
     let id = caller.id.clone();
     let mut call = parse_body(body, move |bytes| parse(bytes, caller)).await?;
-    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let (provider, envelope) = address(&app, provider, id, std::slice::from_mut(&mut call.request)).await?;
     if call.stream {
         let encoder = Box::new(MessageEncoder::new(envelope, &call));
         let answer = start(&app, provider, &context, call.request, is_large).await?;
@@ -55,7 +55,7 @@ pub(super) async fn count_tokens(
     let caller = caller(&context);
     let id = caller.id.clone();
     let mut request = parse_body(body, move |bytes| parse_count(bytes, caller)).await?;
-    address(&app, &*provider, id, std::slice::from_mut(&mut request))?;
+    let (provider, _) = address(&app, provider, id, std::slice::from_mut(&mut request)).await?;
     let n_tokens = match aside(&app, is_large, move || provider.prompt(&request)).await {
         Ok(prompt) => prompt.tokens.len(),
         // A prompt that is too long has a length.

@@ -20,7 +20,7 @@ use crate::App;
 use crate::body::{BoundedBody, parse as parse_body, read_json};
 use crate::embed::embed;
 use crate::error::{Failure, json};
-use crate::names::resolve;
+use crate::names::{Chosen, choose};
 
 /// How many texts were cut, where any were.
 pub(super) const TRUNCATED_INPUTS: HeaderName = HeaderName::from_static("x-truncated-inputs");
@@ -134,7 +134,8 @@ async fn answer<C: EmbeddingCall>(
     // The texts are not needed twice.
     let asked = call.request();
     let mut request = EmbedRequest { inputs: std::mem::take(&mut asked.inputs), ..asked.clone() };
-    let (model, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+    let Chosen { provider, name: model, info } =
+        choose(app, provider, request.model.as_deref(), None).await?;
     request.model = Some(info.id);
     request.priority = context.priority;
     let envelope = Envelope { id, created: now(), model, fingerprint: info.fingerprint };

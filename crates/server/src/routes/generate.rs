@@ -17,7 +17,7 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{BoundedBody, parse, read_json};
 use crate::error::{Failure, json};
-use crate::names::resolve;
+use crate::names::{Chosen, choose};
 use crate::phase::Phase;
 use crate::slot::SlotState;
 use crate::sse::EventStream;
@@ -41,7 +41,7 @@ pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedB
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
     call.request.priority = context.priority;
-    let envelope = address(app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let (provider, envelope) = address(app, provider, id, std::slice::from_mut(&mut call.request)).await?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call));
         let call = Call { requests: vec![call.request], is_large };
@@ -75,7 +75,7 @@ pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: Bo
     for request in &mut call.requests {
         request.priority = context.priority;
     }
-    let envelope = address(app, &*provider, id, &mut call.requests)?;
+    let (provider, envelope) = address(app, provider, id, &mut call.requests).await?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
         let call = Call { requests: call.requests, is_large };
@@ -106,20 +106,20 @@ pub(super) fn provider(app: &App) -> Result<Arc<dyn Provider>, Failure> {
     }
 }
 
-/// Says which model answers the requests, which are alike but for their prompts.
-pub(super) fn address(
+/// Says which model answers the requests, which are alike but for their prompts, and takes hold of it.
+pub(super) async fn address(
     app: &App,
-    provider: &dyn Provider,
+    provider: Arc<dyn Provider>,
     id: String,
     requests: &mut [Request],
-) -> Result<Envelope, Failure> {
+) -> Result<(Arc<dyn Provider>, Envelope), Failure> {
     let first = requests.first().expect("a body holds at least one request");
-    let (name, info) = resolve(&app.config, provider, first.model.as_deref())?;
+    let Chosen { provider, name, info } = choose(app, provider, first.model.as_deref(), None).await?;
     for request in requests {
         check_vocabulary(request, info.n_vocab)?;
         request.model = Some(info.id.clone());
     }
-    Ok(Envelope { id, created: now(), model: name, fingerprint: info.fingerprint })
+    Ok((provider, Envelope { id, created: now(), model: name, fingerprint: info.fingerprint }))
 }
 
 pub(super) async fn stream(

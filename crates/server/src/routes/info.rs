@@ -11,14 +11,14 @@ use ingle_api::RequestError;
 use ingle_api::anthropic::models as anthropic;
 use ingle_api::ollama::BANNER;
 use ingle_api::openai::models::{Model, ModelList};
-use ingle_chat::{ProviderError, ProviderStatus};
+use ingle_chat::{ModelEntry, ModelState, Provider, ProviderError, ProviderStatus};
 use serde_json::{Value, json};
 
 use super::generate::provider;
 use super::{Context, Reply};
 use crate::App;
 use crate::error::{Dialect, Failure, json as reply};
-use crate::names::listed;
+use crate::names::{listed, listed_entries};
 use crate::phase::Phase;
 use crate::query::pairs;
 use crate::slot::SlotState;
@@ -50,11 +50,11 @@ pub(super) async fn models(
     RawQuery(query): RawQuery,
 ) -> Reply {
     let provider = provider(&app)?;
-    let all = listed(&app.config, &*provider);
     let pairs = pairs(query.as_deref().unwrap_or_default());
     if context.dialect == Dialect::Anthropic {
         let query =
             anthropic::ListQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        let all = listed(&app.config, &*provider);
         return Ok(reply(StatusCode::OK, anthropic::list(&all, &query)?));
     }
     if let Some((name, _)) = pairs.first() {
@@ -65,7 +65,8 @@ pub(super) async fn models(
         );
         return Err(RequestError::field(name, text).into());
     }
-    let list = ModelList::new(all.iter().map(|(name, info)| Model::new(name, info)).collect());
+    let all = listed_entries(&app.config, &*provider);
+    let list = ModelList::new(all.iter().map(|(name, entry)| Model::new(name, entry)).collect());
     Ok(reply(StatusCode::OK, list.into_json()))
 }
 
@@ -77,12 +78,12 @@ pub(super) async fn model(
     let provider = provider(&app)?;
     // A name that is no text is no model's.
     let Ok(Path(id)) = id else { return Err(Failure::NotFound) };
-    let all = listed(&app.config, &*provider);
+    let all = listed_entries(&app.config, &*provider);
     match all.iter().find(|(name, _)| *name == id) {
-        Some((name, info)) => {
+        Some((name, entry)) => {
             let page = match context.dialect {
-                Dialect::Anthropic => anthropic::model(name, info),
-                _ => Model::new(name, info).into_json(),
+                Dialect::Anthropic => anthropic::model(name, &entry.info),
+                _ => Model::new(name, entry).into_json(),
             };
             Ok(reply(StatusCode::OK, page))
         }
@@ -119,7 +120,7 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
         SlotState::Ready(provider) => {
             let status = provider.status();
             add_status(&mut page, &status);
-            page["models"] = provider.models().into_iter().map(|m| m.id).collect();
+            add_models(&mut page, &*provider);
             if let Some(progress) = status.loading {
                 add_loading(&mut page, progress);
                 Some(Failure::Loading)
@@ -151,6 +152,25 @@ fn add_loading(page: &mut Value, progress: f32) {
     page["progress"] = json!((f64::from(progress) * 1000.0).round() / 1000.0);
 }
 
+/// The models, and where they come and go, the state of each.
+fn add_models(page: &mut Value, provider: &dyn Provider) {
+    let entries = provider.entries();
+    page["models"] = entries.iter().map(|entry| entry.info.id.as_str()).collect();
+    if let Some(budget) = provider.memory_budget() {
+        page["memory_budget_bytes"] = budget.into();
+    }
+    if entries.iter().any(|entry| entry.is_managed) {
+        let state = |entry: &ModelEntry| {
+            let mut state = json!({ "state": entry.state.name(), "memory_bytes": entry.memory_bytes });
+            if let ModelState::Loading(progress) = entry.state {
+                state["progress"] = json!((f64::from(progress) * 1000.0).round() / 1000.0);
+            }
+            (entry.info.id.clone(), state)
+        };
+        page["model_states"] = Value::Object(entries.iter().map(state).collect());
+    }
+}
+
 fn add_status(page: &mut Value, status: &ProviderStatus) {
     page["requests"] = json!({ "running": status.running, "waiting": status.waiting });
     page["memory_bytes"] = status.memory_bytes.into();
@@ -162,13 +182,10 @@ fn add_status(page: &mut Value, status: &ProviderStatus) {
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let (model, status) = match app.slot.state() {
-        SlotState::Ready(provider) => {
-            let first = provider.models().into_iter().next();
-            (first.map(|m| m.id).unwrap_or_default(), provider.status())
-        }
-        _ => (String::new(), ProviderStatus::default()),
+    let (entries, budget) = match app.slot.state() {
+        SlotState::Ready(provider) => (provider.entries(), provider.memory_budget()),
+        _ => (Vec::new(), None),
     };
-    let page = app.metrics.render(&model, &status);
+    let page = app.metrics.render(&entries, budget);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }

@@ -6,6 +6,7 @@ mod embeddings;
 mod files;
 mod generate;
 mod info;
+mod models;
 mod ollama;
 mod openapi;
 mod responses;
@@ -107,6 +108,7 @@ fn routes() -> Routes {
         .route("/metrics", get(info::metrics))
         .route("/version", get(info::version))
         .route("/openapi.json", get(openapi::document))
+        .merge(models::routes())
         .merge(ollama::routes())
 }
 

@@ -1,4 +1,4 @@
-//! Ollama's routes. Those that would manage models are refused: models come with the server, there is no store yet.
+//! Ollama's routes. Those that would change which models there are are refused: there is no store yet.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,12 +11,13 @@ use axum::response::Response;
 use axum::routing::{delete, get, head, post};
 use ingle_api::RequestError;
 use ingle_api::ollama::models::{self, ShowCall};
-use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route};
+use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route, is_unload};
 use ingle_api::openai::check_vocabulary;
-use ingle_chat::Embeddings;
+use ingle_chat::{Embeddings, ModelChange};
 
 use super::embeddings::written;
 use super::generate::{caller, collected, provider, stream};
+use super::models::{change, check_scope};
 use super::table::Routes;
 use super::{Context, Reply};
 use crate::App;
@@ -24,7 +25,7 @@ use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json};
 use crate::embed::embed as vectors_of;
 use crate::error::json;
-use crate::names::{listed, resolve};
+use crate::names::{Chosen, choose, listed, resolve};
 
 /// All routes under `/api`.
 pub(super) fn routes() -> Routes {
@@ -71,7 +72,17 @@ async fn answer(
     let caller = caller("ollama", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
-    let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
+    if is_unload(call.keep_alive) {
+        check_scope(&app, &context.principal)?;
+    }
+    if call.load_only && is_unload(call.keep_alive) {
+        let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
+        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
+        let model = call.request.model.unwrap_or(name);
+        return Ok(json(StatusCode::OK, Envelope { id, model, clock: since_epoch }.unloaded(route)));
+    }
+    let chosen = choose(&app, provider, call.request.model.as_deref(), call.keep_alive).await?;
+    let Chosen { provider, name, info } = chosen;
     check_vocabulary(&call.request, info.n_vocab)?;
     call.check_context(info.n_ctx)?;
     // The reply names the model as the caller did.
@@ -117,7 +128,17 @@ async fn vectors(
     let caller = caller("ollama", &context);
     let call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
     let mut request = call.request.clone();
-    let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+    if is_unload(call.keep_alive) {
+        check_scope(&app, &context.principal)?;
+    }
+    if request.inputs.is_empty() && is_unload(call.keep_alive) {
+        let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
+        let model = request.model.unwrap_or(name);
+        return written(Embeddings::default(), move |embeddings| call.reply(&model, embeddings)).await;
+    }
+    let chosen = choose(&app, provider, request.model.as_deref(), call.keep_alive).await?;
+    let Chosen { provider, name, info } = chosen;
     call.check_context(info.n_ctx)?;
     let model = request.model.replace(info.id).unwrap_or(name);
     let embeddings = match request.inputs.is_empty() {
@@ -138,7 +159,7 @@ async fn tags(State(app): State<Arc<App>>) -> Reply {
 }
 
 async fn running(State(app): State<Arc<App>>) -> Reply {
-    Ok(json(StatusCode::OK, models::running(&provider(&app)?.models())))
+    Ok(json(StatusCode::OK, models::running(&provider(&app)?.entries(), since_epoch())))
 }
 
 async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Reply {

@@ -79,7 +79,7 @@ pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) 
     drop(share);
     request.priority = if is_background { Priority::Background } else { context.priority };
     let mut requests = vec![request];
-    let envelope = address(app, &*provider, id, &mut requests)?;
+    let (provider, envelope) = address(app, provider, id, &mut requests).await?;
     let mut reply = ResponseReply::new(envelope, echo, shelf.is_some());
     let call = Call { requests, is_large };
     let mut answer = Answer::start(app, provider, context.started, call).await?;

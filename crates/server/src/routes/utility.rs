@@ -15,7 +15,7 @@ use ingle_api::native::infill::{self, InfillCollector, InfillEncoder};
 use ingle_api::native::server as pages;
 use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
 use ingle_api::openai::{chat, check_vocabulary};
-use ingle_chat::{Echo, ModelInfo, Prompt, Provider, ProviderError, Request, Task};
+use ingle_chat::{Echo, ModelEntry, Prompt, ProviderError, Request, Task};
 use serde_json::json;
 
 use super::generate::{address, aside, caller, collected, provider, stream};
@@ -24,7 +24,7 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json, read_json};
 use crate::error::{Failure, json as reply};
-use crate::names::resolve;
+use crate::names::{Chosen, choose, entry, resolve};
 use crate::query::pairs;
 
 /// How long a probe that generates may take.
@@ -54,7 +54,7 @@ pub(super) async fn tokenize(
     let is_large = body.is_large();
     let caller = caller("tok", &context);
     let mut call = parse(body, move |bytes| tokens::parse_tokenize(bytes, caller)).await?;
-    let info = model_for(&app, &*provider, call.model.as_deref())?;
+    let Chosen { provider, info, .. } = choose(&app, provider, call.model.as_deref(), None).await?;
     if let TokenizeInput::Chat(request) = &mut call.input {
         check_vocabulary(request, info.n_vocab)?;
         request.model = Some(info.id.clone());
@@ -78,7 +78,7 @@ pub(super) async fn detokenize(State(app): State<Arc<App>>, headers: HeaderMap, 
     let body = read_json(&app, &headers, body).await?;
     let is_large = body.is_large();
     let call = parse(body, tokens::parse_detokenize).await?;
-    let info = model_for(&app, &*provider, call.model.as_deref())?;
+    let Chosen { provider, info, .. } = choose(&app, provider, call.model.as_deref(), None).await?;
     let text = aside(&app, is_large, move || {
         Ok(DetokenizeCall::reply(&provider.token_bytes(Some(&info.id), &call.tokens)?))
     });
@@ -96,7 +96,7 @@ pub(super) async fn apply_template(
     let is_large = body.is_large();
     let caller = caller("tmpl", &context);
     let mut request = parse(body, move |bytes| chat::parse(bytes, caller)).await?.request;
-    let info = model_for(&app, &*provider, request.model.as_deref())?;
+    let Chosen { provider, info, .. } = choose(&app, provider, request.model.as_deref(), None).await?;
     check_vocabulary(&request, info.n_vocab)?;
     request.model = Some(info.id);
     let text = aside(&app, is_large, move || Ok(tokens::template_reply(&provider.prompt(&request)?.text)));
@@ -115,7 +115,7 @@ pub(super) async fn generate(
     let caller = caller("gen", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| generate::parse(bytes, caller)).await?;
-    address(&app, &*provider, id, &mut call.requests)?;
+    let (provider, _) = address(&app, provider, id, &mut call.requests).await?;
     if call.stream {
         let encoder = Box::new(GenerateEncoder::new(&call));
         let call = Call { requests: call.requests, is_large };
@@ -140,7 +140,7 @@ pub(super) async fn infill(
     let caller = caller("infill", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| infill::parse(bytes, caller)).await?;
-    let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
+    let (provider, envelope) = address(&app, provider, id, std::slice::from_mut(&mut call.request)).await?;
     let stream_it = call.stream;
     let call = Call { requests: vec![call.request], is_large };
     if stream_it {
@@ -152,21 +152,20 @@ pub(super) async fn infill(
     collected(collector.finish())
 }
 
-pub(super) async fn props(State(app): State<Arc<App>>) -> Reply {
+pub(super) async fn props(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
     let provider = provider(&app)?;
-    let (name, info) = resolve(&app.config, &*provider, None)?;
-    let page = pages::props(&name, &info, &provider.status(), env!("CARGO_PKG_VERSION"));
+    let pairs = pairs(query.as_deref().unwrap_or_default());
+    let (name, entry) = entry(&app.config, &*provider, model_of(&pairs))?;
+    let page = pages::props(&name, &entry.info, &entry.status, env!("CARGO_PKG_VERSION"));
     Ok(reply(StatusCode::OK, page))
 }
 
 pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
     let provider = provider(&app)?;
-    let info = model_for(&app, &*provider, None)?;
-    let status = provider.status();
+    let pairs = pairs(query.as_deref().unwrap_or_default());
+    let (_, ModelEntry { info, status, .. }) = entry(&app.config, &*provider, model_of(&pairs))?;
     let mut fails_when_full = false;
-    for (_, value) in
-        pairs(query.as_deref().unwrap_or_default()).iter().filter(|(n, _)| n == "fail_on_no_slot")
-    {
+    for (_, value) in pairs.iter().filter(|(n, _)| n == "fail_on_no_slot") {
         fails_when_full = match value.as_str() {
             "1" => true,
             "0" => false,
@@ -192,8 +191,8 @@ pub(super) async fn model_info(State(app): State<Arc<App>>) -> Reply {
 
 pub(super) async fn server_info(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
-    let (name, info) = resolve(&app.config, &*provider, None)?;
-    let page = pages::server_info(&name, &info, &provider.status(), env!("CARGO_PKG_VERSION"));
+    let (name, entry) = entry(&app.config, &*provider, None)?;
+    let page = pages::server_info(&name, &entry.info, &entry.status, env!("CARGO_PKG_VERSION"));
     Ok(reply(StatusCode::OK, page))
 }
 
@@ -221,7 +220,7 @@ pub(super) async fn health_generate(
     let caller = caller("probe", &context);
     let mut request = Request::new(caller.id.clone(), caller.principal, task);
     request.max_tokens = Some(1);
-    address(&app, &*provider, caller.id, std::slice::from_mut(&mut request))?;
+    let (provider, _) = address(&app, provider, caller.id, std::slice::from_mut(&mut request)).await?;
     let probe = async {
         let call = Call { requests: vec![request], is_large: false };
         Answer::start(&app, provider, context.started, call).await?.each(|_, _| ()).await
@@ -240,6 +239,7 @@ pub(super) async fn not_yet(advice: &'static str) -> Response {
     Failure::NotYet(advice).into_response()
 }
 
-fn model_for(app: &App, provider: &dyn Provider, wanted: Option<&str>) -> Result<ModelInfo, ProviderError> {
-    resolve(&app.config, provider, wanted).map(|(_, info)| info)
+/// The model that a query names.
+fn model_of(pairs: &[(String, String)]) -> Option<&str> {
+    pairs.iter().find(|(name, _)| name == "model").map(|(_, value)| value.as_str())
 }

@@ -81,7 +81,7 @@ async fn loading_is_nothing_to_do() {
         assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
         let reply = reply.json();
         assert_eq!((&reply["done"], &reply["done_reason"]), (&json!(true), &json!("load")));
-        refused(&server.post_json(route, json!({ "keep_alive": 0 })).await, 400, "this one stays");
+        refused(&server.post_json(route, json!({ "keep_alive": 0 })).await, 400, "stay loaded");
         refused(&server.post_json(route, json!({ "model": "absent" })).await, 404, "`absent` is not here");
     }
     assert_eq!(server.provider.started.load(std::sync::atomic::Ordering::SeqCst), 0);
