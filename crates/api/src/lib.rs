@@ -18,6 +18,7 @@ pub mod native;
 pub mod ollama;
 pub mod openai;
 pub mod openapi;
+pub mod record;
 mod tools;
 mod truncated;
 

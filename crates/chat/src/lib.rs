@@ -21,8 +21,8 @@ pub use embedding::{
 pub use message::{Content, Message, Part, Role, ToolCall};
 pub use principal::{DataClass, Principal};
 pub use provider::{
-    Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider, ProviderError,
-    ProviderStatus, StartFuture, TokenLogprob, Usage,
+    Condition, Delta, DeltaStream, Event, FinishReason, ModelDetails, ModelInfo, Prompted, Provider,
+    ProviderError, ProviderStatus, StartFuture, TokenLogprob, Usage,
 };
 pub use request::{
     ChatInput, Defaulted, Echo, Infill, InfillFile, Priority, Prompt, ReasoningWish, Request, Sampling, Task,

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use ingle_step::TokenId;
 use serde_json::{Map, Value};
 
-use crate::{EmbedFuture, EmbedRequest, Principal, Request};
+use crate::{EmbedFuture, EmbedRequest, Principal, Request, Sampling};
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,8 +223,24 @@ pub struct ModelInfo {
     pub size_bytes: u64,
     /// Model digest and numeric path, short: equal fingerprints promise equal bytes.
     pub fingerprint: String,
+    /// The arithmetic that computes it: what of the fingerprint is not its digest.
+    pub numeric_path: String,
+    /// Sampling settings that hold unless a request says otherwise; what is absent is the program's own.
+    pub defaults: Sampling,
     /// What its file says about itself.
     pub details: ModelDetails,
+}
+
+/// Whether a model's answers can be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// As far as anybody knows.
+    #[default]
+    Sound,
+    /// It answers, but has gone wrong several times of late: it should be verified, and loaded again.
+    Suspect(String),
+    /// It answers nobody until it is loaded again.
+    Unusable(String),
 }
 
 /// A provider's condition now, for health pages and routing.
@@ -232,6 +248,8 @@ pub struct ModelInfo {
 pub struct ProviderStatus {
     /// Whether requests are answered now.
     pub ready: bool,
+    /// Whether its answers can be trusted.
+    pub condition: Condition,
     /// While the model is on its way into memory: how far it is, from 0 to 1. Requests are taken already, and wait.
     pub loading: Option<f32>,
     /// Sequences that run.

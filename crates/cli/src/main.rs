@@ -17,6 +17,7 @@ mod clock;
 mod commands;
 mod process;
 mod progress;
+mod replay;
 mod run;
 mod sampling;
 mod serve;
@@ -36,6 +37,7 @@ Commands:
   run       Answer a prompt, or converse in the terminal
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
+  replay    Run recorded requests again, and compare what comes
   show      Describe a model file
   bench     Measure prefill and decode, beside this machine's limits
   tokenize  Print the tokens of a text
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Some("run") => run::main(&args),
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
+        Some("replay") => replay::main(&args).map(|outcome| success = outcome),
         Some("show") => commands::show(&args),
         Some("bench") => bench::main(&args),
         Some("tokenize") => commands::tokenize(&args),

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_ledger::{FileLimits, Files, Responses, Retention};
+use ingle_api::record::Record;
+use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, Source};
-use ingle_server::{Alias, ProviderSlot, Scope, ServeError, Server, ServerConfig};
+use ingle_server::{Alias, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig};
 
 use crate::progress::LoadProgress;
 use crate::run::{check_model, load_options};
@@ -58,6 +59,9 @@ async fn serve(settings: Settings, mut config: ServerConfig) -> Result<()> {
         responses = open_responses(folder, &settings).await;
         files = open_files(folder, &settings).await;
     }
+    if let Some(folder) = &settings.record {
+        config.records = Some(open_records(folder, &settings)?);
+    }
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
     let served = serve_with(settings, config).await;
@@ -100,6 +104,43 @@ async fn open_files(folder: &Path, settings: &Settings) -> Option<Arc<Files>> {
             say!("warning: there are no files and batches, and no responses in the background: {error}");
             None
         }
+    }
+}
+
+/// The folder of records. Who asks for one wants it: a server that cannot write there does not start.
+fn open_records(folder: &Path, settings: &Settings) -> Result<Arc<dyn RecordSink>> {
+    let default = RecordLimits::default();
+    if [settings.record_mb, settings.record_days].contains(&Some(0)) {
+        bail!("--record-mb and --record-days must be more than 0; to record nothing, leave out --record");
+    }
+    let limits = RecordLimits {
+        bytes_max: settings.record_mb.map_or(default.bytes_max, |mb| u64::from(mb) << 20),
+        age_max: settings
+            .record_days
+            .map_or(default.age_max, |days| Duration::from_secs(u64::from(days) * 86_400)),
+        ..default
+    };
+    let records = Records::open(folder, limits, Box::new(|problem| say!("warning: {problem}")))
+        .context("--record: requests cannot be recorded")?;
+    say!(
+        "WARNING: every request is recorded in {}: prompts and answers are there for whoever can read that folder",
+        folder.display()
+    );
+    Ok(Arc::new(Recorder(records)))
+}
+
+/// The folder of records, as the server sees it.
+#[derive(Debug)]
+struct Recorder(Records);
+
+impl RecordSink for Recorder {
+    fn put(&self, record: Record) {
+        let (id, n_bytes) = (record.id.clone(), record.n_bytes());
+        self.0.put(&id, n_bytes, move || record.to_text());
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        self.0.counts()
     }
 }
 

@@ -296,7 +296,9 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["run", "batch", "serve", "show", "bench", "tokenize", "render", "settings", "openapi"] {
+    for command in
+        ["run", "batch", "serve", "replay", "show", "bench", "tokenize", "render", "settings", "openapi"]
+    {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }
     assert!(stdout_of(&[], "").contains("Usage: ingle"));

@@ -13,8 +13,8 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use ingle_chat::{
-    EmbedFuture, EmbedRequest, EmbeddingsFuture, ModelInfo, Principal, Priority, Prompted, Provider,
-    ProviderError, ProviderStatus, Request, StartFuture,
+    Condition, EmbedFuture, EmbedRequest, EmbeddingsFuture, ModelInfo, Principal, Priority, Prompted,
+    Provider, ProviderError, ProviderStatus, Request, StartFuture,
 };
 use ingle_step::{Executor, TokenId};
 use tokio::sync::mpsc;
@@ -302,7 +302,7 @@ impl Provider for Engine {
     fn status(&self) -> ProviderStatus {
         let board = self.entrance.shared.board();
         let mut status = board.status.clone();
-        status.ready = board.phase == Phase::Serving;
+        status.ready = board.phase == Phase::Serving && !matches!(status.condition, Condition::Unusable(_));
         status.waiting = board.waiting_again + board.queues.iter().map(|queue| queue.requests).sum::<usize>();
         (status.prefill_tokens_per_s, status.decode_tokens_per_s) = board.meter.rates(Instant::now());
         status
@@ -335,6 +335,9 @@ impl Shared {
         let board = self.board();
         if board.phase != Phase::Serving {
             return Err(ProviderError::Unavailable("it is shutting down".into()));
+        }
+        if let Condition::Unusable(why) = &board.status.condition {
+            return Err(ProviderError::Unavailable(why.clone()));
         }
         let queue = board.queues[priority as usize];
         let too_many_tokens =

@@ -1,14 +1,14 @@
 //! What the engine thread does: hops 5 to 10 of every request, one step after the other.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Delta, Event, Priority, ProviderError, Usage};
+use ingle_chat::{Condition, Delta, Event, Priority, ProviderError, Usage};
 use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut};
 use tokio::sync::mpsc;
 
@@ -18,6 +18,11 @@ use crate::work::{Embedding, Work};
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// So many numeric errors within [`SUSPICION_WINDOW`] are no accident: the model is suspect.
+const SUSPICIOUS_ERRORS: usize = 3;
+/// How long a numeric error is held against a model.
+const SUSPICION_WINDOW: Duration = Duration::from_secs(60);
 
 /// The thread's own.
 pub(crate) struct Worker {
@@ -33,6 +38,8 @@ pub(crate) struct Worker {
     salts: RandomState,
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
+    /// When requests lately met numbers that are none; at most [`SUSPICIOUS_ERRORS`].
+    numeric_errors: VecDeque<Instant>,
 }
 
 /// A request that the thread has and that has not ended.
@@ -84,6 +91,7 @@ impl Worker {
             in_step: None,
             salts: RandomState::new(),
             scratch: Vec::new(),
+            numeric_errors: VecDeque::new(),
         }
     }
 
@@ -94,6 +102,7 @@ impl Worker {
             self.look_after_clients();
             let worked = match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(Ok(worked)) => worked,
+                Ok(Err(ExecutorError::Unusable(why))) => self.give_up(&why),
                 Ok(Err(error)) => self.recover(&error.to_string()),
                 Err(panic) => self.recover(message_of(&*panic)),
             };
@@ -166,8 +175,14 @@ impl Worker {
                 }
                 let next = position + 1;
                 for choice in self.scheduler.choices_of(seq) {
-                    let picked =
-                        work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events);
+                    // What this answer alone brings out is no reason to lose the step for all.
+                    let picked = catch_unwind(AssertUnwindSafe(|| {
+                        work.answer.sample(choice, &row.values, next, &mut self.scratch, &mut events)
+                    }));
+                    let picked = picked.unwrap_or_else(|panic| {
+                        let why = message_of(&*panic);
+                        Err(ProviderError::Internal(format!("picking a token panicked: {why}")))
+                    });
                     let (tokens, done) = match picked {
                         Ok(picked) => picked,
                         Err(error) => {
@@ -232,8 +247,41 @@ impl Worker {
                 let message = "numeric error: the model gave a value that is not finite; if this happens again, \
                                verify the model file";
                 self.fail(id, ProviderError::Internal(message.into()));
+                self.note_numeric_error(Instant::now());
             }
         }
+    }
+
+    fn note_numeric_error(&mut self, now: Instant) {
+        self.numeric_errors.push_back(now);
+        let first = self.numeric_errors.len().saturating_sub(SUSPICIOUS_ERRORS);
+        self.numeric_errors.drain(..first);
+        let is_suspect = self.numeric_errors.len() == SUSPICIOUS_ERRORS
+            && now.duration_since(self.numeric_errors[0]) <= SUSPICION_WINDOW;
+        let mut board = self.shared.board();
+        if is_suspect && board.status.condition == Condition::Sound {
+            let why = format!(
+                "{SUSPICIOUS_ERRORS} requests met values that are not finite within {} s: verify the model file, and load \
+                 it again",
+                SUSPICION_WINDOW.as_secs()
+            );
+            board.status.condition = Condition::Suspect(why);
+        }
+    }
+
+    /// No step will run any more: everyone is told so, and nobody is admitted.
+    fn give_up(&mut self, why: &str) -> bool {
+        self.scheduler.reset_kv();
+        self.in_step = None;
+        self.shared.board().status.condition = Condition::Unusable(why.to_owned());
+        for id in self.ids() {
+            let active = self.active.get_mut(&id).expect("just listed");
+            // Who has all that was asked for only has to fetch it.
+            if !active.complete {
+                self.fail(id, ProviderError::Unavailable(why.to_owned()));
+            }
+        }
+        true
     }
 
     /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.

@@ -83,7 +83,9 @@ pub fn model_header(data: &[u8]) {
     let mut tensors: Vec<(String, TensorType, Vec<u64>, Vec<u8>)> = base
         .tensors()
         .iter()
-        .map(|t| (t.name.clone(), t.ty, t.dims.clone(), base.tensor_data(t).to_vec()))
+        .map(|t| {
+            (t.name.clone(), t.ty, t.dims.clone(), base.tensor_data(t).expect("it is in memory").into_owned())
+        })
         .collect();
     while !source.is_empty() {
         match source.below(8) {

@@ -15,6 +15,15 @@ pub enum GgufError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The file is no longer the one that was opened: somebody shortened it or wrote over it.
+    #[error(
+        "model file changed: {path} was shortened or written over since it was opened; load it again (and replace model \
+         files by renaming, which leaves what is open as it is)"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The bytes do not start as a GGUF file that we read.
     #[error("not a readable GGUF file: {0}")]
     Header(String),

@@ -1,4 +1,4 @@
-//! GGUF: the model file format. Reader (over mmap or memory), writer, tensor types and block sizes.
+//! GGUF: the model file format. Reader (of files or memory), writer, tensor types and block sizes.
 //!
 //! A file is untrusted input. Every count, length, offset and dimension is checked against what is left of the
 //! file before anything is allocated or sliced, and a bad file is a [`GgufError`] that names the key or tensor
@@ -6,8 +6,8 @@
 
 mod error;
 mod metadata;
-mod mmap;
 mod reader;
+mod source;
 mod tensor_type;
 mod writer;
 

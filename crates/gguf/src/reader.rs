@@ -1,11 +1,12 @@
 //! Opening and parsing files, single or split.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::metadata::{Array, Metadata, StringArray, Value, ValueType};
-use crate::mmap::Bytes;
+use crate::source::Source;
 use crate::{GgufError, TensorType};
 
 /// Largest alignment that is believed; ggml writes 32.
@@ -14,6 +15,10 @@ const ALIGNMENT_MAX: u64 = 65_536;
 const NAME_BYTES_MAX: u64 = 1 << 16;
 /// Most shards of one model.
 const SHARDS_MAX: u64 = 4096;
+/// What is read of a file at first: all of the header, in most models.
+const HEAD_BYTES: u64 = 16 << 20;
+/// The longest header that is believed; those of the largest vocabularies have a hundredth of it.
+const HEAD_BYTES_MAX: u64 = 1 << 30;
 
 /// A tensor's description: name, type, shape and place.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,30 +59,30 @@ impl TensorInfo {
     }
 
     /// Start and length of a range of the data in the shard's bytes.
-    fn place(&self, bytes: &Range<usize>) -> (usize, usize) {
+    fn place(&self, bytes: &Range<usize>) -> (u64, usize) {
         assert!(bytes.start <= bytes.end && bytes.end <= self.n_bytes, "{bytes:?} of {} bytes", self.n_bytes);
-        (self.start + bytes.start, bytes.len())
+        ((self.start + bytes.start) as u64, bytes.len())
     }
 }
 
-/// An open model file, all its shards included: metadata, tensor descriptions and their bytes.
+/// An open model file, all its shards included: metadata and tensor descriptions, and their bytes to be read.
 #[derive(Debug)]
 pub struct GgufFile {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
-    shards: Vec<Bytes>,
+    shards: Vec<Source>,
     paths: Vec<PathBuf>,
 }
 
 impl GgufFile {
-    /// Maps a file and parses its header. If the file is the first of a split model
+    /// Opens a file and parses its header. If the file is the first of a split model
     /// (`NAME-00001-of-00003.gguf`), the other shards beside it are opened too.
     ///
     /// # Errors
     /// Any [`GgufError`]: nothing about the file is trusted.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let mut file = Self::parse(Bytes::map(path)?)?;
+        let mut file = Self::parse(Source::open(path)?)?;
         file.paths.push(path.to_owned());
         let count = file.metadata.opt_u64("split.count")?.unwrap_or(1);
         if count <= 1 {
@@ -96,7 +101,7 @@ impl GgufFile {
         }
         for i in 1..count {
             let shard_path = shard_path(path, i, count)?;
-            let shard = Self::parse(Bytes::map(&shard_path)?)?;
+            let shard = Self::parse(Source::open(&shard_path)?)?;
             let (shard_no, shard_count) =
                 (shard.metadata.opt_u64("split.no")?, shard.metadata.opt_u64("split.count")?);
             if (shard_no, shard_count) != (Some(i), Some(count)) {
@@ -120,12 +125,12 @@ impl GgufFile {
 
     /// Parses a file that is in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, GgufError> {
-        Self::parse(Bytes::Owned(bytes))
+        Self::parse(Source::Owned(bytes))
     }
 
     /// Parses a file that is part of the program.
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, GgufError> {
-        Self::parse(Bytes::Static(bytes))
+        Self::parse(Source::Static(bytes))
     }
 
     /// The key/value pairs (of the first shard, which has them all).
@@ -143,33 +148,45 @@ impl GgufFile {
         self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The bytes of a tensor of this file.
-    pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
-        &self.shards[tensor.shard][tensor.start..tensor.start + tensor.n_bytes]
+    /// The bytes of a tensor of this file: read, or borrowed where the file is in memory.
+    ///
+    /// # Errors
+    /// If they cannot be read, or the file was changed since it was opened.
+    pub fn tensor_data(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>, GgufError> {
+        self.tensor_range(tensor, 0..tensor.n_bytes)
     }
 
-    /// Asks the system to read these bytes of a tensor soon, where they are not in memory yet. Returns at once.
-    pub fn read_ahead(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+    /// Some of the bytes of a tensor.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_data`].
+    pub fn tensor_range(&self, tensor: &TensorInfo, bytes: Range<usize>) -> Result<Cow<'_, [u8]>, GgufError> {
         let (start, len) = tensor.place(&bytes);
-        self.shards[tensor.shard].read_ahead(start, len);
+        self.shards[tensor.shard].bytes(start, len)
     }
 
-    /// Waits until these bytes of a tensor are in memory: whoever reads them then waits for no disk.
-    pub fn populate(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+    /// Some of the bytes of a tensor, for whoever reads many such pieces: `buf` is used where they have to be read.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_data`].
+    pub fn tensor_range_by<'a>(
+        &'a self,
+        tensor: &TensorInfo,
+        bytes: Range<usize>,
+        buf: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], GgufError> {
         let (start, len) = tensor.place(&bytes);
-        self.shards[tensor.shard].populate(start, len);
+        self.shards[tensor.shard].bytes_by(start, len, buf)
     }
 
-    /// Says that these bytes of a tensor are not needed for now: they no longer count as this process's memory. They
-    /// can be read again at any time.
-    pub fn release(&self, tensor: &TensorInfo, bytes: Range<usize>) {
-        let (start, len) = tensor.place(&bytes);
-        self.shards[tensor.shard].release(start, len);
+    /// Whether the bytes are in memory anyway, so that reading them costs nothing.
+    pub fn is_in_memory(&self) -> bool {
+        self.shards.iter().all(|shard| shard.in_memory().is_some())
     }
 
     /// Bytes of all shards together.
     pub fn n_bytes(&self) -> u64 {
-        self.shards.iter().map(|s| s.len() as u64).sum()
+        self.shard_bytes().sum()
     }
 
     /// The files this model was opened from; empty if it was in memory.
@@ -177,15 +194,15 @@ impl GgufFile {
         &self.paths
     }
 
-    /// The raw bytes of each shard, for digests.
-    pub fn shards(&self) -> impl Iterator<Item = &[u8]> {
-        self.shards.iter().map(|s| &**s)
+    /// The bytes of each shard, counted.
+    pub fn shard_bytes(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(Source::len)
     }
 
-    fn parse(bytes: Bytes) -> Result<Self, GgufError> {
-        let (metadata, tensors) = Parser { bytes: &bytes, at: 0 }.file()?;
+    fn parse(source: Source) -> Result<Self, GgufError> {
+        let (metadata, tensors) = parse_head(&source)?;
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Self { metadata, tensors, by_name, shards: vec![bytes], paths: Vec::new() })
+        Ok(Self { metadata, tensors, by_name, shards: vec![source], paths: Vec::new() })
     }
 
     fn append_shard(&mut self, mut other: Self, path: PathBuf) -> Result<(), GgufError> {
@@ -213,14 +230,36 @@ fn shard_path(first: &Path, i: u64, count: u64) -> Result<PathBuf, GgufError> {
     Ok(first.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", i + 1)))
 }
 
-/// A cursor over untrusted bytes. Every read checks what is left.
+/// Reads as much of a file as its header turns out to need.
+fn parse_head(source: &Source) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
+    let len = source.len();
+    let mut n_head = len.min(if source.in_memory().is_some() { len } else { HEAD_BYTES });
+    loop {
+        let head = source.bytes(0, n_head as usize)?;
+        let mut parser = Parser { bytes: &head, len, at: 0, is_short: false };
+        let parsed = parser.file();
+        if !parser.is_short || n_head == len {
+            return parsed;
+        }
+        if n_head >= HEAD_BYTES_MAX {
+            return Err(GgufError::Header(format!("its header has more than {HEAD_BYTES_MAX} bytes")));
+        }
+        n_head = len.min(4 * n_head);
+    }
+}
+
+/// A cursor over the first of a file's untrusted bytes. Every read checks what is left.
 struct Parser<'a> {
     bytes: &'a [u8],
+    /// Bytes of the whole file.
+    len: u64,
     at: usize,
+    /// Whether something was wanted that the file has and `bytes` do not.
+    is_short: bool,
 }
 
 impl<'a> Parser<'a> {
-    fn file(mut self) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
+    fn file(&mut self) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
         if !self.bytes.starts_with(b"GGUF") {
             let head = &self.bytes[..self.bytes.len().min(4)];
             return Err(GgufError::Header(format!("it starts with {head:02x?}, not with `GGUF`")));
@@ -267,11 +306,11 @@ impl<'a> Parser<'a> {
     }
 
     fn tensors(&mut self, n_tensors: usize, alignment: u64) -> Result<Vec<TensorInfo>, GgufError> {
-        let mut tensors = Vec::with_capacity(n_tensors);
-        let mut names = std::collections::HashSet::with_capacity(n_tensors);
+        let mut tensors = Vec::new();
+        let mut names = std::collections::HashSet::new();
         // Data must lie back to back, as ggml's reader demands: `expected` is the padded sum so far.
         let mut expected: u64 = 0;
-        let mut ranges = Vec::with_capacity(n_tensors);
+        let mut ranges = Vec::new();
         for _ in 0..n_tensors {
             let at = self.at;
             let name = self.string("tensor name")?;
@@ -338,7 +377,7 @@ impl<'a> Parser<'a> {
             .ok_or_else(|| self.malformed(self.at, "the data section starts beyond any file"))?;
         for (tensor, (offset, n_bytes)) in tensors.iter_mut().zip(ranges) {
             let end = data_start.checked_add(offset).and_then(|s| s.checked_add(n_bytes));
-            if end.is_none_or(|end| end > self.bytes.len() as u64) {
+            if end.is_none_or(|end| end > self.len) {
                 return Err(self.malformed(
                     self.at,
                     format!(
@@ -346,12 +385,14 @@ impl<'a> Parser<'a> {
                         tensor.name,
                         data_start.saturating_add(offset),
                         end.unwrap_or(u64::MAX),
-                        self.bytes.len()
+                        self.len
                     ),
                 ));
             }
-            // In range of the file, and so of usize.
-            tensor.start = (data_start + offset) as usize;
+            // What no address reaches cannot be loaded either.
+            tensor.start = usize::try_from(data_start + offset).map_err(|_| {
+                self.malformed(self.at, format!("tensor `{}` is too far for this system", tensor.name))
+            })?;
             tensor.n_bytes = n_bytes as usize;
         }
         Ok(tensors)
@@ -436,7 +477,7 @@ impl<'a> Parser<'a> {
     fn count(&mut self, what: &str, min_bytes: u64) -> Result<usize, GgufError> {
         let at = self.at;
         let n = self.u64(what)?;
-        let left = (self.bytes.len() - self.at) as u64;
+        let left = self.len - self.at as u64;
         if n > left / min_bytes {
             return Err(self.malformed(
                 at,
@@ -473,15 +514,17 @@ impl<'a> Parser<'a> {
     }
 
     fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8], GgufError> {
-        let left = self.bytes.len() - self.at;
-        match usize::try_from(n) {
-            Ok(n) if n <= left => {
-                let bytes = &self.bytes[self.at..self.at + n];
-                self.at += n;
-                Ok(bytes)
-            }
-            _ => Err(self.malformed(self.at, format!("`{what}` needs {n} bytes, {left} are left"))),
+        let left = self.len - self.at as u64;
+        if n > left {
+            return Err(self.malformed(self.at, format!("`{what}` needs {n} bytes, {left} are left")));
         }
+        if n > (self.bytes.len() - self.at) as u64 {
+            self.is_short = true;
+            return Err(self.malformed(self.at, format!("`{what}` needs {n} bytes that were not read yet")));
+        }
+        let bytes = &self.bytes[self.at..][..n as usize];
+        self.at += n as usize;
+        Ok(bytes)
     }
 
     fn malformed(&self, at: usize, what: impl Into<String>) -> GgufError {

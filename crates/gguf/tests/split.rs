@@ -30,7 +30,7 @@ fn all_shards_are_one_model() {
     write(dir.path(), 1, &shard(1, 2, &[("b", 2.0), ("c", 3.0)]));
     let file = open(dir.path()).unwrap();
     let value = |name: &str| {
-        let data = file.tensor_data(file.tensor(name).unwrap());
+        let data = file.tensor_data(file.tensor(name).unwrap()).unwrap();
         f32::from_le_bytes(data[..4].try_into().unwrap())
     };
     assert_eq!((value("a"), value("b"), value("c")), (1.0, 2.0, 3.0));

@@ -154,8 +154,8 @@ impl Matrix {
 ///
 /// Measured with the 4.92 GB of an 8B Q4_K_M model in the page cache, on two cores of Zen 4: 1.3 to 1.5 s from the
 /// start of the process to the first token, of some 2 s of processor time. A third of that is the system's zeroing
-/// of 4.7 GB of fresh huge pages, a fifth the packing itself, a fifth the mapping and unmapping of the file's pages,
-/// and an eighth the first token. (Copying the file into memory that is there already takes the two cores 0.5 s.)
+/// of 4.7 GB of fresh huge pages, a fifth the packing itself, a fifth getting at the file's pages (they were mapped
+/// then, and are read now), and an eighth the first token. (Copying the file into memory that is there already takes the two cores 0.5 s.)
 #[derive(Debug)]
 pub struct Packing {
     matrix: Matrix,

@@ -4,6 +4,8 @@
 //! upload, with the batches over it. Payloads are opaque here, with columns of our own beside them; what is in them is
 //! the business of those who put them in.
 //!
+//! Beside them, outside SQLite: [`Records`] of requests, a file for each, which may be lost and are never waited for.
+//!
 //! A file is written in transactions and in WAL mode, and a transaction is on the disk before its caller hears of it:
 //! whenever the process dies, what was acknowledged is there and the file is whole. All work is done on threads of
 //! the database's own; nothing here blocks the caller's.
@@ -11,6 +13,7 @@
 mod database;
 mod error;
 mod files;
+mod records;
 mod responses;
 
 pub use error::LedgerError;
@@ -18,4 +21,5 @@ pub use files::{
     BATCHES_UNFINISHED_MAX, Batch, BatchStatus, FileLimits, FileQuery, Files, NewBatch, Page, Reader,
     StoredFile, Upload,
 };
+pub use records::{OnProblem, RecordLimits, Records};
 pub use responses::{Chain, Responses, Retention, StoredResponse, Turn};

@@ -13,6 +13,7 @@ mod cpu;
 mod error;
 mod graph;
 mod hparams;
+mod pieces;
 mod rope;
 mod sizing;
 pub mod synthetic;

@@ -8,6 +8,7 @@ use ingle_kernels::{KernelError, Matrix, Packing, Pool};
 
 use crate::error::ModelError;
 use crate::graph::{Attention, Bias, Ffn, Graph, Head, Linear, Norm, Weight};
+use crate::pieces::{PIECE_BYTES, Part, Pieces};
 use crate::rope::{ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS};
 use ingle_kernels::dequantize;
 
@@ -60,7 +61,7 @@ pub(crate) fn opt_vector(file: &GgufFile, name: &str, n: usize) -> Result<Option
 pub(crate) fn vector(file: &GgufFile, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
     let info = vector_info(file, name, n)?;
     let mut out = vec![0.0; n];
-    if !dequantize(info.ty, file.tensor_data(info), &mut out) {
+    if !dequantize(info.ty, &file.tensor_data(info)?, &mut out) {
         return Err(unsupported_type(info));
     }
     Ok(out)
@@ -106,12 +107,6 @@ pub(crate) fn check_tensors<'a>(
     Ok(used)
 }
 
-/// Bytes of the file that are read, packed and told of at a time: milliseconds, after which others have their turn at
-/// the pool and a load that is no longer wanted ends.
-const PIECE_BYTES: usize = 16 << 20;
-/// How far reading is ahead of packing.
-const READ_AHEAD_BYTES: u64 = 128 << 20;
-
 /// The graph's matrices in the order in which a step needs them, the head last.
 pub(crate) fn in_order_of_use<'a>(graph: &'a Graph, head: &'a Weight) -> impl Iterator<Item = &'a Weight> {
     let layers = graph.layers.iter().flat_map(|layer| {
@@ -122,11 +117,7 @@ pub(crate) fn in_order_of_use<'a>(graph: &'a Graph, head: &'a Weight) -> impl It
     layers.chain(std::iter::once(head))
 }
 
-/// Loads tensors one by one, in the order of use.
-///
-/// Reading, packing and giving back overlap where that gains something: the system is asked for bytes well before they
-/// are packed, this thread (and not the pool, which others use) waits for those that are not there yet, and all threads
-/// pack. What is packed leaves the resident set, so that a model counts once and not twice.
+/// Loads tensors one by one, in the order of use: a thread reads ahead ([`Pieces`]), and all threads of the pool pack.
 pub(crate) struct Loader<'a> {
     pub file: &'a Arc<GgufFile>,
     pub pool: &'a Pool,
@@ -134,56 +125,40 @@ pub(crate) struct Loader<'a> {
     pub progress: &'a mut dyn FnMut(u64) -> bool,
     /// Memory for every matrix, by name.
     packings: HashMap<String, Packing>,
-    /// Matrices that the system has not been asked to read completely, with the bytes of the first that it has.
-    unread: std::vec::IntoIter<TensorInfo>,
-    reading: Option<(TensorInfo, usize)>,
-    /// Bytes that were asked for and are not packed.
-    n_ahead: u64,
+    pieces: Pieces,
 }
 
 impl<'a> Loader<'a> {
     /// A loader that has loaded nothing. `order` has the matrices as they will be asked for.
+    ///
+    /// # Errors
+    /// [`ModelError::Interrupted`] if the system refuses a thread.
     pub fn new(
         file: &'a Arc<GgufFile>,
         pool: &'a Pool,
         progress: &'a mut dyn FnMut(u64) -> bool,
         packings: HashMap<String, Packing>,
         order: Vec<TensorInfo>,
-    ) -> Self {
-        Self { file, pool, progress, packings, unread: order.into_iter(), reading: None, n_ahead: 0 }
+    ) -> Result<Self, ModelError> {
+        let part =
+            |info: TensorInfo| Part { piece_bytes: packings[&info.name].piece_bytes(PIECE_BYTES), info };
+        let pieces = Pieces::new(file, order.into_iter().map(part).collect())?;
+        Ok(Self { file, pool, progress, packings, pieces })
     }
 
     /// A matrix, repacked.
     pub fn matrix(&mut self, weight: &Weight) -> Result<Matrix, ModelError> {
-        let file = Arc::clone(self.file);
-        let info = matrix_info(&file, weight)?;
+        let info = matrix_info(self.file, weight)?;
         let mut packing =
             self.packings.remove(&weight.name).expect("every matrix has memory and is loaded once");
-        let data = file.tensor_data(info);
         let n_piece = packing.piece_bytes(PIECE_BYTES);
-        for (i, piece) in data.chunks(n_piece).enumerate() {
-            self.read_ahead();
-            let range = i * n_piece..i * n_piece + piece.len();
-            file.populate(info, range.clone());
-            packing.rows(piece, self.pool);
-            file.release(info, range);
-            self.n_ahead = self.n_ahead.saturating_sub(piece.len() as u64);
-            self.loaded(piece.len())?;
+        for start in (0..info.n_bytes()).step_by(n_piece) {
+            let range = start..info.n_bytes().min(start + n_piece);
+            let n_bytes = range.len();
+            self.pieces.next(info, range, |piece| packing.rows(piece, self.pool))?;
+            self.loaded(n_bytes)?;
         }
         Ok(packing.finish())
-    }
-
-    /// Asks for as much as reading may be ahead.
-    fn read_ahead(&mut self) {
-        while self.n_ahead < READ_AHEAD_BYTES {
-            let Some((info, start)) = self.reading.take().or_else(|| Some((self.unread.next()?, 0))) else {
-                return;
-            };
-            let end = info.n_bytes().min(start + PIECE_BYTES);
-            self.file.read_ahead(&info, start..end);
-            self.n_ahead += (end - start) as u64;
-            self.reading = (end < info.n_bytes()).then_some((info, end));
-        }
     }
 
     /// A matrix and its bias.

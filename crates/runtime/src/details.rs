@@ -82,7 +82,7 @@ fn quantization(file: &GgufFile) -> String {
     let named = FILE_TYPES.iter().find(|(n, _)| Some(*n) == number).map(|(_, name)| *name);
     let n_bytes = |ty: TensorType| -> usize {
         let of_type = file.tensors().iter().filter(|t| t.ty == ty);
-        of_type.map(|t| file.tensor_data(t).len()).sum()
+        of_type.map(ingle_gguf::TensorInfo::n_bytes).sum()
     };
     let most = || TensorType::ALL.iter().copied().max_by_key(|ty| n_bytes(*ty)).map(TensorType::name);
     named.or_else(most).unwrap_or_default().to_owned()

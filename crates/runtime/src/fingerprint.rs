@@ -1,6 +1,6 @@
 //! Names for a model's content.
 
-use ingle_gguf::GgufFile;
+use ingle_gguf::{GgufError, GgufFile};
 use sha2::{Digest, Sha256};
 
 /// Bytes taken from the start, the middle and the end of each tensor.
@@ -17,10 +17,13 @@ pub fn fingerprint(digest: &str) -> String {
 /// The SHA-256 of everything in the header and of samples from every tensor, in hexadecimal. It tells models apart,
 /// at the cost of reading a few megabytes; it is no proof that every weight is intact, nor what hashing the file
 /// would give (digests of whole files are the store's).
-pub fn digest(file: &GgufFile) -> String {
-    let mut hash = Sha256::new();
-    for shard in file.shards() {
-        hash.update((shard.len() as u64).to_le_bytes());
+///
+/// # Errors
+/// If the file cannot be read any more.
+pub fn digest(file: &GgufFile) -> Result<String, GgufError> {
+    let (mut hash, mut buf) = (Sha256::new(), Vec::new());
+    for n_bytes in file.shard_bytes() {
+        hash.update(n_bytes.to_le_bytes());
     }
     for (key, value) in file.metadata().iter() {
         hash.update(key.as_bytes());
@@ -28,13 +31,12 @@ pub fn digest(file: &GgufFile) -> String {
     }
     for tensor in file.tensors() {
         hash.update(format!("{}{:?}{}", tensor.name, tensor.dims, tensor.ty).as_bytes());
-        let data = file.tensor_data(tensor);
-        let n = SAMPLE_BYTES.min(data.len());
-        for start in [0, (data.len() - n) / 2, data.len() - n] {
-            hash.update(&data[start..start + n]);
+        let n = SAMPLE_BYTES.min(tensor.n_bytes());
+        for start in [0, (tensor.n_bytes() - n) / 2, tensor.n_bytes() - n] {
+            hash.update(file.tensor_range_by(tensor, start..start + n, &mut buf)?);
         }
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ mod tests {
         let file = |name: &str, x: f32| {
             let mut w = GgufWriter::new();
             w.set("general.name", Value::from(name)).tensor_f32("t", &[4], &[1.0, 2.0, 3.0, x]);
-            digest(&GgufFile::from_bytes(w.to_bytes()).unwrap())
+            digest(&GgufFile::from_bytes(w.to_bytes()).unwrap()).unwrap()
         };
         assert_eq!(file("a", 4.0), file("a", 4.0));
         assert_ne!(file("a", 4.0), file("b", 4.0));

@@ -240,7 +240,7 @@ impl Engine {
                 weights: executor.info().n_vocab,
             });
         }
-        let digest = digest(&file);
+        let digest = digest(&file)?;
         let info = ModelInfo {
             id: options.name.clone().unwrap_or_else(|| default_name(source)),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -251,11 +251,13 @@ impl Engine {
             n_params: file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum(),
             size_bytes: file.n_bytes(),
             fingerprint: format!("{}-{}", fingerprint(&digest), executor.info().numeric_path),
+            numeric_path: executor.info().numeric_path.to_string(),
+            defaults: options.sampling.clone().or(recommended::sampling(md)?),
             details: details(&file, digest, template.as_ref(), tokenizer.has_infill()),
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
-        frontend.defaults = options.sampling.clone().or(recommended::sampling(md)?);
+        frontend.defaults = info.defaults.clone();
         frontend.pooling = match options.pooling {
             None => pooling(md, arch)?,
             chosen => chosen,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ingle_gguf::{GgufFile, GgufWriter, Metadata, TensorType, Value};
 use ingle_runtime::{Engine, LoadOptions, Source};
+use ingle_testkit::rng::Rng;
 use ingle_testkit::tiny::{Arch, Rope, TinySpec};
 
 /// One tensor, taken apart.
@@ -21,7 +22,7 @@ fn parts(spec: &TinySpec) -> (Metadata, Vec<Tensor>) {
         name: t.name.clone(),
         ty: t.ty,
         dims: t.dims.to_vec(),
-        data: file.tensor_data(t).to_vec(),
+        data: file.tensor_data(t).unwrap().into_owned(),
     });
     let mut metadata = Metadata::default();
     file.metadata().iter().for_each(|(key, value)| metadata.set(key, value.clone()));
@@ -132,4 +133,60 @@ fn every_hyperparameter_is_wrong() {
             }
         }
     }
+}
+
+/// The status of this process's memory, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// A thousand files with one bit wrong, and as many cut somewhere: header faults are errors at load, and a wrong weight is
+/// an answer or an error.
+#[test]
+fn flipped_bits_and_cut_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let options = LoadOptions { n_threads: Some(1), ..LoadOptions::default() };
+    let mut rng = Rng::new(17);
+    let (mut n_refused, mut n_answered) = (0, 0);
+    for i in 0..2000 {
+        let mut bytes = TinySpec::new(Arch::ALL[i % 3]).bytes();
+        // Half of the flips hit the header.
+        let file = GgufFile::from_bytes(bytes.clone()).unwrap();
+        let header = bytes.len() - file.tensors().iter().map(ingle_gguf::TensorInfo::n_bytes).sum::<usize>();
+        let what = match i % 2 {
+            0 => {
+                let byte = rng.below(if i % 4 == 0 { header } else { bytes.len() });
+                let bit = rng.below(8);
+                bytes[byte] ^= 1 << bit;
+                format!("file {i}: bit {bit} of byte {byte}")
+            }
+            _ => {
+                bytes.truncate(rng.below(bytes.len()));
+                format!("file {i}: {} bytes", bytes.len())
+            }
+        };
+        std::fs::write(&path, &bytes).unwrap();
+        let started = Instant::now();
+        let result = Engine::load_with(&Source::File(path.clone()), &options, &mut |_, _| {})
+            .map_err(|e| e.to_string())
+            .and_then(|engine| engine.generate("abc").max_tokens(2).run().map_err(|e| e.to_string()));
+        assert!(started.elapsed() < Duration::from_secs(5), "{what}: {:?}", started.elapsed());
+        match result {
+            Ok(_) => {
+                assert_eq!(i % 2, 0, "{what}: a file that was cut cannot be whole");
+                n_answered += 1;
+            }
+            Err(error) => {
+                assert!(error.len() > 10 && !error.contains("panic"), "{what}: {error}");
+                n_refused += 1;
+            }
+        }
+    }
+    assert!(n_refused > 1000 && n_answered > 100, "{n_refused} refused, {n_answered} answered");
+    #[cfg(target_os = "linux")]
+    assert!(peak_bytes() < 2 << 30, "{} bytes at the peak", peak_bytes());
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ingle_api::record::Outcome as RecordOutcome;
 use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderError, Request, Task};
 use tokio::time::Sleep;
 
@@ -13,6 +14,8 @@ use crate::App;
 use crate::error::Failure;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
+use crate::recording::{self, Kept, Recording};
+use crate::routes::Context as RequestContext;
 
 /// Prompts of one body that are with the provider at a time: a long list must not take the places in its queue that
 /// are there for all, and can be longer than the queue.
@@ -29,8 +32,9 @@ type Starting = Pin<Box<dyn Future<Output = Result<DeltaStream, Failure>> + Send
 pub(crate) struct Call {
     /// They differ only in their prompts. Not empty.
     pub requests: Vec<Request>,
-    /// Whether reading the prompts (as tokens) is so much work that others must not wait for it.
-    pub is_large: bool,
+    /// Of the body that they came in. If it is large, reading the prompts (as tokens) is so much work that others must
+    /// not wait for it.
+    pub kept: Kept,
 }
 
 /// The answers to all prompts of a request. Dropping it aborts what still runs.
@@ -57,6 +61,8 @@ pub(crate) struct Answer {
     last_text: Vec<Option<Instant>>,
     n: usize,
     outcome: Option<Outcome>,
+    /// What is written down of it.
+    recording: Option<Recording>,
     span: tracing::Span,
 }
 
@@ -66,10 +72,12 @@ impl Answer {
     pub async fn start(
         app: &Arc<App>,
         provider: Arc<dyn Provider>,
-        started: Instant,
+        context: &RequestContext,
         call: Call,
     ) -> Result<Self, Failure> {
-        let Call { requests, is_large } = call;
+        let Call { mut requests, kept } = call;
+        let is_large = kept.is_large;
+        let recording = recording::begin(app, &*provider, context, kept, &mut requests)?;
         let n = requests.first().map_or(1, |r| r.n as usize);
         let mut streams: Vec<Option<DeltaStream>> = requests.iter().map(|_| None).collect();
         let mut waiting: VecDeque<(usize, Request)> = requests.into_iter().enumerate().collect();
@@ -99,9 +107,10 @@ impl Answer {
             knocks: 0,
             next: 0,
             ending: Box::pin(app.phases.reached(Phase::Ending)),
-            started,
+            started: context.started,
             n,
             outcome: None,
+            recording,
             span: tracing::Span::current(),
         })
     }
@@ -117,29 +126,45 @@ impl Answer {
         if let Err(failure) = self.poll_waiting(cx) {
             return Poll::Ready(Some(Err(self.fail(failure))));
         }
+        while let Some((prompt, item)) = self.poll_streams(cx) {
+            let end = || ProviderError::Internal("an answer ended without its last event".into());
+            match item.unwrap_or_else(|| Err(end())) {
+                Ok(mut delta) => {
+                    let is_left = self.recording.as_mut().is_none_or(|r| r.take(prompt, &mut delta));
+                    if is_left {
+                        self.note(prompt, &delta);
+                        return Poll::Ready(Some(Ok((prompt, delta))));
+                    }
+                }
+                Err(e) => return Poll::Ready(Some(Err(self.fail(e.into())))),
+            }
+        }
+        if self.waiting.is_empty() && self.streams.iter().all(Option::is_none) {
+            self.outcome = Some(Outcome::Finished);
+            self.end_record(RecordOutcome::Finished);
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+
+    /// What the next of the streams has to give; `None` if none has anything now.
+    fn poll_streams(&mut self, cx: &mut Context) -> Option<(usize, Option<Result<Delta, ProviderError>>)> {
         let n_streams = self.streams.len();
         for step in 0..n_streams {
             let prompt = (self.next + step) % n_streams;
             let Some(stream) = &mut self.streams[prompt] else { continue };
-            let item = match stream.as_mut().poll_next(cx) {
-                Poll::Pending => continue,
-                Poll::Ready(item) => item,
-            };
-            self.next = (prompt + 1) % n_streams;
-            let end = || ProviderError::Internal("an answer ended without its last event".into());
-            return Poll::Ready(Some(match item.unwrap_or_else(|| Err(end())) {
-                Ok(delta) => {
-                    self.note(prompt, &delta);
-                    Ok((prompt, delta))
-                }
-                Err(e) => Err(self.fail(e.into())),
-            }));
+            if let Poll::Ready(item) = stream.as_mut().poll_next(cx) {
+                self.next = (prompt + 1) % n_streams;
+                return Some((prompt, item));
+            }
         }
-        if self.waiting.is_empty() && self.streams.iter().all(Option::is_none) {
-            self.outcome = Some(Outcome::Finished);
-            return Poll::Ready(None);
+        None
+    }
+
+    fn end_record(&mut self, outcome: RecordOutcome) {
+        if let Some(recording) = self.recording.take() {
+            recording.end(outcome);
         }
-        Poll::Pending
     }
 
     /// The next piece, awaited.
@@ -191,6 +216,7 @@ impl Answer {
 
     fn fail(&mut self, failure: Failure) -> Failure {
         self.outcome = Some(Outcome::Failed);
+        self.end_record(RecordOutcome::Failed(failure.object().message));
         self.streams.clear();
         self.waiting.clear();
         self.starting = None;
@@ -277,6 +303,7 @@ fn start_one(app: &Arc<App>, provider: &Arc<dyn Provider>, request: &Request, is
 impl Drop for Answer {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::Aborted);
+        self.end_record(RecordOutcome::Aborted);
         let elapsed = self.started.elapsed();
         self.app.metrics.ended(outcome, elapsed);
         if outcome != Outcome::Finished {

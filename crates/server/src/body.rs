@@ -1,5 +1,6 @@
 //! Reading request bodies within bounds: of one body, of all bodies together, and of time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::error::Failure;
+use crate::recording::Kept;
+use crate::routes::Context;
 
 /// A body that trickles slower than this, after the first [`SLACK`], is cut off.
 const BYTES_PER_S_MIN: u64 = 16 * 1024;
@@ -35,6 +38,13 @@ impl BoundedBody {
     /// A body that the server wrote itself, and has bounds of its own for.
     pub fn own(bytes: Vec<u8>) -> Self {
         Self { bytes, _share: None }
+    }
+
+    /// What is kept of it once it is parsed; the body itself only if its request is recorded.
+    pub fn kept(&self, app: &App, context: &Context) -> Kept {
+        let is_recorded = app.config.records.is_some() || context.rerun.is_some();
+        let body = is_recorded.then(|| Arc::from(self.bytes.as_slice()));
+        Kept { is_large: self.is_large(), body, ..Kept::default() }
     }
 
     /// Whether work on the whole of it must not be done where it would keep others waiting.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::recording::RecordSink;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -72,6 +73,8 @@ pub struct ServerConfig {
     /// Where files and batches are; `None`: nowhere. Responses in the background need it too: whoever has it has the
     /// data folder to itself, and so knows after a restart which of them nobody makes any more.
     pub files: Option<Arc<Files>>,
+    /// Where records of requests go; `None`: nowhere.
+    pub records: Option<Arc<dyn RecordSink>>,
 }
 
 impl Default for ServerConfig {
@@ -93,6 +96,7 @@ impl Default for ServerConfig {
             shutdown_grace: Duration::from_secs(30),
             responses: None,
             files: None,
+            records: None,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Listener {
         loop {
             let next = async {
                 let permit = connections.clone().acquire_owned().await.expect("never closed");
-                (permit, self.next().await)
+                (permit, self.next(app.config.io_timeout).await)
             };
             let (permit, stream) = tokio::select! {
                 next = next => next,
@@ -117,19 +117,34 @@ impl Listener {
         }
     }
 
-    async fn next(&self) -> io::Result<Pin<Box<dyn Stream>>> {
+    async fn next(&self, limit: Duration) -> io::Result<Pin<Box<dyn Stream>>> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Tokens are small and should not wait for company. A refusal only costs time, and a peer that has
                 // gone already is noticed where it is served.
                 let _ = stream.set_nodelay(true);
+                let _ = watch_peer(&stream, limit);
                 Ok(Box::pin(stream))
             }
             #[cfg(unix)]
             Self::Unix { listener, .. } => Ok(Box::pin(listener.accept().await?.0)),
         }
     }
+}
+
+/// Has the system end a connection whose peer acknowledges nothing for about this long: one that lost its network or its
+/// power says no goodbye, and what is written to it goes into the system's buffers without a stall.
+fn watch_peer(stream: &tokio::net::TcpStream, limit: Duration) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    let at_least_1_s = |time: Duration| time.max(Duration::from_secs(1));
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(at_least_1_s(limit / 2))
+        .with_interval(at_least_1_s(limit / 6));
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(at_least_1_s(limit)))?;
+    Ok(())
 }
 
 /// Either kind of socket.

@@ -290,6 +290,15 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Ollama => "ollama",
+        }
+    }
+
     /// The dialect of a request, by its path, known or not; lists of models are there in two.
     pub fn of(path: &str, headers: &HeaderMap) -> Self {
         let is_in = |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));

@@ -18,6 +18,8 @@ mod metrics;
 mod names;
 mod phase;
 mod query;
+mod recording;
+mod replay;
 mod routes;
 mod slot;
 mod sse;
@@ -32,6 +34,8 @@ use tokio::sync::Semaphore;
 
 pub use config::{Alias, Scope, ServeError, ServerConfig, check_exposure};
 pub use names::resolve as resolve_model;
+pub use recording::RecordSink;
+pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
 
 use connection::Listener;
@@ -63,6 +67,24 @@ struct App {
 /// The most work without a connection: more than there can be.
 const TASKS_MAX: usize = 1 << 20;
 
+impl App {
+    fn new(config: ServerConfig, slot: ProviderSlot) -> Self {
+        Self {
+            auth: auth::Auth::new(&config.api_keys, &config.scopes),
+            slot,
+            metrics: metrics::Metrics::default(),
+            phases: Phases::new(),
+            body_budget: Arc::new(Semaphore::new(config.bodies_bytes_max / 1024)),
+            large_start: Arc::new(Semaphore::new(1)),
+            background: background::Background::default(),
+            batches: batches::Bell::new(),
+            tasks: Arc::new(Semaphore::new(TASKS_MAX)),
+            started: Instant::now(),
+            config,
+        }
+    }
+}
+
 /// A server that listens and does not yet answer.
 pub struct Server {
     app: Arc<App>,
@@ -87,19 +109,7 @@ impl Server {
         for path in &config.unix {
             listeners.push(Listener::unix(path).await?);
         }
-        let app = App {
-            auth: auth::Auth::new(&config.api_keys, &config.scopes),
-            slot,
-            metrics: metrics::Metrics::default(),
-            phases: Phases::new(),
-            body_budget: Arc::new(Semaphore::new(config.bodies_bytes_max / 1024)),
-            large_start: Arc::new(Semaphore::new(1)),
-            background: background::Background::default(),
-            batches: batches::Bell::new(),
-            tasks: Arc::new(Semaphore::new(TASKS_MAX)),
-            started: Instant::now(),
-            config,
-        };
+        let app = App::new(config, slot);
         Ok(Self { app: Arc::new(app), listeners, addrs })
     }
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use ingle_chat::ProviderStatus;
+use ingle_chat::{Condition, ProviderStatus};
 
 /// Bounds of latencies that people wait for, in seconds.
 const WAITS: &[f64] = &[
@@ -137,6 +137,7 @@ impl Metrics {
         #[rustfmt::skip]
         let values = [
             value(&["ingle_ready"], "gauge", "Whether requests are answered now.", f64::from(u8::from(status.ready))),
+            value(&["ingle_model_suspect"], "gauge", "Whether the model has gone wrong several times of late, or can be used no more.", f64::from(u8::from(status.condition != Condition::Sound))),
             value(&["ingle_sequences_running", "vllm:num_requests_running"], "gauge", "Sequences that run.", status.running as f64),
             value(&["ingle_sequences_waiting", "vllm:num_requests_waiting"], "gauge", "Sequences that wait.", status.waiting as f64),
             value(&["ingle_kv_cache_usage", "vllm:kv_cache_usage_perc"], "gauge", "Share of KV blocks that sequences hold, 0 to 1.", kv_usage),

@@ -144,6 +144,9 @@ pub enum ExecutorError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// The model can be used no more until it is loaded again: every further step fails as well.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// Runs steps. One thread owns an executor; `submit` may return before the work is done, so that the next batch

@@ -26,6 +26,8 @@ pub enum Fault {
     Error,
     /// `wait` panics.
     Panic,
+    /// `wait` says that the model can be used no more.
+    Unusable,
 }
 
 /// The executor. See the module's description.
@@ -34,6 +36,8 @@ pub struct ScriptedExecutor {
     logits: LogitsFn,
     latency: Duration,
     faults: BTreeMap<u64, Fault>,
+    /// Sequences with it among their first two tokens get each of their rows twice.
+    doubled: Option<TokenId>,
     /// `(n_blocks, block_size)`; `None` where nothing was written.
     slots: Vec<Vec<Option<Slot>>>,
     results: VecDeque<(StepOut, Option<Fault>)>,
@@ -70,6 +74,7 @@ impl ScriptedExecutor {
             logits: Box::new(hashed_logits),
             latency: Duration::ZERO,
             faults: BTreeMap::new(),
+            doubled: None,
             slots: vec![vec![None; block_size]; n_blocks],
             results: VecDeque::new(),
             n_steps: 0,
@@ -94,6 +99,14 @@ impl ScriptedExecutor {
     #[must_use]
     pub fn with_fault(mut self, k: u64, fault: Fault) -> Self {
         self.faults.insert(k, fault);
+        self
+    }
+
+    /// Sequences with this token among their first two get each of their rows twice: who picks a token from the second when the
+    /// first was the last one asked for panics.
+    #[must_use]
+    pub fn with_doubled_rows(mut self, token: TokenId) -> Self {
+        self.doubled = Some(token);
         self
     }
 
@@ -198,6 +211,9 @@ impl ScriptedExecutor {
                 rows.push(RowOut { row: row as u32, values });
             }
         }
+        if self.doubled.is_some_and(|token| tokens.iter().take(2).any(|t| *t == token)) {
+            rows = rows.into_iter().flat_map(|row| [row.clone(), row]).collect();
+        }
         SeqOut { seq: seq.seq, rows }
     }
 }
@@ -231,6 +247,7 @@ impl Executor for ScriptedExecutor {
             thread::sleep(self.latency);
         }
         match fault {
+            Some(Fault::Unusable) => Err(ExecutorError::Unusable("the model file changed".into())),
             Some(Fault::Error) => Err(ExecutorError::Device(format!("scripted fault in step {}", out.step))),
             Some(Fault::Panic) => panic!("scripted fault in step {}", out.step),
             None => Ok(out),

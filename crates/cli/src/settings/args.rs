@@ -29,7 +29,7 @@ pub struct Usage {
     pub about: &'static str,
     /// Which settings it has.
     pub command: Commands,
-    /// Its plain arguments: what stands for them, and help.
+    /// Its plain arguments: what stands for them, with dots behind it if there can be several, and help.
     pub positional: &'static [(&'static str, &'static str)],
 }
 
@@ -57,8 +57,8 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
     }
     let mut notes = compat::check(&matches, &args, usage.command, facts)?;
     notes.extend(one_kv_type(&args)?);
-    let positional =
-        usage.positional.iter().filter_map(|(name, _)| matches.get_one::<String>(name).cloned()).collect();
+    let given = usage.positional.iter().filter_map(|(name, _)| matches.get_many::<String>(name));
+    let positional = given.flatten().cloned().collect();
     Ok((Parsed { settings, positional, notes }, matches))
 }
 
@@ -174,7 +174,10 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
         });
     }
     command = command.args(extra.iter().cloned());
-    command.args(usage.positional.iter().map(|&(name, help)| Arg::new(name).value_name(name).help(help)))
+    command.args(usage.positional.iter().map(|&(name, help)| {
+        let n_max = if name.ends_with("...") { usize::MAX } else { 1 };
+        Arg::new(name).value_name(name.trim_end_matches("...")).help(help).num_args(1..=n_max)
+    }))
 }
 
 /// The peers' ways of writing options, in ours: llama.cpp's `-ngl 9` (one dash, several letters) becomes

@@ -128,18 +128,18 @@ options! {
     LOAD maybe "flash-attn" dash ["fa"] => check flash_attention;
 
     // Files and memory.
-    LOAD switch "mmap" => note "files are always mapped";
+    LOAD switch "mmap" => note "files are read, and weights repacked into memory of their own";
     LOAD switch "no-mmap" => note "weights are repacked into memory of their own in any case";
     LOAD switch "mlock" => refuse "locking memory is not supported yet; disable swap instead";
     LOAD value "load-mode" dash ["lm"] => check |value, _| match value {
-        "auto" | "none" | "mmap" => Ok(Some("files are mapped, and weights repacked into memory of their own".into())),
-        other => Err(format!("`{other}` is not supported: files are mapped, and weights repacked into memory")),
+        "auto" | "none" | "mmap" => Ok(Some("files are read, and weights repacked into memory of their own".into())),
+        other => Err(format!("`{other}` is not supported: files are read, and weights repacked into memory")),
     };
     LOAD value "lazy-mode" dash ["lzm"] => check |value, _| match value {
         "auto" | "off" => Ok(Some("weights are always in memory".into())),
         _ => Err("weights are always in memory; reading them on demand is not supported".into()),
     };
-    LOAD switch "direct-io" also ["no-direct-io"] dash ["dio", "ndio"] => note "files are always mapped";
+    LOAD switch "direct-io" also ["no-direct-io"] dash ["dio", "ndio"] => note "files are always read through the system's cache";
     LOAD switch "repack" => note "weights are always repacked into what the kernels read";
     LOAD switch "no-repack" dash ["nr"] => refuse "weights are always repacked into what the kernels read";
     LOAD switch "no-host" => note "there are no host buffers to bypass";

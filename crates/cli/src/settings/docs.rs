@@ -33,6 +33,7 @@ pub fn markdown() -> String {
             (Commands::BATCH, "batch"),
             (Commands::SERVE, "serve"),
             (Commands::BENCH, "bench"),
+            (Commands::REPLAY, "replay"),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

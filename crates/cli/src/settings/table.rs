@@ -48,13 +48,13 @@ settings! {
         "N", default "all cores", "Threads that compute, for all models together.";
     kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
         "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16 or q8_0.";
-    kv_tokens: Option<u32>, One, ANSWER, "kv-tokens",
+    kv_tokens: Option<u32>, One, ANSWER_REPLAY, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
-    parallel: Auto, One, ANSWER, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
+    parallel: Auto, One, ANSWER_REPLAY, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
         "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
-    no_prefix_cache: bool, Switch, ANSWER, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
+    no_prefix_cache: bool, Switch, ANSWER_REPLAY, "no-enable-prefix-caching", also ["no-cache-prompt", "disable-radix-cache"],
         "", default "prefixes are cached", "Do not keep the KV blocks of earlier prompts for later ones.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
@@ -76,7 +76,7 @@ settings! {
     verbose: bool, Switch, RUN, "verbose", short 'v', also ["show-timings"],
         "", default "off", "Print counts and speeds after each answer.";
 
-    chat_template: Option<String>, One, ANSWER, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
+    chat_template: Option<String>, One, ANSWER_REPLAY, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
 
     pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
@@ -125,6 +125,12 @@ settings! {
         "MB", default "200", "Largest file that may be uploaded, for batches among others.";
     store_files_mb: Option<u32>, One, SERVE, "store-files-mb",
         "MB", default "4096", "Size of the files that each key may have, outputs of batches included; what exceeds it is refused. 0 takes none.";
+    record: Option<PathBuf>, One, SERVE, "record",
+        "DIR", default "nothing is recorded", "Folder for a record of each request, prompt and answer in it, to be run again with `ingle replay`.";
+    record_mb: Option<u32>, One, SERVE, "record-mb",
+        "MB", default "1024", "Size of all records together; the oldest go first.";
+    record_days: Option<u32>, One, SERVE, "record-days",
+        "DAYS", default "30", "How long a record is kept.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 

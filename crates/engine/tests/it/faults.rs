@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Priority, Provider, ProviderError, Request};
+use ingle_chat::{Condition, Delta, DeltaStream, Event, Priority, Provider, ProviderError, Request};
 use ingle_engine::EngineConfig;
+use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::{Fault, ScriptedExecutor, hashed_logits, recite};
 
 use crate::client::{
@@ -51,6 +53,77 @@ fn a_client_that_leaves_while_its_prompt_is_read_stops_it() {
     let status = wait_until_idle(&engine);
     assert!(status.prompt_tokens_total < 100, "the prompt was read on for nobody: {status:?}");
     assert_eq!(status.generated_tokens_total, 0);
+}
+
+#[test]
+fn five_hundred_clients_that_leave_are_let_go_at_once() {
+    let engine = start(executor().with_latency(Duration::from_millis(1)), EngineConfig::default());
+    let alone = ask(&engine, endless("somebody who stays")).unwrap().texts;
+    let mut rng = Rng::new(1);
+    let mut stays = stream(&engine, endless("somebody who stays"));
+    let mut stayed = 0;
+    let mut waits: Vec<Duration> = (0..500)
+        .map(|i| {
+            let mut leaving = stream(&engine, Request { n: 1 + i % 2, ..endless(&format!("client {i}")) });
+            for _ in 0..rng.below(12) {
+                next(&mut leaving);
+            }
+            let aborted = engine.status().requests_aborted_total;
+            drop(leaving);
+            let left = Instant::now();
+            while engine.status().requests_aborted_total == aborted {
+                assert!(left.elapsed() < Duration::from_secs(10), "client {i} is held");
+                thread::sleep(Duration::from_micros(100));
+            }
+            let waited = left.elapsed();
+            // Somebody else is there all the time, and starts again when the context is full.
+            while let Some(Some(delta)) = ready(&mut stays) {
+                if matches!(delta.unwrap().event, Event::Done(_)) {
+                    stays = stream(&engine, endless("somebody who stays"));
+                    stayed += 1;
+                }
+            }
+            waited
+        })
+        .collect();
+    waits.sort();
+    assert!(waits[494] <= Duration::from_millis(250), "the 99th of 100 is let go after {:?}", waits[494]);
+    drop(stays);
+    assert!(stayed > 0, "nobody stayed long enough");
+    assert_eq!(wait_until_idle(&engine).kv_blocks_used, 0);
+    assert_eq!(ask(&engine, endless("somebody who stays")).unwrap().texts, alone);
+}
+
+/// The next delta if it is there already; `None` if it is not.
+fn ready(stream: &mut DeltaStream) -> Option<Option<Result<Delta, ProviderError>>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match stream.as_mut().poll_next(&mut cx) {
+        Poll::Ready(delta) => Some(delta),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_long_prompt_that_nobody_waits_for_stops_at_the_next_chunk() {
+    const N_PROMPT: usize = 8000;
+    const N_CHUNK: usize = 512;
+    for percent in (0..92).step_by(7) {
+        let config = EngineConfig { step_token_budget: N_CHUNK, ..EngineConfig::default() };
+        let executor = ScriptedExecutor::new(N_VOCAB, 8192, 32, 260).with_latency(Duration::from_millis(15));
+        let engine = start(executor, config);
+        let reading = stream(&engine, endless(&"x".repeat(N_PROMPT)));
+        let read = wait_until(&engine, "it reads", |s| {
+            s.steps_total > 0 && s.prompt_tokens_total as usize >= N_PROMPT * percent / 100
+        });
+        drop(reading);
+        let status = wait_until_idle(&engine);
+        let late = status.prompt_tokens_total - read.prompt_tokens_total;
+        // The chunk in flight, and the one that began between the look and the leaving.
+        assert!(late as usize <= 2 * N_CHUNK, "{percent} %: {late} tokens were read for nobody");
+        // The last chunk has a token with it.
+        assert!(status.generated_tokens_total <= 1, "{percent} %");
+        assert_eq!(status.kv_blocks_used, 0, "{percent} %");
+    }
 }
 
 #[test]
@@ -242,6 +315,28 @@ fn a_failed_step_ends_its_requests_and_nobody_elses() {
 }
 
 #[test]
+fn a_panic_over_one_answer_is_nobody_elses() {
+    let names = ["first", "second", "third"];
+    let request = |name: &str| Request { max_tokens: Some(30), ignore_eos: true, ..completion(name) };
+    let alone = start(executor(), EngineConfig::default());
+    let expected: Vec<_> = names.iter().map(|name| ask(&alone, request(name)).unwrap().texts).collect();
+
+    let engine = start(slow().with_doubled_rows(byte(b'!')), EngineConfig::default());
+    let streams: Vec<_> = names.iter().map(|name| stream(&engine, request(name))).collect();
+    wait_until(&engine, "they run", |s| s.running == names.len());
+    for _ in 0..3 {
+        let sick = Request { max_tokens: Some(1), ..completion("!sick") };
+        let error = ask(&engine, sick).unwrap_err();
+        assert!(matches!(&error, ProviderError::Internal(m) if m.contains("panicked")), "{error}");
+    }
+    assert_eq!(engine.status().requests_finished_total, 0, "they are still there");
+    for (stream, expected) in streams.into_iter().zip(expected) {
+        assert_eq!(read(stream).unwrap().texts, expected);
+    }
+    assert_eq!(wait_until_idle(&engine).kv_blocks_used, 0);
+}
+
+#[test]
 fn a_failed_step_leaves_nothing_in_the_prefix_cache() {
     let prompt = "a-prompt-that-is-longer-than-one-block-of-eight";
     let engine = start(executor().with_fault(1, Fault::Panic), EngineConfig::default());
@@ -276,10 +371,50 @@ fn a_numeric_error_ends_one_request_and_is_not_cached() {
 }
 
 #[test]
+fn three_numeric_errors_in_a_minute_make_a_model_suspect() {
+    let logits = |history: &[_], logits: &mut [f32]| {
+        hashed_logits(history, logits);
+        if history.contains(&byte(b'!')) {
+            logits[7] = f32::NAN;
+        }
+    };
+    let engine = start(executor().with_logits(logits), EngineConfig::default());
+    let expected = ask(&start(executor(), EngineConfig::default()), completion("fine")).unwrap().texts;
+    for i in 0..4 {
+        assert_eq!(engine.status().condition == Condition::Sound, i < 3, "after {i}");
+        ask(&engine, completion("sick!")).unwrap_err();
+        // It goes on for everybody else.
+        assert_eq!(ask(&engine, completion("fine")).unwrap().texts, expected);
+    }
+    let status = wait_until_idle(&engine);
+    assert!(status.ready);
+    let Condition::Suspect(why) = status.condition else { panic!("{:?}", status.condition) };
+    assert!(why.contains("verify the model file"), "{why}");
+}
+
+#[test]
+fn a_model_that_can_be_used_no_more_answers_nobody_and_says_why() {
+    let engine = start(slow().with_fault(5, Fault::Unusable), EngineConfig::default());
+    let streams: Vec<_> = (0..3).map(|i| stream(&engine, endless(&format!("{i}")))).collect();
+    for stream in streams {
+        let error = read(stream).unwrap_err();
+        assert!(matches!(&error, ProviderError::Unavailable(why) if why.contains("file changed")), "{error}");
+    }
+    let status = wait_until_idle(&engine);
+    assert!(!status.ready);
+    assert!(matches!(status.condition, Condition::Unusable(_)), "{:?}", status.condition);
+    let asked = Instant::now();
+    let error = ask(&engine, completion("later")).unwrap_err();
+    assert!(matches!(&error, ProviderError::Unavailable(why) if why.contains("file changed")), "{error}");
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    assert_eq!(engine.status().steps_total, 5, "no step is tried again");
+}
+
+#[test]
 fn dropping_the_engine_ends_everyone_promptly() {
     let engine = start(slow(), EngineConfig { max_running_seqs: 1, ..EngineConfig::default() });
-    let mut streams: Vec<_> = (0..4).map(|_| stream(&engine, endless("x"))).collect();
-    first_text(&mut streams[0]);
+    let streams: Vec<_> = (0..4).map(|_| stream(&engine, endless("x"))).collect();
+    wait_until(&engine, "one of them runs", |s| s.generated_tokens_total > 0);
     let dropped = Instant::now();
     drop(engine);
     assert!(dropped.elapsed() < Duration::from_millis(1000), "{:?}", dropped.elapsed());

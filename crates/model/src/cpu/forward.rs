@@ -235,14 +235,17 @@ impl Rows<'_> {
 impl Model {
     /// The embeddings of tokens into `x` `(n, n_embd)`.
     fn embed(&self, tokens: &[usize], x: &mut [f32]) -> Result<(), ExecutorError> {
+        let mut buf = Vec::new();
         for (&token, out) in tokens.iter().zip(x.chunks_exact_mut(self.n_embd)) {
             match &self.embedding {
                 Embedding::Tied => self.weights.loading().last()?.head.dequantize_row(token, out),
                 Embedding::File { file, tensor_idx, .. } => {
                     let info = &file.tensors()[*tensor_idx];
-                    let data = file.tensor_data(info);
                     let row_bytes = row_bytes(info.ty, self.n_embd);
-                    let known = dequantize(info.ty, &data[token * row_bytes..][..row_bytes], out);
+                    let start = token * row_bytes;
+                    let row = file.tensor_range_by(info, start..start + row_bytes, &mut buf);
+                    let row = row.map_err(|error| ExecutorError::Unusable(error.to_string()))?;
+                    let known = dequantize(info.ty, row, out);
                     assert!(known, "the type was checked when the model was loaded");
                 }
             }

@@ -5,9 +5,9 @@
 //! processor is what both need, as with a file in the page cache, the first answer comes no earlier than if it had waited
 //! for all weights; it is taken earlier.
 //!
-//! Weights are held once: what is packed leaves the resident set, and memory for all matrices is taken, untouched,
+//! Weights are held once: the file is read through a few small buffers, and memory for all matrices is taken, untouched,
 //! before anything is packed, so that a lack of it is known at once. With the 4.92 GB of an 8B Q4_K_M model, 4.72 GB
-//! of anonymous memory are held after the first token, and at no moment is more than 4.84 GB resident.
+//! of anonymous memory are held after the first token.
 //!
 //! When all is well the thread ends with the last matrix. It ends early, within one piece of a tensor, when the
 //! executor goes, and on a panic; whoever waits then, or comes later, gets an error.
@@ -189,7 +189,7 @@ impl Shared {
             self.changed.notify_all();
             !self.stop.load(Relaxed)
         };
-        let mut loader = Loader::new(&plan.file, &plan.pool, &mut progress, plan.packings, plan.order);
+        let mut loader = Loader::new(&plan.file, &plan.pool, &mut progress, plan.packings, plan.order)?;
         for (slot, layer) in self.layers.iter().zip(&plan.graph.layers) {
             let set = slot.set(LoadedLayer::load(&mut loader, layer)?);
             set.expect("each layer is loaded once");
@@ -220,7 +220,10 @@ impl Shared {
         let state = state.unwrap_or_else(PoisonError::into_inner);
         slot.get().ok_or_else(|| {
             let why = state.end.as_ref().and_then(|end| end.as_ref().err());
-            ExecutorError::Device(format!("its weights were not loaded: {}", why.map_or("", String::as_str)))
+            ExecutorError::Unusable(format!(
+                "its weights were not loaded: {}",
+                why.map_or("", String::as_str)
+            ))
         })
     }
 

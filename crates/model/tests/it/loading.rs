@@ -32,7 +32,7 @@ fn edited(
     for info in file.tensors() {
         if let Some((ty, dims)) = tensor(&info.name, &info.dims) {
             let n_bytes = ty.row_bytes(dims[0]).expect("whole blocks") * dims[1..].iter().product::<u64>();
-            let mut data = file.tensor_data(info).to_vec();
+            let mut data = file.tensor_data(info).unwrap().into_owned();
             data.resize(n_bytes as usize, 0);
             out.tensor(&info.name, ty, &dims, data);
         }

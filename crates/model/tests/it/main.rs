@@ -1,6 +1,7 @@
 //! Whole models: against references, and bit against bit.
 
 mod bits;
+mod changed_files;
 mod golden_specs;
 mod goldens;
 mod loading;

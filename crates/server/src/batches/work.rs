@@ -326,6 +326,9 @@ async fn reply(app: &Arc<App>, principal: Principal, endpoint: Endpoint, body: V
             dialect: Dialect::OpenAi,
             priority: Priority::Background,
             started: Instant::now(),
+            route: endpoint.url().into(),
+            shown: Arc::default(),
+            rerun: None,
         };
         let body = BoundedBody::own(body.clone());
         let reply = match endpoint {

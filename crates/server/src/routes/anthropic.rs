@@ -17,6 +17,7 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse as parse_body, read_json};
 use crate::error::{Failure, json};
+use crate::recording::Kept;
 use crate::sse::EventStream;
 
 pub(super) async fn messages(
@@ -27,18 +28,18 @@ pub(super) async fn messages(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
-    let is_large = body.is_large();
+    let kept = body.kept(&app, &context);
     let caller = caller(&context);
     let id = caller.id.clone();
     let mut call = parse_body(body, move |bytes| parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.stream {
         let encoder = Box::new(MessageEncoder::new(envelope, &call));
-        let answer = start(&app, provider, &context, call.request, is_large).await?;
+        let answer = start(&app, provider, &context, call.request, kept).await?;
         return Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response());
     }
     let mut collector = MessageCollector::new(envelope, &call);
-    let mut answer = start(&app, provider, &context, call.request, is_large).await?;
+    let mut answer = start(&app, provider, &context, call.request, kept).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
@@ -78,10 +79,10 @@ async fn start(
     provider: Arc<dyn Provider>,
     context: &Context,
     mut request: Request,
-    is_large: bool,
+    kept: Kept,
 ) -> Result<Answer, Failure> {
-    let call = |request: &Request| Call { requests: vec![request.clone()], is_large };
-    let first = Answer::start(app, provider.clone(), context.started, call(&request)).await;
+    let call = |request: &Request| Call { requests: vec![request.clone()], kept: kept.clone() };
+    let first = Answer::start(app, provider.clone(), context, call(&request)).await;
     match first {
         Err(Failure::Provider(ProviderError::ContextLength { prompt_tokens, n_ctx, .. })) => {
             let room = n_ctx.saturating_sub(prompt_tokens);
@@ -91,7 +92,7 @@ async fn start(
                 return Err(prompt_too_long(prompt_tokens, prompt_tokens_max).into());
             }
             request.max_tokens = u32::try_from(room).ok();
-            Answer::start(app, provider, context.started, call(&request)).await
+            Answer::start(app, provider, context, call(&request)).await
         }
         other => other,
     }

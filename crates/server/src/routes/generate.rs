@@ -36,7 +36,7 @@ pub(super) async fn chat(
 /// The reply to a conversation, whoever sends it.
 pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
     let provider = provider(app)?;
-    let is_large = body.is_large();
+    let kept = body.kept(app, context);
     let caller = caller("chatcmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| chat::parse(bytes, caller)).await?;
@@ -44,12 +44,12 @@ pub(crate) async fn chat_reply(app: &Arc<App>, context: &Context, body: BoundedB
     let envelope = address(app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     if call.streaming.stream {
         let encoder = Box::new(ChatEncoder::new(envelope, &call));
-        let call = Call { requests: vec![call.request], is_large };
+        let call = Call { requests: vec![call.request], kept };
         return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = ChatCollector::new(envelope, &call);
-    let call = Call { requests: vec![call.request], is_large };
-    let mut answer = Answer::start(app, provider, context.started, call).await?;
+    let call = Call { requests: vec![call.request], kept };
+    let mut answer = Answer::start(app, provider, context, call).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
@@ -68,7 +68,7 @@ pub(super) async fn completions(
 /// The reply to raw prompts, whoever sends them.
 pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
     let provider = provider(app)?;
-    let is_large = body.is_large();
+    let kept = body.kept(app, context);
     let caller = caller("cmpl", context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| completion::parse(bytes, caller)).await?;
@@ -78,12 +78,12 @@ pub(crate) async fn completion_reply(app: &Arc<App>, context: &Context, body: Bo
     let envelope = address(app, &*provider, id, &mut call.requests)?;
     if call.streaming.stream {
         let encoder = Box::new(CompletionEncoder::new(envelope, &call));
-        let call = Call { requests: call.requests, is_large };
+        let call = Call { requests: call.requests, kept };
         return stream(app, provider, context, call, encoder).await;
     }
     let mut collector = CompletionCollector::new(envelope, &call);
-    let call = Call { requests: call.requests, is_large };
-    let mut answer = Answer::start(app, provider, context.started, call).await?;
+    let call = Call { requests: call.requests, kept };
+    let mut answer = Answer::start(app, provider, context, call).await?;
     answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }
@@ -129,7 +129,7 @@ pub(super) async fn stream(
     call: Call,
     encoder: Box<dyn StreamEncoder>,
 ) -> Reply {
-    let answer = Answer::start(app, provider, context.started, call).await?;
+    let answer = Answer::start(app, provider, context, call).await?;
     Ok(EventStream::new(answer, encoder, app.config.keep_alive).into_response())
 }
 

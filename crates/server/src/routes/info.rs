@@ -11,7 +11,7 @@ use ingle_api::RequestError;
 use ingle_api::anthropic::models as anthropic;
 use ingle_api::ollama::BANNER;
 use ingle_api::openai::models::{Model, ModelList};
-use ingle_chat::{ProviderError, ProviderStatus};
+use ingle_chat::{Condition, ProviderError, ProviderStatus};
 use serde_json::{Value, json};
 
 use super::generate::provider;
@@ -123,7 +123,14 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
             if let Some(progress) = status.loading {
                 add_loading(&mut page, progress);
                 Some(Failure::Loading)
+            } else if let Condition::Unusable(why) = status.condition {
+                page["status"] = "model unusable".into();
+                Some(Failure::Provider(ProviderError::Unavailable(why)))
             } else if status.ready {
+                if let Condition::Suspect(why) = status.condition {
+                    page["status"] = "model suspect".into();
+                    page["suspect"] = why.into();
+                }
                 None
             } else {
                 page["status"] = "not ready".into();
@@ -161,6 +168,14 @@ fn add_status(page: &mut Value, status: &ProviderStatus) {
     });
 }
 
+fn render_records((written, dropped): (u64, u64)) -> String {
+    let counter = |name: &str, help: &str, value: u64| {
+        format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n")
+    };
+    counter("ingle_records_written_total", "Records of requests that were written.", written)
+        + &counter("ingle_records_dropped_total", "Records of requests that were dropped.", dropped)
+}
+
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (model, status) = match app.slot.state() {
         SlotState::Ready(provider) => {
@@ -169,6 +184,9 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         }
         _ => (String::new(), ProviderStatus::default()),
     };
-    let page = app.metrics.render(&model, &status);
+    let mut page = app.metrics.render(&model, &status);
+    if let Some(records) = &app.config.records {
+        page.push_str(&render_records(records.counts()));
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }

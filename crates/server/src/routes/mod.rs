@@ -31,6 +31,7 @@ use tracing::Instrument;
 use crate::App;
 use crate::auth::is_local_caller;
 use crate::error::{Dialect, Failure};
+use crate::recording::{Rerun, Shown};
 use table::Routes;
 
 /// Routes that need no key, because whoever restarts a sick server has none, and because what the API is like is no
@@ -39,6 +40,10 @@ const PUBLIC: [&str; 5] = ["/health", "/v1/health", "/health/live", "/health/rea
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where OpenAI's clients look for how long a reply took.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// The seed of an answer; of a list of prompts, the first one's.
+const SEED: HeaderName = HeaderName::from_static("x-ingle-seed");
+/// Model and arithmetic of an answer: the same request, seed and fingerprint give the same bytes.
+const FINGERPRINT: HeaderName = HeaderName::from_static("x-ingle-fingerprint");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What is known of a request beside its head and its body: the gate found it out, or, of a line of a batch, the batch.
@@ -48,6 +53,12 @@ pub(crate) struct Context {
     pub dialect: Dialect,
     pub priority: Priority,
     pub started: Instant,
+    /// The route, as in `/v1/chat/completions`.
+    pub route: Arc<str>,
+    /// What the reply's head will say of its answer.
+    pub shown: Arc<Shown>,
+    /// If it is a recorded one that is run again.
+    pub rerun: Option<Arc<Rerun>>,
 }
 
 pub(crate) use embeddings::embedding_reply;
@@ -139,7 +150,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("x-api-key"),
             REQUEST_ID,
         ])
-        .expose_headers([REQUEST_ID, embeddings::TRUNCATED_INPUTS])
+        .expose_headers([REQUEST_ID, SEED, FINGERPRINT, embeddings::TRUNCATED_INPUTS])
 }
 
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -148,18 +159,24 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let id = request_id(request.headers());
     let dialect = Dialect::of(request.uri().path(), request.headers());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %route, key = tracing::field::Empty, answer = tracing::field::Empty);
+    let shown = Arc::new(Shown::default());
     let handled = async {
         let public = PUBLIC.contains(&route.as_str());
         if !public && !is_local_caller(&app.config, request.headers()) {
             return Failure::ForeignCaller.into_response();
         }
-        let principal = match app.auth.principal(request.headers()) {
+        let rerun = request.extensions_mut().remove::<Arc<Rerun>>();
+        let of_rerun = rerun.as_ref().map(|rerun| rerun.principal.clone());
+        let principal = match of_rerun.or_else(|| app.auth.principal(request.headers())) {
             Some(principal) => principal,
             None if public => Principal::local(),
             None => return Failure::Unauthorized.into_response(),
         };
         tracing::Span::current().record("key", &principal.key);
-        request.extensions_mut().insert(Context { principal, dialect, priority: Priority::Normal, started });
+        let (route, shown) = (Arc::from(route.as_str()), shown.clone());
+        let priority = Priority::Normal;
+        let context = Context { principal, dialect, priority, started, route, shown, rerun };
+        request.extensions_mut().insert(context);
         next.run(request).await
     };
     let mut response = dialect.translate(handled.instrument(span.clone()).await);
@@ -171,6 +188,12 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         response.headers_mut().insert("request-id", id.clone());
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some((seed, fingerprint)) = shown.get() {
+        response.headers_mut().insert(SEED, HeaderValue::from(seed));
+        if let Ok(fingerprint) = HeaderValue::try_from(fingerprint) {
+            response.headers_mut().insert(FINGERPRINT, fingerprint);
+        }
+    }
     // A stream's head leaves before anything is known about its time.
     if dialect == Dialect::OpenAi && response.body().size_hint().exact().is_some() {
         let ms = started.elapsed().as_millis() as u64;

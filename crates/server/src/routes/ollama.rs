@@ -67,7 +67,7 @@ async fn answer(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_any_json(&app, &headers, body).await?;
-    let is_large = body.is_large();
+    let kept = body.kept(&app, &context);
     let caller = caller("ollama", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| route.parse(bytes, caller)).await?;
@@ -80,13 +80,13 @@ async fn answer(
     if call.load_only {
         return Ok(json(StatusCode::OK, envelope.loaded(route)));
     }
-    let requests = Call { requests: vec![call.request], is_large };
+    let requests = Call { requests: vec![call.request], kept };
     if call.stream {
         let encoder = Box::new(Encoder::new(route, envelope));
         return stream(&app, provider, &context, requests, encoder).await;
     }
     let mut collector = Collector::new(route, envelope);
-    let mut answer = Answer::start(&app, provider, context.started, requests).await?;
+    let mut answer = Answer::start(&app, provider, &context, requests).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }

@@ -16,6 +16,7 @@ use ingle_api::openai::responses::{
     is_background, parse as parse_body,
 };
 use ingle_api::openai::{Caller, ErrorObject};
+use ingle_api::record::RecordedTurn;
 use ingle_api::{RequestError, StreamEncoder};
 use ingle_chat::{Delta, Priority, ProviderError};
 use ingle_ledger::{LedgerError, Responses, StoredResponse};
@@ -54,13 +55,14 @@ pub(super) async fn create(
 /// The reply to items, whoever sends them.
 pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) -> Reply {
     let provider = provider(app)?;
-    let mut is_large = body.is_large();
+    let mut kept = body.kept(app, context);
     let id = format!("resp_{}", unique());
     tracing::Span::current().record("answer", &id);
     let caller = Caller { id: id.clone(), principal: context.principal.clone() };
     let call = parse(body, move |bytes| parse_body(bytes, caller)).await?;
     let shelf = shelf(app, context, &call)?;
-    let is_background = call.background;
+    // What is run again is read by nobody later.
+    let is_background = call.background && context.rerun.is_none();
     if is_background && (shelf.is_none() || app.config.files.is_none()) {
         let text = "`background` cannot be true: this server stores no responses, or shares its data folder with another; \
                     set it to false, or ask the operator to give the server a data folder of its own";
@@ -68,9 +70,13 @@ pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) 
     }
     let (turns, share) = history(app, context, &call).await?;
     let history_bytes: usize = turns.iter().map(|t| t.input.len() + t.body.len()).sum();
-    is_large |= history_bytes > INLINE_BYTES_MAX;
+    kept.is_large |= history_bytes > INLINE_BYTES_MAX;
+    if kept.body.is_some() {
+        let turn = |t: &StoredTurn| RecordedTurn { input: t.input.clone(), body: t.body.clone() };
+        kept.history = turns.iter().map(turn).collect();
+    }
     let stream = call.stream;
-    let (mut request, echo) = if is_large {
+    let (mut request, echo) = if kept.is_large {
         let joined = tokio::task::spawn_blocking(move || call.into_request(&turns)).await;
         joined.map_err(|_| Failure::Panicked)??
     } else {
@@ -81,8 +87,8 @@ pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) 
     let mut requests = vec![request];
     let envelope = address(app, &*provider, id, &mut requests)?;
     let mut reply = ResponseReply::new(envelope, echo, shelf.is_some());
-    let call = Call { requests, is_large };
-    let mut answer = Answer::start(app, provider, context.started, call).await?;
+    let call = Call { requests, kept };
+    let mut answer = Answer::start(app, provider, context, call).await?;
     if stream {
         return Ok(streamed(app, answer, ResponsesEncoder::new(reply), shelf));
     }
@@ -108,6 +114,7 @@ pub(crate) async fn reply(app: &Arc<App>, context: &Context, body: BoundedBody) 
 /// Where the response to `call` will be stored, if it will be.
 fn shelf(app: &App, context: &Context, call: &ResponsesCall) -> Result<Option<Shelf>, Failure> {
     match (&app.config.responses, call.store) {
+        _ if context.rerun.is_some() => Ok(None),
         (_, Some(false)) | (None, None) => Ok(None),
         (None, Some(true)) => {
             let text = "`store` cannot be true: this server stores no responses; set it to false, or ask the operator \
@@ -169,6 +176,10 @@ async fn history(
 ) -> Result<(Vec<StoredTurn>, Option<OwnedSemaphorePermit>), Failure> {
     const PARAM: &str = "previous_response_id";
     let Some(id) = &call.previous_response_id else { return Ok((Vec::new(), None)) };
+    if let Some(rerun) = &context.rerun {
+        let turns = rerun.history.iter().map(|t| StoredTurn { input: t.input.clone(), body: t.body.clone() });
+        return Ok((turns.collect(), None));
+    }
     let Some(responses) = &app.config.responses else {
         let text = "`previous_response_id` needs stored responses, and this server stores none; send the whole \
                     conversation as `input`";

@@ -26,6 +26,7 @@ use crate::body::{parse, read_any_json, read_json};
 use crate::error::{Failure, json as reply};
 use crate::names::resolve;
 use crate::query::pairs;
+use crate::recording::Kept;
 
 /// How long a probe that generates may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -111,19 +112,19 @@ pub(super) async fn generate(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
-    let is_large = body.is_large();
+    let kept = body.kept(&app, &context);
     let caller = caller("gen", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| generate::parse(bytes, caller)).await?;
     address(&app, &*provider, id, &mut call.requests)?;
     if call.stream {
         let encoder = Box::new(GenerateEncoder::new(&call));
-        let call = Call { requests: call.requests, is_large };
+        let call = Call { requests: call.requests, kept };
         return stream(&app, provider, &context, call, encoder).await;
     }
     let mut collector = GenerateCollector::new(&call);
-    let call = Call { requests: call.requests, is_large };
-    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    let call = Call { requests: call.requests, kept };
+    let mut answer = Answer::start(&app, provider, &context, call).await?;
     answer.each(|prompt, delta| collector.push(prompt, delta)).await?;
     collected(collector.finish())
 }
@@ -136,18 +137,18 @@ pub(super) async fn infill(
 ) -> Reply {
     let provider = provider(&app)?;
     let body = read_json(&app, &headers, body).await?;
-    let is_large = body.is_large();
+    let kept = body.kept(&app, &context);
     let caller = caller("infill", &context);
     let id = caller.id.clone();
     let mut call = parse(body, move |bytes| infill::parse(bytes, caller)).await?;
     let envelope = address(&app, &*provider, id, std::slice::from_mut(&mut call.request))?;
     let stream_it = call.stream;
-    let call = Call { requests: vec![call.request], is_large };
+    let call = Call { requests: vec![call.request], kept };
     if stream_it {
         return stream(&app, provider, &context, call, Box::new(InfillEncoder::new(envelope))).await;
     }
     let mut collector = InfillCollector::new(envelope);
-    let mut answer = Answer::start(&app, provider, context.started, call).await?;
+    let mut answer = Answer::start(&app, provider, &context, call).await?;
     answer.each(|_, delta| collector.push(delta)).await?;
     collected(collector.finish())
 }
@@ -223,8 +224,8 @@ pub(super) async fn health_generate(
     request.max_tokens = Some(1);
     address(&app, &*provider, caller.id, std::slice::from_mut(&mut request))?;
     let probe = async {
-        let call = Call { requests: vec![request], is_large: false };
-        Answer::start(&app, provider, context.started, call).await?.each(|_, _| ()).await
+        let call = Call { requests: vec![request], kept: Kept::default() };
+        Answer::start(&app, provider, &context, call).await?.each(|_, _| ()).await
     };
     match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
         Ok(done) => done?,

@@ -363,6 +363,23 @@ async fn a_client_that_stops_reading_is_let_go() {
         .unwrap();
 }
 
+/// A client without network says no goodbye: the system asks after it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_watches_for_clients_that_are_gone() {
+    let server = start().await;
+    let mut client = server.connect().await;
+    client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    read_until(&mut client, "live").await;
+    let ports = [server.addr.port(), client.local_addr().unwrap().port()];
+    let row = format!("0100007F:{:04X} 0100007F:{:04X} 01 ", ports[0], ports[1]);
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_server = table.lines().find(|line| line.contains(&row)).expect("the server's end");
+    // Queues, then the timer that runs: 02 is that of keep-alive probes.
+    let timer = of_server.split_once(&row).unwrap().1.split_whitespace().nth(1).unwrap();
+    assert!(timer.starts_with("02:"), "{of_server}");
+}
+
 #[tokio::test]
 async fn shutdown_lets_answers_finish_and_ends_the_rest() {
     let config = ServerConfig { shutdown_grace: Duration::from_millis(1200), ..config() };

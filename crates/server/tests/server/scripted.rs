@@ -14,7 +14,8 @@ use futures_core::Stream;
 use ingle_chat::{
     ChatInput, Content, Delta, DeltaStream, Echo, EmbedFuture, EmbedRequest, Embedding, Embeddings,
     EmbeddingsFuture, Event, FinishReason, Message, ModelDetails, ModelInfo, Part, Principal, Prompt,
-    Prompted, Provider, ProviderError, ProviderStatus, Request, StartFuture, Task, TokenLogprob, Usage,
+    Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture, Task, TokenLogprob,
+    Usage,
 };
 use ingle_step::TokenId;
 use tokio::time::Sleep;
@@ -405,6 +406,8 @@ impl Provider for Scripted {
             n_params: 1000,
             size_bytes: 4000,
             fingerprint: "fp-scripted".into(),
+            numeric_path: "scripted-n1-kv_f32-ctx4096".into(),
+            defaults: Sampling::default(),
             details: ModelDetails {
                 architecture: "llama".into(),
                 quantization: "Q8_0".into(),
