@@ -8,9 +8,12 @@
 //! **Nothing is silently ignored.** Each field either does what its documentation says, is accepted because it has
 //! no effect on the answer, or is refused with its name and what to do instead. The tables are in
 //! [`openai::refused`] and [`anthropic::refused`].
+//!
+//! [`client`] is the other side: calls of servers, and what their streams say.
 
 pub mod anthropic;
 mod base64;
+pub mod client;
 mod error;
 mod fields;
 mod json;

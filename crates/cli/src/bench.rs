@@ -1,12 +1,14 @@
-//! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run.
+//! `ingle bench`: prefill and decode, beside this machine's limits measured in the same run. [`serve`] measures servers.
 
 mod constrained;
 mod requests;
+mod serve;
 mod session;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +28,8 @@ use crate::settings::{Commands, Settings, Usage, parse};
 const USAGE: Usage = Usage {
     name: "bench",
     about: "Measure prefill and decode of a model, beside this machine's limits measured in the same run.\n\n\
-            Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.",
+            Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.\n\n\
+            `ingle bench serve` measures servers instead: how they answer many requests.",
     command: Commands::BENCH,
     positional: &[("MODEL", "GGUF file to measure [default: the model that ships with Ingle]")],
 };
@@ -43,7 +46,14 @@ struct Plan {
     step_tokens: usize,
 }
 
-pub fn main(args: &[OsString]) -> Result<()> {
+pub fn main(args: &[OsString]) -> Result<ExitCode> {
+    match args.first() {
+        Some(first) if first == "serve" => serve::main(&args[1..]),
+        _ => measure_model(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn measure_model(args: &[OsString]) -> Result<()> {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)

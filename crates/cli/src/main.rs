@@ -37,7 +37,7 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   show      Describe a model file
-  bench     Measure prefill and decode, beside this machine's limits
+  bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
   render    Render a chat template
   settings  List every setting with its flag, environment variable and key
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("show") => commands::show(&args),
-        Some("bench") => bench::main(&args),
+        Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),

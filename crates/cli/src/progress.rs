@@ -1,6 +1,7 @@
 //! Progress of long work, on terminals only.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -68,6 +69,43 @@ impl BatchProgress {
     /// Takes the bar away.
     pub fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// A bar on standard error that counts the answers of a load test; silent where nobody looks.
+pub struct LoadTestProgress {
+    bar: ProgressBar,
+    started: Instant,
+    tokens: u64,
+    failed: u64,
+}
+
+impl LoadTestProgress {
+    /// A bar for so many requests; `None` if time ends them.
+    pub fn new(total: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+        }
+        let known = "{bar:30} {pos}/{len} requests, {msg}";
+        bar.set_style(style(if total.is_some() { known } else { "{elapsed}, {pos} requests, {msg}" }));
+        Self { bar, started: Instant::now(), tokens: 0, failed: 0 }
+    }
+
+    /// Takes in a request that is over.
+    pub fn report(&mut self, output_tokens: u64, is_failed: bool) {
+        self.tokens += output_tokens;
+        self.failed += u64::from(is_failed);
+        let speed = self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        self.bar.set_message(format!("{speed:.0} tokens/s{failed}"));
+        self.bar.inc(1);
+    }
+}
+
+impl Drop for LoadTestProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -277,7 +277,8 @@ impl Shape {
         }
     }
 
-    /// A byte-level vocabulary: 256 bytes, an end token, and names for the rest.
+    /// A byte-level vocabulary: 256 bytes, an end token, and a number for each of the rest. Texts are made of bytes, since
+    /// nothing merges; answers have text for every token, so that servers stream them one by one.
     fn put_vocabulary(&self, file: &mut GgufWriter) {
         let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
         let (mut tokens, mut types) = (StringArray::default(), vec![1; 256]);
@@ -289,8 +290,9 @@ impl Shape {
         tokens.push(b"<|endoftext|>");
         types.push(3);
         for id in tokens.len()..self.n_vocab {
-            tokens.push(format!("<|unused{id}|>").as_bytes());
-            types.push(5);
+            // U+0120 stands for the space.
+            tokens.push(format!("\u{120}{id}").as_bytes());
+            types.push(1);
         }
         file.set("tokenizer.ggml.model", "gpt2".into());
         file.set("tokenizer.ggml.pre", "gpt-2".into());

@@ -352,6 +352,16 @@ fn synthetic_models_run() {
         drop(out);
         let file = Arc::new(GgufFile::open(path.path()).expect("a valid file"));
         assert_eq!(Sizing::from_gguf(&file).expect("a valid model").n_parameters, n_parameters, "{name}");
+        // A server streams each token: all have text, but the one that ends it.
+        let (tokens, types) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
+        let texts = file.metadata().opt_strings(tokens).expect("texts").expect("a vocabulary");
+        let normal =
+            file.metadata().opt_i32s(types).expect("numbers").expect("types").iter().filter(|ty| **ty == 1);
+        assert_eq!(
+            (normal.count(), texts.get(150_000)),
+            (texts.len() - 1, "\u{120}150000".as_bytes()),
+            "{name}"
+        );
         if name.ends_with("Q4_0") {
             continue;
         }
