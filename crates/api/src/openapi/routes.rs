@@ -387,12 +387,12 @@ fn native() -> Vec<Operation> {
         Operation::get("/props", NATIVE, "llama-server's page about the model that runs.")
             .query("model", string(), "Which model; without it the default one.")
             .written("Props", schema::props)
-            .fails(&[503]),
+            .fails(&[404, 503]),
         Operation::get("/slots", NATIVE, "llama-server's places for answers.")
             .query("model", string(), "Which model; without it the default one.")
             .query("fail_on_no_slot", words(&["0", "1"]), "`1`: 503 if every place is taken.")
             .written("Slots", schema::slots)
-            .fails(&[400, 503]),
+            .fails(&[400, 404, 503]),
         model_info("/get_model_info"),
         model_info("/model_info"),
     ]
