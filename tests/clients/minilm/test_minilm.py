@@ -106,7 +106,7 @@ def test_the_sentences_are_varied(expected):
     assert sum(n > 100 for n in lengths) >= 15
 
 
-@pytest.mark.parametrize("weight_type,least", [("f32", COSINE_MIN), ("f16", COSINE_MIN), ("q8_0", 0.999)])
+@pytest.mark.parametrize("weight_type,least", [("f32", COSINE_MIN), ("f16", COSINE_MIN), ("q8_0", 0.995)])
 def test_vectors_are_those_of_the_reference(expected, tmp_path, weight_type, least):
     file = tmp_path / f"minilm-{weight_type}.gguf"
     subprocess.run([BINARY, "convert", FOLDER, "-o", file, "--type", weight_type], check=True)
