@@ -16,6 +16,7 @@ mod batch;
 mod bench;
 mod clock;
 mod commands;
+mod models;
 mod process;
 mod progress;
 mod replay;
@@ -40,7 +41,12 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   replay    Run recorded requests again, and compare what comes
-  show      Describe a model file
+  list      List the models of this machine
+  show      Describe a model: of the store, or a file
+  cp        Give a model a second name
+  rm        Remove models from the store
+  prune     Remove what no model needs
+  verify    Compare the files of models with their digests
   convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
@@ -73,7 +79,12 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
-        Some("show") => commands::show(&args),
+        Some("list" | "ls") => models::list(&args),
+        Some("show") => models::show(&args),
+        Some("cp") => models::copy(&args),
+        Some("rm") => models::remove(&args),
+        Some("prune") => models::prune(&args),
+        Some("verify") => models::verify(&args).map(|outcome| success = outcome),
         Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),

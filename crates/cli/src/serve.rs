@@ -12,10 +12,13 @@ use anyhow::{Context, Result, bail};
 use ingle_api::record::Record;
 use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
-use ingle_server::{Alias, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS};
+use ingle_server::{
+    Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS,
+};
 
+use crate::models::{self, chosen};
 use crate::progress::LoadProgress;
-use crate::run::{check_model, load_options, say_notices};
+use crate::run::{load_options, say_notices};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
@@ -53,14 +56,16 @@ pub fn main(args: &[OsString]) -> Result<()> {
     for note in &parsed.notes {
         say!("note: {note}");
     }
+    let mut config = server_config(&settings)?;
+    let store = catalogue::store(&settings, &parsed.models)?;
+    config.store = store.clone().map(|models::Models { store, catalogue }| ModelStore { store, catalogue });
     let models = match catalogue::is_managed(&settings, &parsed.models) {
-        true => Some(catalogue::catalogue(&settings, &parsed.models)?),
+        true => Some(catalogue::catalogue(&settings, &parsed.models, store, config.api_keys.len() > 1)?),
         false => None,
     };
     if models.is_none() {
-        check_model(&settings)?;
+        chosen(&settings)?;
     }
-    let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(serve(settings, models, config));
     // Not the drop, which would wait for a model that is still being loaded.
@@ -183,7 +188,7 @@ async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Respon
 }
 
 /// Where the system keeps users' data.
-fn default_data_dir() -> Option<PathBuf> {
+pub fn default_data_dir() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = if cfg!(windows) {
         var("LOCALAPPDATA")
@@ -254,12 +259,13 @@ fn manage((mut specs, config): Catalogue, n_keys: usize, slot: &ProviderSlot) ->
 }
 
 fn load(settings: &Settings, n_keys: usize, slot: &ProviderSlot) -> Result<Engine> {
-    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
-    let name = settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string());
+    let chosen = chosen(settings)?;
+    let options = chosen.options(load_options(settings)?);
+    let (source, name) = (chosen.source, chosen.shown);
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = LoadOptions { is_shared: n_keys > 1, ..load_options(settings)? };
+    let options = LoadOptions { is_shared: n_keys > 1, ..options };
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;

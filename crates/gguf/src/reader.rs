@@ -82,6 +82,34 @@ impl GgufFile {
     /// # Errors
     /// Any [`GgufError`]: nothing about the file is trusted.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
+        Self::open_with(path, |i, count| shard_path(path, i, count))
+    }
+
+    /// Opens the shards of a model, whatever their files are called: all of them, in order.
+    ///
+    /// # Errors
+    /// As of [`Self::open`], and if they are not as many as the first one says.
+    pub fn open_parts(paths: &[PathBuf]) -> Result<Self, GgufError> {
+        let Some(first) = paths.first() else {
+            return Err(GgufError::Split("there is no shard".to_owned()));
+        };
+        let n_given = paths.len();
+        let wrong = |count: u64| GgufError::Split(format!("it has {count} shards, and {n_given} are given"));
+        let file = Self::open_with(first, |i, count| match count == n_given as u64 {
+            true => Ok(paths[i as usize].clone()),
+            false => Err(wrong(count)),
+        })?;
+        if file.paths.len() != n_given {
+            return Err(wrong(file.paths.len() as u64));
+        }
+        Ok(file)
+    }
+
+    /// Opens a file and the other shards, whose paths are asked for by their number from 0 and their count.
+    fn open_with(
+        path: &Path,
+        path_of: impl Fn(u64, u64) -> Result<PathBuf, GgufError>,
+    ) -> Result<Self, GgufError> {
         let mut file = Self::parse(Source::open(path)?)?;
         file.paths.push(path.to_owned());
         let count = file.metadata.opt_u64("split.count")?.unwrap_or(1);
@@ -100,7 +128,7 @@ impl GgufFile {
             )));
         }
         for i in 1..count {
-            let shard_path = shard_path(path, i, count)?;
+            let shard_path = path_of(i, count)?;
             let shard = Self::parse(Source::open(&shard_path)?)?;
             let (shard_no, shard_count) =
                 (shard.metadata.opt_u64("split.no")?, shard.metadata.opt_u64("split.count")?);

@@ -253,9 +253,9 @@ fn template(
 }
 
 fn default_name(source: &Source) -> String {
-    match source {
-        Source::Shipped => "ingle-tiny".into(),
-        Source::Bytes(_) => "model".into(),
-        Source::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    match (source, source.files().first()) {
+        (Source::Shipped, _) => "ingle-tiny".into(),
+        (_, None) => "model".into(),
+        (_, Some(path)) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::recording::RecordSink;
+use crate::store::ModelStore;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -89,6 +90,8 @@ pub struct ServerConfig {
     pub files: Option<Arc<Files>>,
     /// Where records of requests go; `None`: nowhere.
     pub records: Option<Arc<dyn RecordSink>>,
+    /// The store whose models Ollama's routes list, copy and delete. Without one they are refused.
+    pub store: Option<ModelStore>,
 }
 
 impl Default for ServerConfig {
@@ -112,6 +115,7 @@ impl Default for ServerConfig {
             responses: None,
             files: None,
             records: None,
+            store: None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod replay;
 mod routes;
 mod slot;
 mod sse;
+mod store;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ pub use names::resolve as resolve_model;
 pub use recording::RecordSink;
 pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
+pub use store::ModelStore;
 
 use connection::Listener;
 use phase::{Phase, Phases};

@@ -3,9 +3,11 @@
 
 pub mod bert;
 pub mod bytes;
+pub mod kill;
 pub mod lora;
 pub mod quant;
 pub mod rng;
 pub mod scripted;
+pub mod sim_files;
 pub mod stories;
 pub mod tiny;

@@ -47,6 +47,26 @@ pub(crate) fn show_body() -> Object {
     empty(object, &[CHANGES])
 }
 
+/// The body of `/api/copy`.
+pub(crate) fn copy_body() -> Schema {
+    let object = Object::new().must("source", string(), "Which model.").must(
+        "destination",
+        string(),
+        "Its second name.",
+    );
+    object.schema()
+}
+
+/// The body of `/api/delete`.
+pub(crate) fn delete_body() -> Schema {
+    let object = Object::new().field("model", string(), "Which model.").field(
+        "name",
+        string(),
+        "Older name of `model`; one of both is needed.",
+    );
+    object.schema()
+}
+
 /// Fields that must be empty if they are there.
 fn empty(object: Object, tables: &[&[Refused]]) -> Object {
     let nothing = || either([string().chars(0, 0), empty_list()]);

@@ -127,6 +127,17 @@ impl Operation {
         post.fails(&[400, 404, 408, 413, 415, 429, 503])
     }
 
+    /// A DELETE that says in its body what is meant.
+    pub fn delete_of(
+        path: &'static str,
+        tag: Tag,
+        summary: &'static str,
+        body: impl Fn(&mut Components) -> Value + 'static,
+    ) -> Self {
+        let delete = Self { body: Some((JSON, Box::new(body))), ..Self::delete(path, tag, summary) };
+        delete.fails(&[400, 404, 408, 413, 415, 429, 503])
+    }
+
     /// The body may be left out.
     pub fn body_optional(self) -> Self {
         Self { body_required: false, ..self }

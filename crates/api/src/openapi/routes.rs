@@ -256,6 +256,21 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/show", OLLAMA, "A model.", show)
             .example(json!({ "model": "default" }))
             .json(schema::page),
+        Operation::post(
+            "/api/copy",
+            OLLAMA,
+            "Give a model of the store a second name.",
+            named("OllamaCopyRequest", schema::copy_body),
+        )
+        .example(json!({ "source": "llama3.1:8b", "destination": "mine" }))
+        .gives(TEXT, |_| string().into_value()),
+        Operation::delete_of(
+            "/api/delete",
+            OLLAMA,
+            "Take a model out of the store.",
+            named("OllamaDeleteRequest", schema::delete_body),
+        )
+        .gives(TEXT, |_| string().into_value()),
         Operation::get("/api/version", OLLAMA, "The version of Ollama whose API this is.")
             .written("OllamaVersion", schema::version),
     ]

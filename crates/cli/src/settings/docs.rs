@@ -35,6 +35,7 @@ pub fn markdown() -> String {
             (Commands::SERVE, "serve"),
             (Commands::BENCH, "bench"),
             (Commands::REPLAY, "replay"),
+            (Commands::STORE, "list, show, ..."),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

@@ -43,9 +43,21 @@ macro_rules! settings {
 
 settings! {
     model: Vec<PathBuf>, Many, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
-        "[NAME=]FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file. `serve` takes several, each perhaps with a name: the first is the default.";
+        "[NAME=]FILE", default "the model that ships with Ingle", "Model to load: a GGUF file (of a split model, the first one), or the name of one in the store. `serve` takes several, each perhaps with a name: the first is the default.";
     models_dir: Option<PathBuf>, One, SERVE, "models-dir", env ["LLAMA_ARG_MODELS_DIR"],
         "DIR", default "none", "Folder whose GGUF files are served too, loaded when they are asked for.";
+    store_dir: Option<PathBuf>, One, MODELS, "store-dir", env ["INGLE_MODELS"],
+        "DIR", default "ingle/models where the system keeps users' data", "Folder of the model store: models that have names. Its layout is Ollama's.";
+    shared_store: Vec<PathBuf>, Many, MODELS, "shared-store",
+        "DIR", default "none", "Store of the same layout whose models may be used too; it is only read. May be given several times.";
+    hf_home: Option<PathBuf>, One, MODELS, "hf-home", env ["HF_HOME"],
+        "DIR", default "huggingface where the system keeps users' caches", "Cache of Hugging Face's libraries, whose GGUF files may be used too; it is only read. An empty value is none.";
+    ollama_models: Option<PathBuf>, One, MODELS, "ollama-models", env ["OLLAMA_MODELS"],
+        "DIR", default ".ollama/models in the user's home", "Ollama's store, whose models may be used too; it is only read. An empty value is none.";
+    catalogue: Vec<PathBuf>, Many, MODELS, "catalogue",
+        "FILE", default "Ollama's library", "What short names of models mean (TOML): a table `models` of names and references, and `registry` for all others. May be given several times.";
+    serve_store: bool, Switch, SERVE, "serve-store",
+        "", default "only if no model is named", "Serve the models of the store too, beside those that are named, as they come and go.";
     memory_budget: Option<Budget>, One, SERVE, "memory-budget",
         "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
     keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],

@@ -22,7 +22,7 @@ use ingle_chat::{KeepAlive, ProviderError};
 use super::books::{Plan, SlotId};
 use super::spec::{ModelEvent, ModelSpec, ModelsConfig, Unloaded, human};
 use super::state::{Failed, Instance, Shared};
-use crate::load::{Engine, LoadError, Source};
+use crate::load::{Engine, LoadError};
 use crate::prepare::{Needs, Prepared};
 
 /// What a model is asked before it counts as ready.
@@ -93,10 +93,8 @@ impl Problem {
     /// The reason as requests are told: no path of this machine is in it.
     pub fn public(&self, spec: &ModelSpec) -> String {
         let text = self.to_string();
-        let text = match &spec.source {
-            Source::File(path) => text.replace(&*path.to_string_lossy(), "its file"),
-            Source::Shipped | Source::Bytes(_) => text,
-        };
+        let files = spec.source.files().iter();
+        let text = files.fold(text, |text, path| text.replace(&*path.to_string_lossy(), "its file"));
         format!("model `{}`: {text}", spec.name)
     }
 
@@ -148,7 +146,7 @@ fn load(
     serial: u64,
     slot: &mut Option<SlotId>,
 ) -> Result<Engine, Problem> {
-    let spec = &shared.specs[model];
+    let spec = &*shared.spec(model);
     let prepared = Prepared::new(&spec.source, &spec.options).map_err(Problem::Load)?;
     *slot = Some(make_room(shared, model, serial, prepared.needs)?);
     shared.tell(model, &ModelEvent::Loading { bytes: prepared.needs.total() });
@@ -223,7 +221,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
         }
         match plan {
             Plan::Fits => {
-                let slot = state.books.reserve(bytes, shared.specs[model].is_pinned, now);
+                let slot = state.books.reserve(bytes, shared.spec(model).is_pinned, now);
                 state.queue.pop_front();
                 state.peak = state.peak.max(state.books.used());
                 if let Some(job) = &mut state.models[model].job {
@@ -253,7 +251,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
 
 /// The books after a load, and the news.
 fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, SlotId), Problem>) {
-    let spec = &shared.specs[model];
+    let spec = &*shared.spec(model);
     let (now, at) = (shared.now(), Instant::now());
     let mut state = shared.lock();
     state.queue.retain(|queued| *queued != serial);
@@ -306,7 +304,7 @@ fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, 
 
 /// How long a model stays of which a request has said so much.
 pub(super) fn keep_alive(shared: &Shared, model: usize, wish: Option<KeepAlive>) -> KeepAlive {
-    wish.or(shared.specs[model].keep_alive).unwrap_or(shared.config.keep_alive)
+    wish.or(shared.spec(model).keep_alive).unwrap_or(shared.config.keep_alive)
 }
 
 /// A model that nobody uses any more, until its memory is given back.

@@ -1,0 +1,9 @@
+//! The store as its users see it, on simulated and on real files.
+
+mod basics;
+mod crash;
+mod hostile;
+mod invariants;
+mod kill;
+mod places;
+mod scenarios;
