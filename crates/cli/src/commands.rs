@@ -17,7 +17,8 @@ use crate::settings;
 /// Most bytes that are read from standard input.
 const STDIN_BYTES_MAX: u64 = 1 << 30;
 
-fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[Arg]) -> ArgMatches {
+/// Takes in the arguments of a command that has no settings.
+pub fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[Arg]) -> ArgMatches {
     Command::new(name)
         .bin_name(format!("ingle {name}"))
         .about(about)
@@ -27,11 +28,13 @@ fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[A
         .unwrap_or_else(|error| error.exit())
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
+/// An option that is present or not.
+pub fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+/// An option with a value.
+pub fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
 

@@ -14,6 +14,7 @@ macro_rules! say {
 mod adapters;
 mod batch;
 mod bench;
+mod bundle;
 mod clock;
 mod commands;
 mod models;
@@ -47,6 +48,9 @@ Commands:
   rm        Remove models from the store
   prune     Remove what no model needs
   verify    Compare the files of models with their digests
+  export    Put models into one file, for machines without a network
+  import    Take the models of such a file into the store
+  keygen    Make a key that signs such files
   convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
@@ -85,6 +89,9 @@ fn main() -> ExitCode {
         Some("rm") => models::remove(&args),
         Some("prune") => models::prune(&args),
         Some("verify") => models::verify(&args).map(|outcome| success = outcome),
+        Some("export") => bundle::export(&args),
+        Some("import") => bundle::import(&args),
+        Some("keygen") => bundle::keygen(&args),
         Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),

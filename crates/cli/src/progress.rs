@@ -41,6 +41,34 @@ impl Drop for LoadProgress {
     }
 }
 
+/// A bar on standard error for bytes that are read or written, with rate and time left; silent where nobody looks.
+pub struct TransferProgress(ProgressBar);
+
+impl TransferProgress {
+    /// A bar that starts with the first report. `doing` is one word.
+    pub fn new(doing: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+        bar.set_style(style("{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
+        bar.set_message(doing.to_owned());
+        Self(bar)
+    }
+
+    /// Takes in a report.
+    pub fn report(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for TransferProgress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// A bar on standard error that counts the lines of a batch; silent where nobody looks.
 #[derive(Clone)]
 pub struct BatchProgress(ProgressBar);

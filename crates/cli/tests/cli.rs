@@ -303,7 +303,7 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 fn every_command_explains_itself() {
     for command in [
         "run", "batch", "serve", "replay", "show", "convert", "bench", "tokenize", "render", "settings",
-        "openapi",
+        "openapi", "export", "import", "keygen",
     ] {
         assert!(stdout_of(&[command, "--help"], "").contains("Usage: ingle"), "{command}");
     }

@@ -5,6 +5,7 @@
 //! nightly compiler) runs the targets on bytes that a fuzzer finds; this crate's test replays the inputs that are kept
 //! in `fuzz/corpus` and `fuzz/regressions`. [`TARGETS`] is the list of both.
 
+mod bundle;
 mod chat_request;
 mod gguf;
 mod grammar;
@@ -17,6 +18,7 @@ mod templates;
 mod tokenizers;
 pub mod vocabularies;
 
+pub use bundle::bundle;
 pub use chat_request::chat_request;
 pub use gguf::gguf;
 pub use grammar::grammar;
@@ -31,6 +33,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    ("bundle", bundle),
     ("chat_request", chat_request),
     ("detokenizer", detokenizer),
     ("gguf", gguf),

@@ -15,6 +15,7 @@
 //! | `shared` | places, locks, and the steps that others are made of |
 //! | `prune`, `verify` | removals, and what nobody needs any more; what is no longer what it was |
 //! | `installed` | a model's files and texts, ready to be loaded |
+//! | `bundle` | models in one file, for machines without a network |
 //! | `foreign` | caches of Hugging Face's libraries and Ollama's stores, used where they stand, never written |
 //!
 //! **What holds after any crash.** A file with a digest as its name has that content. A manifest that can be seen has
@@ -27,6 +28,7 @@
 //! needs it although no manifest names it yet (shared); one lock of names is held while manifests change and while
 //! blobs are removed. They are locks of the system: a process that dies gives them back.
 
+pub mod bundle;
 mod catalogue;
 mod config;
 mod copy;

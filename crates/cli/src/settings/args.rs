@@ -111,11 +111,16 @@ fn default_config() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("INGLE_CONFIG") {
         return Some(path.into());
     }
+    let path = config_folder()?.join("config.toml");
+    path.is_file().then_some(path)
+}
+
+/// `ingle` where the system keeps configuration.
+pub fn config_folder() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
-    let path = base.join("ingle").join("config.toml");
-    path.is_file().then_some(path)
+    Some(base.join("ingle"))
 }
 
 fn read_config(path: &Path) -> Result<toml::Table> {

@@ -36,6 +36,7 @@ pub fn markdown() -> String {
             (Commands::BENCH, "bench"),
             (Commands::REPLAY, "replay"),
             (Commands::STORE, "list, show, ..."),
+            (Commands::IMPORT, "import"),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

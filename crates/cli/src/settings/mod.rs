@@ -13,7 +13,7 @@ mod models;
 mod table;
 mod value;
 
-pub use args::{Usage, parse};
+pub use args::{Usage, config_folder, parse};
 pub use docs::markdown;
 pub use models::ModelTable;
 pub use table::{Settings, TABLE};
@@ -31,8 +31,10 @@ impl Commands {
     /// Those that look after the models of this machine: `list`, `show`, `cp`, `rm`, ...
     pub const STORE: Self = Self(16);
     pub const REPLAY: Self = Self(64);
+    /// The same, and it asks who signed.
+    pub const IMPORT: Self = Self(128);
     /// All that name models: those that load them and those that look after them.
-    pub const MODELS: Self = Self(1 | 2 | 4 | 8 | 16 | 64);
+    pub const MODELS: Self = Self(1 | 2 | 4 | 8 | 16 | 64 | 128);
     pub const LOAD: Self = Self(1 | 2 | 4 | 8 | 64);
     /// Those that answer requests.
     pub const ANSWER: Self = Self(1 | 2 | 8);

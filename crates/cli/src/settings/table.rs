@@ -203,6 +203,13 @@ settings! {
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
 
+    offline: bool, Switch, LOAD, "offline", env ["HF_HUB_OFFLINE"],
+        "", default "off", "Fetch nothing from anywhere: what would need the network is refused by name.";
+    trust: Vec<String>, Many, IMPORT, "trust",
+        "KEY|FILE", default "the keys in `trusted-keys` beside the configuration file", "Public key whose bundles are taken, or a file with such keys; may be given several times.";
+    allow_unsigned: bool, Switch, IMPORT, "allow-unsigned",
+        "", default "off", "Take bundles also that nobody signed, or somebody who is not trusted. A wrong signature is refused all the same.";
+
     temperature: Option<f32>, One, ANSWER, "temp", also ["temperature"],
         "T", default "the model's, else 0.8", "Divides logits; 0 is greedy.";
     top_k: Option<i32>, One, ANSWER, "top-k",

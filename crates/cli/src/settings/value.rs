@@ -129,6 +129,16 @@ pub enum Budget {
     Percent(u8),
 }
 
+impl Budget {
+    /// A size or a share, as settings spell it.
+    ///
+    /// # Errors
+    /// What a size looks like.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl FromText for Budget {
     fn from_text(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is no size, such as 12G (1024^3), 12GB (1000^3) or 50%");

@@ -1,6 +1,7 @@
 //! The store as its users see it, on simulated and on real files.
 
 mod basics;
+mod bundles;
 mod crash;
 mod hostile;
 mod invariants;

@@ -32,6 +32,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "create", run: create, target: Some("made:1") },
     Scenario { name: "copy", run: copy, target: Some("copied:1") },
     Scenario { name: "remove", run: remove, target: Some("old:2") },
+    Scenario { name: "import", run: crate::bundles::new, target: Some("imported:1") },
+    Scenario { name: "import-over", run: crate::bundles::over, target: Some("old:1") },
     Scenario { name: "prune", run: prune, target: None },
 ];
 
