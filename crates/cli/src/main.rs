@@ -43,6 +43,7 @@ Commands:
   replay    Run recorded requests again, and compare what comes
   list      List the models of this machine
   show      Describe a model: of the store, or a file
+  create    Make a model of the store from a Modelfile
   cp        Give a model a second name
   rm        Remove models from the store
   prune     Remove what no model needs
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
         Some("list" | "ls") => models::list(&args),
         Some("show") => models::show(&args),
+        Some("create") => models::create(&args),
         Some("cp") => models::copy(&args),
         Some("rm") => models::remove(&args),
         Some("prune") => models::prune(&args),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, FinishReason, Message, ReasoningWish, Role};
-use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Source, TemplateChoice};
+use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Preset, Source, TemplateChoice};
 
 use rustyline::config::Behavior;
 
@@ -204,6 +204,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     let (speculation, draft_model) = speculation::from_settings(s)?;
     let seconds = |x: Option<u32>| x.map(|s| Duration::from_secs(s.into()));
     Ok(LoadOptions {
+        preset: Preset::default(),
         speculation,
         draft_model,
         n_ctx: n(s.ctx_size.0),

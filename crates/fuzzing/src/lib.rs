@@ -10,6 +10,7 @@ mod gguf;
 mod grammar;
 mod model_header;
 mod model_output;
+mod modelfile;
 mod scheduler;
 pub mod seeds;
 mod source;
@@ -22,8 +23,9 @@ pub use gguf::gguf;
 pub use grammar::grammar;
 pub use model_header::model_header;
 pub use model_output::model_output;
+pub use modelfile::modelfile;
 pub use scheduler::scheduler;
-pub use templates::{template_source, template_vars};
+pub use templates::{go_template_source, template_source, template_vars};
 pub use tokenizers::{detokenizer, tokenize, tokenizer_metadata};
 
 /// A target: its name, which is also the name of its folders under `fuzz/`, and what it does.
@@ -34,9 +36,11 @@ pub const TARGETS: &[Target] = &[
     ("chat_request", chat_request),
     ("detokenizer", detokenizer),
     ("gguf", gguf),
+    ("go_template_source", go_template_source),
     ("grammar", grammar),
     ("model_header", model_header),
     ("model_output", model_output),
+    ("modelfile", modelfile),
     ("scheduler", scheduler),
     ("template_source", template_source),
     ("template_vars", template_vars),

@@ -151,6 +151,16 @@ impl GgufFile {
         Ok(file)
     }
 
+    /// Opens one file alone, also if it is a shard of a model: its header, and the tensors that are in it.
+    ///
+    /// # Errors
+    /// Any [`GgufError`]: nothing about the file is trusted.
+    pub fn open_part(path: &Path) -> Result<Self, GgufError> {
+        let mut file = Self::parse(Source::open(path)?)?;
+        file.paths.push(path.to_owned());
+        Ok(file)
+    }
+
     /// Parses a file that is in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, GgufError> {
         Self::parse(Source::Owned(bytes))

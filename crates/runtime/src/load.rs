@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use ingle_chat::template::TemplateError;
+use ingle_chat::template::{Syntax, TemplateError};
 use ingle_chat::{
     AdapterInfo, AdapterName, AdapterWish, ChatInput, EmbedFuture, EmbedRequest, LoadAdapter, ModelInfo,
     Pooling, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
     Task,
 };
+use ingle_engine::Preset;
 use ingle_engine::disk_cache::OpenError;
 use ingle_engine::speculation::SpeculationConfig;
 use ingle_gguf::{GgufError, GgufFile};
@@ -55,6 +56,15 @@ pub enum TemplateChoice {
     Model,
     /// A built-in one by name, such as `chatml`, or else a Jinja file of that path, or the Jinja text itself.
     NameOrFile(String),
+    /// This one.
+    Text {
+        /// The template.
+        text: String,
+        /// Its language.
+        syntax: Syntax,
+        /// It is taken only where the model has none of its own.
+        is_fallback: bool,
+    },
 }
 
 /// How to load. `None` everywhere is a good default.
@@ -108,6 +118,8 @@ pub struct LoadOptions {
     pub pooling: Option<Pooling>,
     /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
     pub sampling: Sampling,
+    /// What opens each conversation, and what ends answers, unless a request says otherwise.
+    pub preset: Preset,
     /// The model's name in the API. Default: the file's name.
     pub name: Option<String>,
     /// Adapters to load with the model.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::ModelInfo;
-use ingle_chat::template::{ChatTemplate, TemplateOptions, builtin_template};
+use ingle_chat::template::{ChatTemplate, Syntax, TemplateOptions, builtin_template};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
@@ -172,6 +172,7 @@ impl Prepared {
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
         frontend.defaults = info.defaults.clone();
+        frontend.preset = options.preset.clone();
         frontend.pooling = pooling(md, arch, options.pooling, &planned)?;
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
         Ok(Self {
@@ -221,12 +222,18 @@ fn template(
     tokenizer: &Tokenizer,
     choice: &TemplateChoice,
 ) -> Result<Option<ChatTemplate>, LoadError> {
-    let (source, from) = match choice {
-        TemplateChoice::Model => match file.metadata().opt_str("tokenizer.chat_template")? {
-            None => return Ok(None),
-            Some(source) => (source.to_owned(), "of the model".to_owned()),
-        },
-        TemplateChoice::NameOrFile(name) => match builtin_template(name) {
+    let own = file.metadata().opt_str("tokenizer.chat_template")?;
+    let mut language = Syntax::Jinja;
+    let (source, from) = match (choice, own) {
+        (TemplateChoice::Model | TemplateChoice::Text { is_fallback: true, .. }, Some(source)) => {
+            (source.to_owned(), "of the model".to_owned())
+        }
+        (TemplateChoice::Model, None) => return Ok(None),
+        (TemplateChoice::Text { text, syntax, .. }, _) => {
+            language = *syntax;
+            (text.clone(), "of the Modelfile".to_owned())
+        }
+        (TemplateChoice::NameOrFile(name), _) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
             // Peers take the template itself in the same place.
             None if name.contains("{%") || name.contains("{{") => (name.clone(), "of the options".to_owned()),
@@ -249,7 +256,9 @@ fn template(
         special_tokens: tokenizer.special_tokens().map(|(_, text)| text.to_owned()).collect(),
         ..TemplateOptions::default()
     };
-    ChatTemplate::new(&source, options).map(Some).map_err(|source| LoadError::Template { from, source })
+    ChatTemplate::with_syntax(&source, language, options)
+        .map(Some)
+        .map_err(|source| LoadError::Template { from, source })
 }
 
 fn default_name(source: &Source) -> String {

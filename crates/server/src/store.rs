@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use ingle_api::ollama::models::{StoredPage, StoredTag};
 use ingle_chat::ProviderError;
+use ingle_store::modelfile::Modelfile;
 use ingle_store::{Catalogue, ModelConfig, ModelName, Reference, State, Store, StoreError, Template};
 
 use crate::error::Failure;
@@ -65,6 +66,7 @@ impl ModelStore {
         blocking(move || {
             let Some(entry) = self.store.find(&name)? else { return Ok(None) };
             let Some(installed) = self.store.open_model(&Reference::Registry(name))? else { return Ok(None) };
+            let modelfile = Modelfile::upon(&entry.name.to_string(), &installed).to_text().ok();
             let template = installed.template.map(|template| match template {
                 Template::Go(text) | Template::Jinja(text) => text,
             });
@@ -73,6 +75,7 @@ impl ModelStore {
                 license: installed.licenses.join("\n\n"),
                 system: installed.system.unwrap_or_default(),
                 template,
+                modelfile,
                 parameters: installed.params.0,
                 messages: installed
                     .messages

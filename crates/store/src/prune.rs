@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use crate::error::Tried;
 use crate::files::{FileLock, Kind, Mode};
 use crate::foreign::names;
-use crate::shared::{Shared, is_absent};
 use crate::staged::{JOURNAL, LOCK, PARTIAL, discard};
+use crate::store::{Shared, is_absent};
 use crate::{Digest, Manifest, ModelName, Origin, Removed, Store, StoreError};
 
 /// What `prune` took, or would take.
@@ -27,11 +27,10 @@ pub struct Pruned {
     pub unreadable: Vec<(ModelName, String)>,
 }
 
-/// The blobs that manifests of our store name, and the manifests that cannot be read, with the reason.
-type Referenced = (BTreeSet<Digest>, Vec<(ModelName, String)>);
-
-/// Reads all manifests of our store.
-pub(crate) fn referenced(shared: &Shared) -> Result<Referenced, StoreError> {
+/// The blobs that manifests of our store name, and the manifests that cannot be read.
+pub(crate) fn referenced(
+    shared: &Shared,
+) -> Result<(BTreeSet<Digest>, Vec<(ModelName, String)>), StoreError> {
     let (mut digests, mut unreadable) = (BTreeSet::new(), Vec::new());
     let root = &shared.config.root;
     for name in names(shared, root)? {

@@ -5,6 +5,7 @@
 //! [`crate::openai::sampling`].
 
 pub(crate) mod common;
+pub mod create;
 mod embed;
 mod error;
 mod messages;

@@ -122,6 +122,8 @@ pub struct StoredPage {
     pub system: String,
     /// Its template, where it is not that of the file.
     pub template: Option<String>,
+    /// Its Modelfile, if it can be written.
+    pub modelfile: Option<String>,
     /// Its parameters by name.
     pub parameters: Map<String, Value>,
     /// Role and text of the messages that open each conversation.
@@ -288,7 +290,10 @@ pub fn show(name: &str, info: &ModelInfo, stored: Option<&StoredPage>, verbose: 
     text(&Show {
         license: if page.license.is_empty() { of_file } else { &page.license },
         system: &page.system,
-        modelfile: format!("FROM {}\nTEMPLATE \"\"\"{template}\"\"\"\n", tagged(name)),
+        modelfile: match &page.modelfile {
+            Some(modelfile) => modelfile.clone(),
+            None => format!("FROM {}\nTEMPLATE \"\"\"{template}\"\"\"\n", tagged(name)),
+        },
         parameters: parameters(info, &page.parameters),
         template,
         details: self::details(info),

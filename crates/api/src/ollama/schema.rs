@@ -4,6 +4,7 @@ use ingle_chat::EMBED_INPUTS_MAX;
 use serde_json::{Value, json};
 
 use super::common::EFFORTS;
+use super::create::REFUSED_CREATE;
 use super::embed::{DIMENSIONS_MAX, Embedded, Single};
 use super::messages::IMAGES;
 use super::models::{CHANGES, Running, Show, Tag};
@@ -45,6 +46,33 @@ pub(crate) fn show_body() -> Object {
         .field("verbose", boolean(), "Lists too.")
         .field("options", map().with("maxProperties", 0), "Only empty.");
     empty(object, &[CHANGES])
+}
+
+/// The body of `/api/create`.
+pub(crate) fn create_body() -> Object {
+    let text = |object: Object, name, help| object.field(name, string(), help);
+    let object = Object::new()
+        .field("model", string(), "What the model will be called.")
+        .field("name", string(), "Older name of `model`; one of both is needed.")
+        .field("from", string(), "The model that it is made from; this or `files` is needed.")
+        .field("files", map(), "Blobs with weights, sent to /api/blobs before: file names to digests.")
+        .field("adapters", map(), "Blobs with LoRA adapters, as GGUF files: file names to digests.")
+        .field("license", either([string(), list(string())]), "Licences.")
+        .field("parameters", map(), "As PARAMETER in Modelfiles; `stop` may be a list.")
+        .field("messages", list(map()), "Messages that open each conversation: `role` and `content`.")
+        .field("stream", boolean(), "A line for each step. Default: true.")
+        .field("info", map().with("maxProperties", 0), "Only empty.");
+    let object = text(object, "template", "The chat template, in Go's language or Jinja.");
+    let object = text(object, "system", "The system message.");
+    let object = text(object, "requires", "The least version of Ollama.");
+    let object = text(object, "renderer", "Kept; the file's own chat template makes the prompts.");
+    let object = text(object, "parser", "Kept; answers are read as the chat template shows.");
+    empty(object, &[REFUSED_CREATE])
+}
+
+/// A line of `/api/create`'s reply.
+pub(crate) fn create_line() -> Schema {
+    Object::new().must("status", string(), "The step; `success` is the last.").schema()
 }
 
 /// The body of `/api/copy`.

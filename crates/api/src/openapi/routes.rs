@@ -233,6 +233,7 @@ fn ollama() -> Vec<Operation> {
     let chat = named("OllamaChatRequest", || schema::chat_body().schema());
     let embed = named("OllamaEmbedRequest", || schema::embed_body().schema());
     let embeddings = named("OllamaEmbeddingsRequest", || schema::embeddings_body().schema());
+    let create = named("OllamaCreateRequest", || schema::create_body().schema());
     let show = named("OllamaShowRequest", || schema::show_body().schema());
     vec![
         Operation::post("/api/generate", OLLAMA, "Answer a prompt.", generate)
@@ -256,6 +257,10 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/show", OLLAMA, "A model.", show)
             .example(json!({ "model": "default" }))
             .json(schema::page),
+        Operation::post("/api/create", OLLAMA, "Make a model of the store.", create)
+            .example(json!({ "model": "mario", "from": "tiny", "system": "You are Mario." }))
+            .written("OllamaCreateStep", schema::create_line)
+            .gives(LINES, |components| components.put("OllamaCreateStep", schema::create_line)),
         Operation::post(
             "/api/copy",
             OLLAMA,

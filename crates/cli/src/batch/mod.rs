@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingle_chat::ProviderError;
-use ingle_runtime::{Engine, LoadOptions, Source, TemplateChoice};
+use ingle_runtime::{Engine, LoadOptions, Preset, Source, TemplateChoice};
 use ingle_server::{Alias, ServerConfig};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -275,6 +275,7 @@ fn identity(
             Ok(text) => format!("{name} (SHA-256 {})", hex(&Sha256::digest(text))).into(),
             Err(_) => name.clone().into(),
         },
+        TemplateChoice::Text { text, .. } => format!("SHA-256 {}", hex(&Sha256::digest(text))).into(),
     };
     let identity = json!({
         "model": info.fingerprint,
@@ -283,6 +284,10 @@ fn identity(
         "raw": settings.raw,
         "chat-template": template,
         "system-prompt": wishes.system,
+        "preset": match options.preset == Preset::default() {
+            true => Value::Null,
+            false => format!("{:?}", options.preset).into(),
+        },
         "sampling": format!("{:?}", options.sampling),
         "logit-bias": format!("{:?}", wishes.logit_bias),
         "n-predict": settings.max_tokens,

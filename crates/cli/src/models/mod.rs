@@ -3,6 +3,7 @@
 //! [`chosen`] is the one place where what a user wrote becomes files: a path as it is, else a name in the store.
 
 mod change;
+mod create;
 mod list;
 mod show;
 mod table;
@@ -10,12 +11,13 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use ingle_runtime::{AdapterSource, LoadOptions, Source, TemplateChoice};
-use ingle_store::{Catalogue, Installed, ModelName, Reference, Store, StoreConfig, Template};
+use ingle_runtime::{LoadOptions, Source};
+use ingle_store::{Catalogue, Installed, ModelName, Reference, Store, StoreConfig};
 
 use crate::settings::Settings;
 
 pub use change::{copy, prune, remove, verify};
+pub use create::create;
 pub use list::list;
 pub use show::show;
 
@@ -42,15 +44,10 @@ pub struct Chosen {
 impl Chosen {
     /// How to load it: what the store says about it, where the user has said nothing.
     pub fn options(&self, said: LoadOptions) -> LoadOptions {
-        let mut options = said;
-        let Some(installed) = &self.installed else { return options };
-        let adapter = |path: &PathBuf| AdapterSource { name: None, path: path.clone(), scale: 1.0 };
-        options.adapters.extend(installed.adapters.iter().map(adapter));
-        if let (TemplateChoice::Model, Some(Template::Jinja(text))) = (&options.template, &installed.template)
-        {
-            options.template = TemplateChoice::NameOrFile(text.clone());
+        match &self.installed {
+            Some(installed) => said.with_installed(installed),
+            None => said,
         }
-        options
     }
 }
 

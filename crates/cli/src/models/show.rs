@@ -6,6 +6,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction};
 use ingle_gguf::{GgufFile, TensorInfo};
+use ingle_store::modelfile::Modelfile;
 use ingle_store::{Entry, Installed, Template};
 use serde_json::{Map, Value, json};
 
@@ -38,6 +39,7 @@ pub fn show(args: &[OsString]) -> Result<()> {
     let flag = |name: &'static str, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let extra = [
         flag("license", "Print the licence only"),
+        flag("modelfile", "Print the Modelfile of a model in the store"),
         flag("parameters", "Print the parameters only"),
         flag("system", "Print the system message only"),
         flag("template", "Print the chat template only"),
@@ -50,6 +52,7 @@ pub fn show(args: &[OsString]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for (name, part) in [
         ("license", shown.license()),
+        ("modelfile", shown.modelfile()?),
         ("parameters", shown.parameters()),
         ("system", shown.system()),
         ("template", shown.template()?),
@@ -106,6 +109,11 @@ impl Shown {
         let of_store =
             self.installed().map(|installed| installed.licenses.join("\n\n")).filter(|text| !text.is_empty());
         of_store.or_else(|| self.text("general.license"))
+    }
+
+    /// What makes the model once more; a file alone has nothing to say.
+    fn modelfile(&self) -> Result<Option<String>> {
+        Ok(self.installed().map(|installed| Modelfile::of(installed).to_text()).transpose()?)
     }
 
     fn system(&self) -> Option<String> {

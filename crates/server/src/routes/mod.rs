@@ -3,6 +3,7 @@
 mod adapters;
 mod anthropic;
 mod batches;
+mod create;
 mod embeddings;
 mod files;
 mod generate;
@@ -154,6 +155,7 @@ fn routes() -> Routes {
         .route("/openapi.json", get(openapi::document))
         .merge(models::routes())
         .merge(ollama::routes())
+        .merge(create::routes())
 }
 
 /// What serves the routes.

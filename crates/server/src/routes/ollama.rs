@@ -43,7 +43,6 @@ pub(super) fn routes() -> Routes {
         .route("/api/delete", delete(remove))
         .refused("/api/pull", post(not_here))
         .refused("/api/push", post(not_here))
-        .refused("/api/create", post(not_here))
         .refused("/api/blobs/{digest}", head(not_here).post(not_here))
 }
 
@@ -187,12 +186,10 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let provider = provider(&app)?;
     let body = read_any_json(&app, &headers, body).await?;
     let call = parse(body, ShowCall::parse).await?;
-    let found = looked_for(&provider, Some(&call.model)).await;
-    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(Some(&call.model)))?;
-    // A file that is served beside the store's models may have the name of one.
-    let stored = match (&app.config.store, found) {
-        (Some(store), Some(found)) => store.clone().page(&found).await?,
-        _ => None,
+    let (name, info) = find(&app, &provider, Some(&call.model)).await?;
+    let stored = match &app.config.store {
+        Some(store) => store.clone().page(&info.id).await?,
+        None => None,
     };
     Ok(json(StatusCode::OK, models::show(&name, &info, stored.as_ref(), call.verbose)))
 }
@@ -246,7 +243,7 @@ async fn not_here(route: MatchedPath) -> Reply {
     .into())
 }
 
-fn no_store() -> Failure {
+pub(super) fn no_store() -> Failure {
     RequestError::body(
         "this server has no store of models: its operator starts it with the store (--serve-store, or without --model)",
     )

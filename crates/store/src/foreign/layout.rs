@@ -7,7 +7,7 @@ use super::{Blob, Found, MODELS_MAX};
 use crate::error::Tried;
 use crate::files::Kind;
 use crate::manifest::annotation;
-use crate::shared::{Shared, is_absent};
+use crate::store::{Shared, is_absent};
 use crate::{Digest, Entry, Manifest, ModelName, Origin, State, StoreError};
 
 /// The names that a store has manifests for.

@@ -140,13 +140,8 @@ fn a_damaged_blob_is_not_trusted_by_who_has_not_verified_it() {
     std::fs::write(&blob, content("other", 3000)).expect("writable");
     let manifest = Manifest::new(config, vec![layer]);
     assert!(matches!(other.publish(&name("m:1"), &manifest), Err(StoreError::WrongContent { .. })));
-    // Who looks closer finds it, and may stage it anew though it holds the damaged one.
-    assert!(!other.holds(&manifest.layers[0].digest, Some(3000)).expect("readable"));
-    let expect = Expect { digest: Some(manifest.layers[0].digest), size: Some(3000), source: None };
-    other.stage(expect).expect("nobody else writes it");
     // To put the right bytes there repairs it, though there is a file of that name and size.
     assert_eq!(other.put_bytes(&weights).expect("there is room"), manifest.layers[0].digest);
-    assert!(other.holds(&manifest.layers[0].digest, Some(3000)).expect("readable"));
     other.publish(&name("m:1"), &manifest).expect("it is whole");
 }
 
