@@ -17,8 +17,10 @@ mod bench;
 mod clock;
 mod commands;
 mod models;
+mod network;
 mod process;
 mod progress;
+mod pull;
 mod replay;
 mod run;
 mod sampling;
@@ -41,6 +43,9 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   replay    Run recorded requests again, and compare what comes
+  pull      Fetch models into the store
+  push      Send a model of the store to a registry
+  login     Save a token for a hub or a registry; `logout` forgets it
   list      List the models of this machine
   show      Describe a model: of the store, or a file
   cp        Give a model a second name
@@ -79,6 +84,10 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
+        Some("pull") => pull::pull(&args),
+        Some("push") => pull::push(&args),
+        Some("login") => pull::login(&args),
+        Some("logout") => pull::logout(&args),
         Some("list" | "ls") => models::list(&args),
         Some("show") => models::show(&args),
         Some("cp") => models::copy(&args),

@@ -171,7 +171,7 @@ fn start_engine(settings: &Settings, model: &RecordedModel) -> Result<Engine> {
     options.max_running_seqs = Some(parallel);
     options.max_waiting_requests = Some(4 * parallel.max(PARALLEL_DEFAULT));
     options.max_waiting_tokens = Some(usize::MAX);
-    let source = chosen(settings)?.source;
+    let source = chosen(&settings)?.source;
     let options = LoadOptions { sampling: Default::default(), ..options };
     Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
 }

@@ -13,10 +13,11 @@ use ingle_api::record::Record;
 use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
 use ingle_server::{
-    Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS,
+    Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, Transfers, WEIGHTS,
 };
 
 use crate::models::{self, chosen};
+use crate::network;
 use crate::progress::LoadProgress;
 use crate::run::{load_options, say_notices};
 use crate::settings::compat::Facts;
@@ -58,7 +59,8 @@ pub fn main(args: &[OsString]) -> Result<()> {
     }
     let mut config = server_config(&settings)?;
     let store = catalogue::store(&settings, &parsed.models)?;
-    config.store = store.clone().map(|models::Models { store, catalogue }| ModelStore { store, catalogue });
+    config.store =
+        store.clone().map(|models::Models { store, catalogue, .. }| ModelStore { store, catalogue });
     let models = match catalogue::is_managed(&settings, &parsed.models) {
         true => Some(catalogue::catalogue(&settings, &parsed.models, store, config.api_keys.len() > 1)?),
         false => None,
@@ -83,6 +85,7 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
     if let Some(folder) = &settings.record {
         config.records = Some(open_records(folder, &settings)?);
     }
+    config.transfers = transfers(&settings)?.map(Arc::new);
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
     let served = serve_with(settings, models, config).await;
@@ -93,6 +96,12 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
         files.close().await;
     }
     served
+}
+
+/// The store of models and its way out, where there is a folder for one.
+fn transfers(settings: &Settings) -> Result<Option<Transfers>> {
+    let Ok(models::Models { store, catalogue, .. }) = models::Models::open(settings) else { return Ok(None) };
+    Ok(Some(Transfers::new(network::puller(settings, store, None)?, catalogue)))
 }
 
 /// Where data are kept, if they are.

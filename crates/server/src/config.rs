@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::recording::RecordSink;
 use crate::store::ModelStore;
+use crate::transfers::Transfers;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -92,6 +93,8 @@ pub struct ServerConfig {
     pub records: Option<Arc<dyn RecordSink>>,
     /// The store whose models Ollama's routes list, copy and delete. Without one they are refused.
     pub store: Option<ModelStore>,
+    /// The store of models and its way out; `None`: models are neither pulled nor pushed here.
+    pub transfers: Option<Arc<Transfers>>,
 }
 
 impl Default for ServerConfig {
@@ -116,6 +119,7 @@ impl Default for ServerConfig {
             files: None,
             records: None,
             store: None,
+            transfers: None,
         }
     }
 }

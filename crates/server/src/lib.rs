@@ -24,6 +24,7 @@ mod routes;
 mod slot;
 mod sse;
 mod store;
+mod transfers;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ pub use recording::RecordSink;
 pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
 pub use store::ModelStore;
+pub use transfers::Transfers;
 
 use connection::Listener;
 use phase::{Phase, Phases};

@@ -15,6 +15,7 @@
 //! | `shared` | places, locks, and the steps that others are made of |
 //! | `prune`, `verify` | removals, and what nobody needs any more; what is no longer what it was |
 //! | `installed` | a model's files and texts, ready to be loaded |
+//! | `pull`, `peers`, `push` | models from hubs, registries and other nodes, and to registries; over `egress`, asynchronous |
 //! | `foreign` | caches of Hugging Face's libraries and Ollama's stores, used where they stand, never written |
 //!
 //! **What holds after any crash.** A file with a digest as its name has that content. A manifest that can be seen has
@@ -40,7 +41,10 @@ mod installed;
 mod journal;
 mod manifest;
 mod name;
+pub mod peers;
 mod prune;
+pub mod pull;
+pub mod push;
 mod reference;
 mod shared;
 mod staged;

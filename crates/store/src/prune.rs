@@ -27,11 +27,10 @@ pub struct Pruned {
     pub unreadable: Vec<(ModelName, String)>,
 }
 
-/// The blobs that manifests of our store name, and the manifests that cannot be read, with the reason.
-type Referenced = (BTreeSet<Digest>, Vec<(ModelName, String)>);
-
-/// Reads all manifests of our store.
-pub(crate) fn referenced(shared: &Shared) -> Result<Referenced, StoreError> {
+/// The blobs that manifests of our store name, and the manifests that cannot be read.
+pub(crate) fn referenced(
+    shared: &Shared,
+) -> Result<(BTreeSet<Digest>, Vec<(ModelName, String)>), StoreError> {
     let (mut digests, mut unreadable) = (BTreeSet::new(), Vec::new());
     let root = &shared.config.root;
     for name in names(shared, root)? {

@@ -1,7 +1,7 @@
 //! Reading every blob, and comparing it with its name.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -84,9 +84,9 @@ impl Store {
 
 type Results = BTreeMap<PathBuf, Option<String>>;
 
-fn finding(path: &Path, results: &Results) -> Option<Finding> {
+fn finding(path: &PathBuf, results: &Results) -> Option<Finding> {
     let why = results.get(path)?.clone()?;
-    Some(Finding { path: path.to_owned(), why })
+    Some(Finding { path: path.clone(), why })
 }
 
 fn verdict(found: &Found, results: &Results) -> Verdict {
@@ -134,7 +134,7 @@ fn read_all(shared: &Shared, wanted: &Wanted, progress: &(dyn Fn(u64, u64) + Syn
 
 fn check(
     shared: &Shared,
-    path: &Path,
+    path: &PathBuf,
     digest: Option<Digest>,
     size: u64,
     progress: &mut dyn FnMut(u64),

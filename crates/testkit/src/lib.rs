@@ -3,6 +3,8 @@
 
 pub mod bert;
 pub mod bytes;
+pub mod http;
+pub mod hub;
 pub mod kill;
 pub mod lora;
 pub mod quant;

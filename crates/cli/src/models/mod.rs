@@ -26,6 +26,8 @@ pub struct Models {
     pub store: Store,
     /// What short names mean.
     pub catalogue: Catalogue,
+    /// Fetches what is missing, as these settings say.
+    fetching: Option<Box<Settings>>,
 }
 
 /// A model that was asked for, ready to be opened.
@@ -74,7 +76,12 @@ impl Models {
             hf_home: place(settings.hf_home.as_ref(), hf_home()),
             ollama: place(settings.ollama_models.as_ref(), home(&[".ollama", "models"])),
         };
-        Ok(Self { store: Store::open(config)?, catalogue })
+        Ok(Self { store: Store::open(config)?, catalogue, fetching: None })
+    }
+
+    /// The same, which fetches models that are asked for and missing.
+    pub fn fetching(self, settings: &Settings) -> Self {
+        Self { fetching: Some(Box::new(settings.clone())), ..self }
     }
 
     /// What a user wrote, as a reference: a name that the store has is that model, whatever the catalogue says.
@@ -114,12 +121,19 @@ impl Models {
 
     /// A model that is not here.
     fn missing(&self, text: &str, reference: &Reference) -> Result<Installed> {
+        if let Some(settings) = &self.fetching {
+            if crate::pull::pull_missing(self, settings, reference)?
+                && let Some(installed) = self.store.open_model(reference)?
+            {
+                return Ok(installed);
+            }
+        }
         let meant = match reference.to_string() {
             same if same == text => String::new(),
             other => format!(" ({other})"),
         };
         bail!(
-            "there is no file `{text}`, and no model of that name{meant} in the store {}; `ingle list` shows what there is",
+            "there is no file `{text}`, and no model of that name{meant} in the store {}; `ingle list` shows what there is, and `ingle pull` (or --yes) fetches models",
             self.store.config().root.display()
         )
     }
@@ -129,12 +143,12 @@ impl Models {
 pub fn chosen(settings: &Settings) -> Result<Chosen> {
     match settings.model_file() {
         None => Ok(Chosen { shown: "the shipped model".into(), source: Source::Shipped, installed: None }),
-        Some(path) => of_argument(path, settings),
+        Some(path) => of_argument(path, settings, true),
     }
 }
 
-/// The model of an argument.
-pub fn of_argument(path: &Path, settings: &Settings) -> Result<Chosen> {
+/// The model of an argument; one that is missing may be fetched.
+pub fn of_argument(path: &Path, settings: &Settings, fetches: bool) -> Result<Chosen> {
     // A file needs no store, and works where no folder for one is known.
     let file =
         || Chosen { shown: path.display().to_string(), source: Source::File(path.into()), installed: None };
@@ -142,6 +156,7 @@ pub fn of_argument(path: &Path, settings: &Settings) -> Result<Chosen> {
         return Ok(file());
     }
     match path.to_str() {
+        Some(text) if fetches => Models::open(settings)?.fetching(settings).find(text),
         Some(text) => Models::open(settings)?.find(text),
         None => bail!("{}", absent(path)),
     }

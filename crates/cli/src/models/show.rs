@@ -84,7 +84,7 @@ pub fn show(args: &[OsString]) -> Result<()> {
 }
 
 fn open(argument: &str, settings: &Settings) -> Result<Shown> {
-    let chosen = of_argument(argument.as_ref(), settings)?;
+    let chosen = of_argument(argument.as_ref(), settings, false)?;
     let entry = match chosen.installed.as_ref().and_then(|installed| installed.name.clone()) {
         Some(name) => Models::open(settings)?.store.find(&name)?,
         None => None,

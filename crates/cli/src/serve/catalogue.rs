@@ -135,7 +135,7 @@ fn options(settings: &Settings) -> Result<LoadOptions> {
 }
 
 fn of_file(name: Option<String>, file: PathBuf, settings: &Settings) -> Result<ModelSpec> {
-    let chosen = crate::models::of_argument(&file, settings)?;
+    let chosen = crate::models::of_argument(&file, settings, true)?;
     let stem = || file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let of_store = || Some(chosen.installed.as_ref()?.name.as_ref()?.to_string());
     let name = name.or_else(of_store).unwrap_or_else(stem);

@@ -36,6 +36,7 @@ pub fn markdown() -> String {
             (Commands::BENCH, "bench"),
             (Commands::REPLAY, "replay"),
             (Commands::STORE, "list, show, ..."),
+            (Commands::PULL, "pull, push"),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

@@ -116,6 +116,29 @@ settings! {
     speculative_config: Option<String>, One, ANSWER, "speculative-config", dash ["sc"],
         "JSON", default "none", "The same in vLLM's form: method (ngram, suffix, draft_model), model, num_speculative_tokens.";
 
+    offline: bool, Switch, NETWORK, "offline", env ["LLAMA_ARG_OFFLINE", "HF_HUB_OFFLINE"],
+        "", default "off", "Nothing is fetched from hubs, registries or sites; other nodes (--peer) are still asked.";
+    yes: bool, Switch, LOAD, "yes", short 'y',
+        "", default "a terminal is asked", "Fetch a model that is missing without asking.";
+    hf_endpoint: Option<String>, One, NETWORK, "hf-endpoint", env ["HF_ENDPOINT"],
+        "URL", default "https://huggingface.co", "The hub that repositories (hf.co/user/repo) are fetched from.";
+    registry_mirror: Option<String>, One, NETWORK, "registry-mirror",
+        "URL", default "none", "Registry that is asked in place of registry.ollama.ai, where short names stand.";
+    peers: Vec<String>, Many, NETWORK, "peer",
+        "URL", default "none", "Node of the same operator that is asked for files before the hub is; may be given several times.";
+    pull_streams: Option<u32>, One, NETWORK, "pull-streams",
+        "N", default "8", "Parts of a file that are fetched at the same time, up to 64.";
+    allow_hosts: Vec<String>, Many, NETWORK, "allow-host",
+        "HOST", default "any public host", "Only these hosts are fetched from, redirects included: example.org, *.example.org, each perhaps with a port; may be given several times.";
+    private_hosts: Vec<String>, Many, NETWORK, "private-host",
+        "HOST", default "none", "Host that may have an address of this machine or site; may be given several times.";
+    insecure_hosts: Vec<String>, Many, NETWORK, "insecure-host",
+        "HOST", default "none", "Host that may be fetched from without encryption; may be given several times.";
+    ca_file: Option<PathBuf>, One, NETWORK, "ca-file",
+        "FILE", default "the system's certificates", "Certificates (PEM) that are trusted beside the system's.";
+    credentials_file: Option<PathBuf>, One, NETWORK, "credentials-file",
+        "FILE", default "ingle/credentials.json where the system keeps configuration", "Where `ingle login` keeps tokens, each for one origin.";
+
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";
     file: Option<PathBuf>, One, RUN, "file", short 'f',

@@ -3,6 +3,7 @@
 mod adapters;
 mod anthropic;
 mod batches;
+mod blobs;
 mod embeddings;
 mod files;
 mod generate;
@@ -10,6 +11,7 @@ mod info;
 mod models;
 mod ollama;
 mod openapi;
+mod pull;
 mod responses;
 mod table;
 mod utility;
@@ -154,6 +156,8 @@ fn routes() -> Routes {
         .route("/openapi.json", get(openapi::document))
         .merge(models::routes())
         .merge(ollama::routes())
+        .merge(pull::routes())
+        .merge(blobs::routes())
 }
 
 /// What serves the routes.

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, head, post};
+use axum::routing::{delete, get, post};
 use ingle_api::RequestError;
 use ingle_api::ollama::models::{self, CopyCall, DeleteCall, ShowCall};
 use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route, is_unload};
@@ -41,10 +41,7 @@ pub(super) fn routes() -> Routes {
         .route("/api/embeddings", post(embeddings))
         .route("/api/copy", post(copy))
         .route("/api/delete", delete(remove))
-        .refused("/api/pull", post(not_here))
-        .refused("/api/push", post(not_here))
         .refused("/api/create", post(not_here))
-        .refused("/api/blobs/{digest}", head(not_here).post(not_here))
 }
 
 async fn generate(

@@ -89,8 +89,10 @@ impl Disk {
         let disk = Self::default();
         {
             let mut state = disk.state();
-            state.names.insert(PathBuf::from("/"), Node::Dir);
-            state.durable_names.insert(PathBuf::from("/"), Node::Dir);
+            for names in [PathBuf::from("/")] {
+                state.names.insert(names.clone(), Node::Dir);
+                state.durable_names.insert(names, Node::Dir);
+            }
         }
         Arc::new(disk)
     }
