@@ -323,14 +323,11 @@ def test_what_is_not_here(client, name):
         lambda: client.pull("llama3"),
         lambda: client.push("llama3"),
         lambda: client.create("mine", from_=name),
+        lambda: client.copy(name, "other"),
+        lambda: client.delete(name),
     ):
         with pytest.raises(ollama.ResponseError, match="is not available"):
             ask()
-    # The suite's key has no scope.
-    for ask in (lambda: client.copy(name, "other"), lambda: client.delete(name)):
-        with pytest.raises(ollama.ResponseError, match="may not") as e:
-            ask()
-        assert e.value.status_code == 403
 
 
 def test_wrong_key(name):

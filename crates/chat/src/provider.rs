@@ -591,24 +591,6 @@ pub trait Provider: Send + Sync {
         self.models().into_iter().enumerate().map(entry).collect()
     }
 
-    /// Whether models may come and go while it runs, so that a name is to be looked for with
-    /// [`discover`](Self::discover) before it is said that there is no such model.
-    fn has_discovery(&self) -> bool {
-        false
-    }
-
-    /// Looks for a model that is not among [`models`](Self::models), or no longer the same; its id, if there is one.
-    /// It reads files, and blocks while it does.
-    fn discover(&self, _model: &str) -> Option<String> {
-        None
-    }
-
-    /// Models that could be discovered and have not been asked for yet, with what is known of them without opening
-    /// them. It reads files, and blocks while it does.
-    fn undiscovered(&self) -> Vec<ModelInfo> {
-        Vec::new()
-    }
-
     /// Bytes of memory that all models together may have, if there is a limit.
     fn memory_budget(&self) -> Option<u64> {
         None

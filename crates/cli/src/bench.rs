@@ -180,11 +180,10 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
     match (synthetic_spec, settings.model_file()) {
         (Some(_), Some(_)) => bail!("give a model or --synthetic, not both"),
         (None, None) => Ok(("the shipped model".into(), ingle_runtime::Source::Shipped.open()?)),
-        (None, Some(_)) => {
-            let chosen = crate::models::chosen(settings)?;
-            let file = chosen.source.open().with_context(|| format!("cannot use {}", chosen.shown))?;
-            Ok((chosen.shown, file))
-        }
+        (None, Some(path)) => Ok((
+            path.display().to_string(),
+            GgufFile::open(path).with_context(|| format!("cannot use {}", path.display()))?,
+        )),
         (Some(spec), None) => {
             say!("making {spec} ...");
             let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The short commands: `convert`, `tokenize`, `render`, `settings`, `openapi`.
+//! The short commands: `show`, `convert`, `tokenize`, `render`, `settings`, `openapi`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -170,6 +170,80 @@ pub fn render(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// `ingle show`
+pub fn show(args: &[OsString]) -> Result<()> {
+    let m = matches(
+        "show",
+        "Describe a model file: metadata, tensors, sizes.",
+        args,
+        &[
+            Arg::new("file").value_name("FILE").required(true),
+            flag("json", "Print for machines"),
+            flag("tensors", "List every tensor"),
+            flag("template", "Print the chat template only"),
+        ],
+    );
+    let path = m.get_one::<String>("file").expect("required");
+    let file = open(path)?;
+    let mut out = std::io::stdout().lock();
+    if m.get_flag("template") {
+        match file.metadata().opt_str("tokenizer.chat_template")? {
+            Some(template) => writeln!(out, "{template}")?,
+            None => bail!("{path} has no chat template"),
+        }
+        return Ok(());
+    }
+    let mut by_type: Vec<(&'static str, u64, u64)> = Vec::new();
+    for t in file.tensors() {
+        match by_type.iter_mut().find(|(name, ..)| *name == t.ty.name()) {
+            Some(entry) => {
+                entry.1 += 1;
+                entry.2 += t.n_bytes() as u64;
+            }
+            None => by_type.push((t.ty.name(), 1, t.n_bytes() as u64)),
+        }
+    }
+    by_type.sort_by_key(|&(_, _, bytes)| std::cmp::Reverse(bytes));
+    let n_params: u64 = file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum();
+    if m.get_flag("json") {
+        let metadata: serde_json::Map<_, _> =
+            file.metadata().iter().map(|(k, v)| (k.to_owned(), json_value(v))).collect();
+        let tensors: Vec<_> = file
+            .tensors()
+            .iter()
+            .map(|t| json!({ "name": t.name, "type": t.ty.name(), "dims": t.dims, "bytes": t.n_bytes() }))
+            .collect();
+        let report = json!({
+            "file": path, "bytes": file.n_bytes(), "parameters": n_params, "metadata": metadata, "tensors": tensors
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{path}: {}, {} parameters", bytes(file.n_bytes()), count(n_params))?;
+    for (name, n, size) in by_type {
+        writeln!(out, "  {n:5} tensors {name:8} {}", bytes(size))?;
+    }
+    match ingle_model::Sizing::from_gguf(&file) {
+        Ok(s) => {
+            let kv = s.kv_bytes(ingle_step::KvType::F16, 32, 32) / 32;
+            writeln!(out, "  keys and values in f16: {} per token, context {}", bytes(kv), s.n_ctx_train)?;
+        }
+        Err(why) => writeln!(out, "  cannot be run: {why}")?,
+    }
+    writeln!(out, "metadata:")?;
+    for (key, value) in file.metadata().iter() {
+        // Names come from the file: what could steer a terminal is shown as an escape.
+        writeln!(out, "  {} = {}", key.escape_debug(), short_value(value))?;
+    }
+    if m.get_flag("tensors") {
+        writeln!(out, "tensors:")?;
+        for t in file.tensors() {
+            writeln!(out, "  {:40} {:8} {:?}", t.name.escape_debug().to_string(), t.ty.name(), t.dims)?;
+        }
+    }
+    Ok(())
+}
+
 /// `1.2 GB`
 pub fn bytes(n: u64) -> String {
     match n {
@@ -181,7 +255,7 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// `1.24 billion`
-pub fn count(n: u64) -> String {
+fn count(n: u64) -> String {
     match n {
         0..1_000_000 => n.to_string(),
         1_000_000..1_000_000_000 => format!("{:.2} million", n as f64 / 1e6),
@@ -190,7 +264,7 @@ pub fn count(n: u64) -> String {
 }
 
 /// A metadata value as one short line.
-pub fn short_value(value: &Value) -> String {
+fn short_value(value: &Value) -> String {
     const SHOWN: usize = 100;
     match value {
         Value::Array(a) => format!("[{} × {}]", a.len(), a.element_type()),
@@ -206,7 +280,7 @@ pub fn short_value(value: &Value) -> String {
     }
 }
 
-pub fn json_value(value: &Value) -> serde_json::Value {
+fn json_value(value: &Value) -> serde_json::Value {
     match value {
         Value::U8(v) => json!(v),
         Value::I8(v) => json!(v),

@@ -16,11 +16,10 @@ mod batch;
 mod bench;
 mod clock;
 mod commands;
-mod models;
-mod network;
+mod doctor;
+mod fit;
 mod process;
 mod progress;
-mod pull;
 mod replay;
 mod run;
 mod sampling;
@@ -43,15 +42,9 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   replay    Run recorded requests again, and compare what comes
-  pull      Fetch models into the store
-  push      Send a model of the store to a registry
-  login     Save a token for a hub or a registry; `logout` forgets it
-  list      List the models of this machine
-  show      Describe a model: of the store, or a file
-  cp        Give a model a second name
-  rm        Remove models from the store
-  prune     Remove what no model needs
-  verify    Compare the files of models with their digests
+  show      Describe a model file
+  fit       Say what a model needs, and whether it can run here
+  doctor    Look over this machine and its settings, and say what to do
   convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
@@ -84,16 +77,9 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
-        Some("pull") => pull::pull(&args),
-        Some("push") => pull::push(&args),
-        Some("login") => pull::login(&args),
-        Some("logout") => pull::logout(&args),
-        Some("list" | "ls") => models::list(&args),
-        Some("show") => models::show(&args),
-        Some("cp") => models::copy(&args),
-        Some("rm") => models::remove(&args),
-        Some("prune") => models::prune(&args),
-        Some("verify") => models::verify(&args).map(|outcome| success = outcome),
+        Some("show") => commands::show(&args),
+        Some("fit") => fit::main(&args),
+        Some("doctor") => doctor::main(&args).map(|outcome| success = outcome),
         Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),

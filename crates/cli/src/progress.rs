@@ -20,14 +20,6 @@ impl LoadProgress {
         Self(bar)
     }
 
-    /// The same for files that are read to be verified.
-    pub fn verifying() -> Self {
-        let bar = Self::new("");
-        bar.0.set_style(style("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
-        bar.0.set_message("verifying");
-        bar
-    }
-
     /// Takes in a report.
     pub fn report(&self, done: u64, total: u64) {
         self.0.set_length(total);

@@ -12,15 +12,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use ingle_api::record::{Outcome, RECORD_BYTES_MAX, Record, RecordedModel, compare};
-use ingle_runtime::{Engine, LoadOptions};
+use ingle_runtime::{Engine, LoadOptions, Source};
 use ingle_server::Replayer;
 use ingle_step::KvType;
 use tokio::task::JoinSet;
 
 use self::report::{Report, Verdict};
-use crate::models::chosen;
 use crate::progress::BatchProgress;
-use crate::run::{finish_loading, load_options, model_name};
+use crate::run::{check_model, finish_loading, load_options, model_name};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
@@ -67,7 +66,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     if parsed.positional.is_empty() {
         bail!("there is no record: name one, or a folder that `ingle serve --record` has written to");
     }
-    chosen(&settings)?;
+    check_model(&settings)?;
     let records = read_all(&parsed.positional)?;
     let model = one_model(&records)?;
     let engine = start_engine(&settings, model)?;
@@ -171,7 +170,7 @@ fn start_engine(settings: &Settings, model: &RecordedModel) -> Result<Engine> {
     options.max_running_seqs = Some(parallel);
     options.max_waiting_requests = Some(4 * parallel.max(PARALLEL_DEFAULT));
     options.max_waiting_tokens = Some(usize::MAX);
-    let source = chosen(&settings)?.source;
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     let options = LoadOptions { sampling: Default::default(), ..options };
     Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
 }

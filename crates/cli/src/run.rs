@@ -12,7 +12,6 @@ use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Source, Templa
 
 use rustyline::config::Behavior;
 
-use crate::models::chosen;
 use crate::progress::LoadProgress;
 use crate::sampling;
 use crate::settings::compat::Facts;
@@ -55,7 +54,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
         bail!("`{extra}` is one argument too many: with --model, only a prompt follows");
     }
     max_tokens(&settings)?;
-    chosen(&settings)?;
+    check_model(&settings)?;
     for note in &parsed.notes {
         say!("note: {note}");
     }
@@ -128,6 +127,18 @@ pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String
     String::from_utf8(bytes).with_context(|| format!("{name} is not valid UTF-8"))
 }
 
+/// Says what is missing where people expect a model to be found.
+pub fn check_model(settings: &Settings) -> Result<()> {
+    match settings.model_file() {
+        Some(path) if !path.exists() => bail!(
+            "there is no file `{}`; a model is a GGUF file on this machine, and without one the small model that \
+             ships with Ingle is used",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The most new tokens, if there is a limit.
 pub fn max_tokens(settings: &Settings) -> Result<Option<u32>> {
     match settings.max_tokens {
@@ -164,12 +175,11 @@ fn unescape(text: &str) -> String {
 }
 
 fn load(settings: &Settings) -> Result<Engine> {
-    let chosen = chosen(settings)?;
-    let options = chosen.options(load_options(settings)?);
-    let source = chosen.source;
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
+    let options = load_options(settings)?;
     Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
 }
 

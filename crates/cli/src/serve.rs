@@ -12,14 +12,10 @@ use anyhow::{Context, Result, bail};
 use ingle_api::record::Record;
 use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
-use ingle_server::{
-    Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, Transfers, WEIGHTS,
-};
+use ingle_server::{Alias, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS};
 
-use crate::models::{self, chosen};
-use crate::network;
 use crate::progress::LoadProgress;
-use crate::run::{load_options, say_notices};
+use crate::run::{check_model, load_options, say_notices};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
@@ -57,17 +53,14 @@ pub fn main(args: &[OsString]) -> Result<()> {
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    let mut config = server_config(&settings)?;
-    let store = catalogue::store(&settings, &parsed.models)?;
-    config.store =
-        store.clone().map(|models::Models { store, catalogue, .. }| ModelStore { store, catalogue });
     let models = match catalogue::is_managed(&settings, &parsed.models) {
-        true => Some(catalogue::catalogue(&settings, &parsed.models, store, config.api_keys.len() > 1)?),
+        true => Some(catalogue::catalogue(&settings, &parsed.models)?),
         false => None,
     };
     if models.is_none() {
-        chosen(&settings)?;
+        check_model(&settings)?;
     }
+    let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(serve(settings, models, config));
     // Not the drop, which would wait for a model that is still being loaded.
@@ -85,7 +78,6 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
     if let Some(folder) = &settings.record {
         config.records = Some(open_records(folder, &settings)?);
     }
-    config.transfers = transfers(&settings)?.map(Arc::new);
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
     let served = serve_with(settings, models, config).await;
@@ -96,12 +88,6 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
         files.close().await;
     }
     served
-}
-
-/// The store of models and its way out, where there is a folder for one.
-fn transfers(settings: &Settings) -> Result<Option<Transfers>> {
-    let Ok(models::Models { store, catalogue, .. }) = models::Models::open(settings) else { return Ok(None) };
-    Ok(Some(Transfers::new(network::puller(settings, store, None)?, catalogue)))
 }
 
 /// Where data are kept, if they are.
@@ -197,7 +183,7 @@ async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Respon
 }
 
 /// Where the system keeps users' data.
-pub fn default_data_dir() -> Option<PathBuf> {
+fn default_data_dir() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = if cfg!(windows) {
         var("LOCALAPPDATA")
@@ -268,13 +254,12 @@ fn manage((mut specs, config): Catalogue, n_keys: usize, slot: &ProviderSlot) ->
 }
 
 fn load(settings: &Settings, n_keys: usize, slot: &ProviderSlot) -> Result<Engine> {
-    let chosen = chosen(settings)?;
-    let options = chosen.options(load_options(settings)?);
-    let (source, name) = (chosen.source, chosen.shown);
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+    let name = settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string());
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = LoadOptions { is_shared: n_keys > 1, ..options };
+    let options = LoadOptions { is_shared: n_keys > 1, ..load_options(settings)? };
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;

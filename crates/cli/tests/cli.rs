@@ -255,7 +255,7 @@ fn full_disks_and_endless_files_are_errors() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     assert!(failure(&["show", pipe.to_str().unwrap()]).contains("not a regular file"));
     // The cause is told once.
-    assert_eq!(failure(&["show", "/nonexistent"]).matches("there is no file").count(), 1);
+    assert_eq!(failure(&["show", "/nonexistent"]).matches("No such file").count(), 1);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn render_prints_the_prompt_or_the_template_s_error() {
 
 #[test]
 fn show_describes_a_file() {
-    let text = stdout_of(&["show", tiny(), "-v"], "");
+    let text = stdout_of(&["show", tiny()], "");
     assert!(text.contains("general.architecture") && text.contains("parameters"), "{text}");
     let report: Value = serde_json::from_str(&stdout_of(&["show", tiny(), "--json"], "")).unwrap();
     assert_eq!(report["metadata"]["general.architecture"], "llama");

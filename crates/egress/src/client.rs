@@ -248,13 +248,11 @@ impl Client {
             (request.method.clone(), request.headers.clone(), request.body.clone());
         if let Some(credential) = &request.credential {
             if *credential.origin() != target.origin() {
-                let problem =
-                    format!("the credential of {} is not shown to {}", credential.origin(), target.origin());
+                let problem = format!("the credential of {} is not shown to {}", credential.origin(), target.origin());
                 return Err(EgressError::Setting { name: "credential", problem });
             }
-            let mut value = HeaderValue::from_str(&credential.header()).map_err(|_| {
-                EgressError::Setting { name: "credential", problem: "not fit for a header".into() }
-            })?;
+            let mut value = HeaderValue::from_str(&credential.header())
+                .map_err(|_| EgressError::Setting { name: "credential", problem: "not fit for a header".into() })?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
@@ -291,10 +289,8 @@ impl Client {
         self.check(target)?;
         let egress = &self.permit.egress;
         let config = &egress.0.config;
-        let mut builder = egress
-            .pool(self.permit.class, target)?
-            .request(method.clone(), target.url().clone())
-            .headers(headers.clone());
+        let mut builder =
+            egress.pool(self.permit.class, target)?.request(method.clone(), target.url().clone()).headers(headers.clone());
         // A body of no bytes has a length too, where the method means to send one.
         if !body.is_empty() || matches!(method.as_str(), "POST" | "PUT" | "PATCH") {
             builder = builder.header(header::CONTENT_LENGTH, body.len()).body(body.clone());

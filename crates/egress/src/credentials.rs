@@ -120,13 +120,8 @@ impl Credentials {
         let token = match set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")) {
             Some(token) => Some((token, PathBuf::from("HF_TOKEN"))),
             None => {
-                let cache = || {
-                    set("XDG_CACHE_HOME")
-                        .map(PathBuf::from)
-                        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")))
-                };
-                let home =
-                    || set("HF_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("huggingface")));
+                let cache = || set("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")));
+                let home = || set("HF_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("huggingface")));
                 let path = set("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")));
                 match path {
                     // Hugging Face's tools decide who may read their file.
@@ -193,19 +188,12 @@ impl Credentials {
     /// # Errors
     /// [`EgressError::Credentials`] with the system's reason.
     pub fn save(&self, path: &Path) -> Result<(), EgressError> {
-        let wrong = |error: std::io::Error| EgressError::Credentials {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        };
-        let saved: Vec<Saved> = self
-            .entries
-            .iter()
-            .map(|credential| Saved {
-                origin: credential.origin.to_string(),
-                user: credential.user.clone(),
-                secret: credential.secret.reveal().to_owned(),
-            })
-            .collect();
+        let wrong = |error: std::io::Error| EgressError::Credentials { path: path.to_owned(), problem: error.to_string() };
+        let saved: Vec<Saved> = self.entries.iter().map(|credential| Saved {
+            origin: credential.origin.to_string(),
+            user: credential.user.clone(),
+            secret: credential.secret.reveal().to_owned(),
+        }).collect();
         let text = serde_json::to_string_pretty(&saved).map_err(|error| wrong(error.into()))?;
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(wrong)?;
@@ -292,12 +280,7 @@ mod tests {
         assert_eq!(read, all);
         assert_eq!(read.of(&origin("https://hub.example")).unwrap().header(), "Bearer t-2");
         assert_eq!(read.of(&origin("https://registry.example:5000")).unwrap().header(), "Basic bWU6cGFzcw==");
-        for other in [
-            "http://hub.example",
-            "https://hub.example:8443",
-            "https://x.hub.example",
-            "https://registry.example",
-        ] {
+        for other in ["http://hub.example", "https://hub.example:8443", "https://x.hub.example", "https://registry.example"] {
             assert_eq!(read.of(&origin(other)), None, "{other}");
         }
         #[cfg(unix)]
@@ -316,11 +299,8 @@ mod tests {
     fn damaged_files_are_refused_without_showing_secrets() {
         let folder = tempfile::tempdir().unwrap();
         for text in [
-            "{",
-            r#"{"origin":"s3cret"}"#,
-            r#"[{"origin":"https://a/b","secret":"s3cret"}]"#,
-            r#"[{"origin":"https://a","secret":"s3cret\n"}]"#,
-            r#"[{"origin":"https://a","secret":5,"s3cret":1}]"#,
+            "{", r#"{"origin":"s3cret"}"#, r#"[{"origin":"https://a/b","secret":"s3cret"}]"#,
+            r#"[{"origin":"https://a","secret":"s3cret\n"}]"#, r#"[{"origin":"https://a","secret":5,"s3cret":1}]"#,
             r#"[{"origin":"https://a","secret":""}]"#,
         ] {
             let mut all = Credentials::default();
@@ -352,11 +332,7 @@ mod tests {
         check(&[], None, None);
         check(&[("HF_TOKEN", " hf_x\n")], None, Some((hub, "hf_x")));
         check(&[("HF_TOKEN", ""), ("HF_HOME", &home)], None, Some((hub, "from-file")));
-        check(
-            &[("HF_TOKEN_PATH", elsewhere.to_str().unwrap()), ("HF_HOME", &home)],
-            None,
-            Some((hub, "from-path")),
-        );
+        check(&[("HF_TOKEN_PATH", elsewhere.to_str().unwrap()), ("HF_HOME", &home)], None, Some((hub, "from-path")));
         check(&[("HF_TOKEN", "hf_x")], Some("http://127.0.0.1:9"), Some(("http://127.0.0.1:9", "hf_x")));
         let mut all = Credentials::default();
         let hostile = |name: &str| (name == "HF_TOKEN").then(|| "a\r\nX: y".to_owned());
@@ -365,9 +341,7 @@ mod tests {
 
     #[test]
     fn base64_pads() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

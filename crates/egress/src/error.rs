@@ -19,9 +19,7 @@ pub enum EgressError {
         problem: String,
     },
     /// The policy closes this class of traffic.
-    #[error(
-        "{class} is closed: this process runs offline; use what is in the store already, or import a bundle"
-    )]
+    #[error("{class} is closed: this process runs offline; use what is in the store already, or import a bundle")]
     Closed {
         /// The class.
         class: Class,

@@ -51,19 +51,13 @@ impl HostRule {
     /// # Errors
     /// [`EgressError::Url`] if it is no host.
     pub fn parse(text: &str) -> Result<Self, EgressError> {
-        let wrong = |problem: &str| EgressError::Url {
-            url: text.chars().take(200).collect(),
-            problem: problem.into(),
-        };
+        let wrong = |problem: &str| EgressError::Url { url: text.chars().take(200).collect(), problem: problem.into() };
         if text.contains("://") || text.contains('/') {
-            return Err(wrong(
-                "a host is written without scheme and path, as in example.org, *.example.org or 10.0.0.5:8080",
-            ));
+            return Err(wrong("a host is written without scheme and path, as in example.org, *.example.org or 10.0.0.5:8080"));
         }
         let (is_suffix, rest) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
         // An IPv6 address may come without its brackets.
-        let rest =
-            if rest.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{rest}]") } else { rest.to_owned() };
+        let rest = if rest.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{rest}]") } else { rest.to_owned() };
         // With https a port of 443 would be lost, with http one of 80: ask both.
         let target = Target::parse(&format!("https://{rest}")).map_err(|_| wrong("it is not a host"))?;
         let http = Target::parse(&format!("http://{rest}")).map_err(|_| wrong("it is not a host"))?;
@@ -140,13 +134,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`EgressError::Address`]
-    pub fn check_address(
-        &self,
-        class: Class,
-        host: &str,
-        port: u16,
-        address: IpAddr,
-    ) -> Result<(), EgressError> {
+    pub fn check_address(&self, class: Class, host: &str, port: u16, address: IpAddr) -> Result<(), EgressError> {
         let kind = AddressKind::of(address);
         let is_allowed = || {
             let rules = self.private.iter().filter(|(only, _)| only.is_none_or(|only| only == class));

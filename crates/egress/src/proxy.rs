@@ -36,9 +36,7 @@ impl Proxies {
     /// [`EgressError::Setting`] if one is no http or https proxy.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, EgressError> {
         let either = |lower: &'static str, upper: &'static str| {
-            [lower, upper]
-                .into_iter()
-                .find_map(|name| var(name).filter(|value| !value.is_empty()).map(|value| (name, value)))
+            [lower, upper].into_iter().find_map(|name| var(name).filter(|value| !value.is_empty()).map(|value| (name, value)))
         };
         let is_cgi = var("REQUEST_METHOD").is_some();
         let http = either("http_proxy", if is_cgi { "http_proxy" } else { "HTTP_PROXY" });
@@ -78,9 +76,7 @@ fn check(name: &'static str, value: &str) -> Result<(), EgressError> {
         None | Some(("http" | "https", _)) => return Ok(()),
         Some((scheme, _)) => {
             let scheme: String = scheme.chars().take(16).collect();
-            format!(
-                "proxies of the kind {scheme} are not supported; name one that speaks http (http://host:port)"
-            )
+            format!("proxies of the kind {scheme} are not supported; name one that speaks http (http://host:port)")
         }
     };
     Err(EgressError::Setting { name, problem })
@@ -106,18 +102,10 @@ mod tests {
         check(&[https], "http://a.example/", None);
         check(&[("HTTP_PROXY", "http://p:1")], "http://a.example/", Some("http://p:1"));
         check(&[("HTTP_PROXY", "http://p:1"), ("REQUEST_METHOD", "GET")], "http://a.example/", None);
-        check(
-            &[("http_proxy", "http://low:1"), ("HTTP_PROXY", "http://up:1")],
-            "http://a.example/",
-            Some("http://low:1"),
-        );
+        check(&[("http_proxy", "http://low:1"), ("HTTP_PROXY", "http://up:1")], "http://a.example/", Some("http://low:1"));
         check(&[("ALL_PROXY", "http://p:1")], "https://a.example/", Some("http://p:1"));
         check(&[https, ("ALL_PROXY", "http://p:1")], "https://a.example/", Some("http://proxy.example:3128"));
-        check(
-            &[("https_proxy", "proxy.example:3128")],
-            "https://a.example/",
-            Some("http://proxy.example:3128"),
-        );
+        check(&[("https_proxy", "proxy.example:3128")], "https://a.example/", Some("http://proxy.example:3128"));
         let no = |list: &'static str| [https, ("NO_PROXY", list)];
         for (list, url, is_proxied) in [
             ("a.example", "https://a.example/", false),

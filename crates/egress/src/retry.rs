@@ -98,8 +98,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_are_bounded() {
-        let backoff =
-            Backoff { base: Duration::from_millis(100), max: Duration::from_secs(1), ..Backoff::default() };
+        let backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(1), ..Backoff::default() };
         for (attempts, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (60, 1000)] {
             for _ in 0..20 {
                 let pause = backoff.pause(attempts).as_millis();

@@ -196,10 +196,7 @@ fn check_text(text: &str) -> Result<(), EgressError> {
     }
     let is_ambiguous = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
     match text.chars().find(|c| is_ambiguous(*c)) {
-        Some(c) => Err(refuse(
-            text,
-            &format!("it holds {c:?}, which programs read in different ways; percent-encode it"),
-        )),
+        Some(c) => Err(refuse(text, &format!("it holds {c:?}, which programs read in different ways; percent-encode it"))),
         None => Ok(()),
     }
 }
@@ -213,10 +210,7 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
 fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_label = |label: &str| {
-        let has_edge = label.starts_with('-') || label.ends_with('-');
-        !has_edge
-            && (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     // A last label of digits would be an address to some resolvers.
     let last = name.rsplit('.').next().unwrap_or_default();

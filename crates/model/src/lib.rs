@@ -16,7 +16,7 @@ mod graph;
 mod hparams;
 mod pieces;
 mod rope;
-mod sizing;
+pub mod sizing;
 pub mod synthetic;
 mod weights;
 

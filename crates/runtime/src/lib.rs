@@ -31,6 +31,6 @@ pub use embed::Embed;
 pub use ingle_engine::speculation::{Source as GuessSource, SpeculationConfig};
 
 pub use generation::{Answer, AnswerStream, Generation, Interrupter};
+pub use ingle_model::sizing::Needs;
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
 pub use models::{ModelSpec, Models, ModelsConfig};
-pub use prepare::Needs;

@@ -28,8 +28,6 @@ static SHIPPED: &[u8] = include_bytes!("../../../models/ingle-tiny.gguf");
 
 /// How many sequences of full length the KV cache holds unless it is told otherwise.
 pub(crate) const FULL_SEQS_DEFAULT: usize = 4;
-/// Slots in a KV block.
-pub(crate) const BLOCK_SIZE: usize = 32;
 /// Largest chat template file that is read.
 pub(crate) const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -41,8 +39,6 @@ pub enum Source {
     Shipped,
     /// A GGUF file, or the first of a split model.
     File(PathBuf),
-    /// The files of a split model, in order, whatever they are called.
-    Parts(Vec<PathBuf>),
     /// A GGUF file in memory.
     Bytes(Vec<u8>),
 }
@@ -435,23 +431,6 @@ impl Drop for LoadingProvider {
 }
 
 impl Source {
-    /// One file, or the files of a split model.
-    pub fn of_files(mut files: Vec<PathBuf>) -> Self {
-        match files.len() {
-            1 => Self::File(files.remove(0)),
-            _ => Self::Parts(files),
-        }
-    }
-
-    /// The files that it is on this machine.
-    pub fn files(&self) -> &[PathBuf] {
-        match self {
-            Self::File(path) => std::slice::from_ref(path),
-            Self::Parts(paths) => paths,
-            Self::Shipped | Self::Bytes(_) => &[],
-        }
-    }
-
     /// Opens the file, without loading it.
     ///
     /// # Errors
@@ -460,7 +439,6 @@ impl Source {
         match self {
             Self::Shipped => GgufFile::from_static(SHIPPED),
             Self::File(path) => GgufFile::open(path),
-            Self::Parts(paths) => GgufFile::open_parts(paths),
             Self::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
         }
     }

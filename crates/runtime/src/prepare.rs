@@ -10,6 +10,7 @@ use ingle_chat::template::{ChatTemplate, TemplateOptions, builtin_template};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
+use ingle_model::sizing::{BLOCK_SIZE, LOGITS_KEPT, Needs};
 use ingle_model::{CpuExecutor, ModelError, Planned};
 use ingle_step::{Executor, KvType};
 use ingle_tokenizer::Tokenizer;
@@ -21,15 +22,13 @@ use crate::embed::pooling;
 use crate::fingerprint::{digest, fingerprint};
 use crate::kv_cache;
 use crate::load::{
-    BLOCK_SIZE, Engine, FULL_SEQS_DEFAULT, LoadError, LoadOptions, LoadingProvider, Source,
-    TEMPLATE_BYTES_MAX, TemplateChoice,
+    Engine, FULL_SEQS_DEFAULT, LoadError, LoadOptions, LoadingProvider, Source, TEMPLATE_BYTES_MAX,
+    TemplateChoice,
 };
 use crate::recommended;
 
 /// The longest context that is configured without being asked for.
 const N_CTX_DEFAULT_MAX: usize = 8192;
-/// Rows of logits that an executor keeps or works in, besides those that it gives.
-const LOGITS_KEPT: usize = 65;
 
 /// A model that has passed every check that needs no memory for it, and is not loaded.
 pub(crate) struct Prepared {
@@ -48,30 +47,6 @@ pub(crate) struct Prepared {
     pub info: ModelInfo,
     /// What it will need.
     pub needs: Needs,
-}
-
-/// Bytes of memory that a model needs, known before it is loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Weights, as they are held.
-    pub weights: u64,
-    /// Keys and values.
-    pub kv: u64,
-    /// What steps work in, at most.
-    pub buffers: u64,
-    /// All that a draft model needs.
-    pub draft: u64,
-    /// K/V of sequences that make way for others, at most.
-    pub swap: u64,
-}
-
-impl Needs {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        [self.kv, self.buffers, self.draft, self.swap]
-            .iter()
-            .fold(self.weights, |all, part| all.saturating_add(*part))
-    }
 }
 
 impl Prepared {
@@ -161,13 +136,12 @@ impl Prepared {
             ..defaults
         };
         let n_rows = config.step_token_budget.max(max_running_seqs);
+        // Rows of logits on their way, kept for the next step, and the samplers' own.
+        let n_logits = max_running_seqs + LOGITS_KEPT;
         let needs = Needs {
-            weights: sizing.packed_bytes,
-            kv: planned.kv_bytes,
             draft: draft.as_ref().map_or(0, |draft| draft.bytes),
             swap: config.swap_bytes.min(planned.kv_bytes.saturating_mul(ingle_engine::SWAP_MAX as u64)),
-            // Rows of logits on their way, kept for the next step, and the samplers' own.
-            buffers: sizing.buffer_bytes(n_rows, max_running_seqs + LOGITS_KEPT),
+            ..sizing.needs(executor.kv_type, BLOCK_SIZE, kv_tokens as u64, n_rows, n_logits)
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
@@ -253,9 +227,9 @@ fn template(
 }
 
 fn default_name(source: &Source) -> String {
-    match (source, source.files().first()) {
-        (Source::Shipped, _) => "ingle-tiny".into(),
-        (_, None) => "model".into(),
-        (_, Some(path)) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    match source {
+        Source::Shipped => "ingle-tiny".into(),
+        Source::Bytes(_) => "model".into(),
+        Source::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
     }
 }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::recording::RecordSink;
-use crate::store::ModelStore;
-use crate::transfers::Transfers;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -91,10 +89,6 @@ pub struct ServerConfig {
     pub files: Option<Arc<Files>>,
     /// Where records of requests go; `None`: nowhere.
     pub records: Option<Arc<dyn RecordSink>>,
-    /// The store whose models Ollama's routes list, copy and delete. Without one they are refused.
-    pub store: Option<ModelStore>,
-    /// The store of models and its way out; `None`: models are neither pulled nor pushed here.
-    pub transfers: Option<Arc<Transfers>>,
 }
 
 impl Default for ServerConfig {
@@ -118,8 +112,6 @@ impl Default for ServerConfig {
             responses: None,
             files: None,
             records: None,
-            store: None,
-            transfers: None,
         }
     }
 }

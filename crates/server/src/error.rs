@@ -30,8 +30,6 @@ pub(crate) enum Failure {
     BodyBroken,
     TooManyBodies,
     NotFound,
-    /// No model of this name where it was looked for; what was said.
-    NoSuchModel(String),
     MethodNotAllowed,
     /// A route of peers that is not here yet; what to do instead.
     NotYet(&'static str),
@@ -98,7 +96,7 @@ impl Failure {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyBodies => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotFound | Self::NoSuchModel(_) => StatusCode::NOT_FOUND,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loading | Self::LoadFailed | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -201,7 +199,6 @@ impl Failure {
                 "unknown_route",
                 "no such route; there are those that the documentation lists, under /v1 and /api",
             ),
-            Self::NoSuchModel(message) => invalid("model_not_found", message),
             Self::MethodNotAllowed => invalid(
                 "method_not_allowed",
                 "this route does not take this method; the header `Allow` says which",

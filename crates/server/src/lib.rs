@@ -23,8 +23,6 @@ mod replay;
 mod routes;
 mod slot;
 mod sse;
-mod store;
-mod transfers;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,8 +37,6 @@ pub use names::resolve as resolve_model;
 pub use recording::RecordSink;
 pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
-pub use store::ModelStore;
-pub use transfers::Transfers;
 
 use connection::Listener;
 use phase::{Phase, Phases};

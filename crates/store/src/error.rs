@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{Digest, ManifestError, ModelName, NameError};
+use crate::{Digest, ManifestError, ModelName};
 
 /// An operation on a store that did not succeed. Nothing that could be seen before is changed by one that failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,20 +28,17 @@ pub enum StoreError {
         /// Bytes that are free.
         free: u64,
     },
-    /// What was written is no name.
-    #[error(transparent)]
-    Name(#[from] NameError),
     /// Another process, or another part of this one, writes the same blob.
     #[error("{0} is being written by another process; try again when it is done")]
     Busy(Digest),
     /// There is no model of this name.
     #[error("there is no model `{0}` here; `ingle list` shows what there is")]
-    NotFound(Box<ModelName>),
+    NotFound(ModelName),
     /// The model is there, and stands in a store that is only read.
     #[error("`{name}` stands in {}, which is only read; remove it there", origin.display())]
     ReadOnly {
         /// The model.
-        name: Box<ModelName>,
+        name: ModelName,
         /// The folder that has it.
         origin: PathBuf,
     },
@@ -72,7 +69,7 @@ pub enum StoreError {
     #[error("the manifest of `{name}` cannot be used: {source}")]
     Manifest {
         /// The model.
-        name: Box<ModelName>,
+        name: ModelName,
         /// Why.
         source: ManifestError,
     },
@@ -102,7 +99,7 @@ pub enum StoreError {
     )]
     Broken {
         /// The model.
-        name: Box<ModelName>,
+        name: ModelName,
         /// What is wrong.
         why: String,
     },

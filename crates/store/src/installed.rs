@@ -114,7 +114,7 @@ fn any_of(store: &Store, user: &str, repo: &str) -> Result<Option<Found>, StoreE
 fn installed(store: &Store, found: &Found) -> Result<Installed, StoreError> {
     let name = &found.entry.name;
     if let State::Broken(why) = &found.entry.state {
-        return Err(StoreError::Broken { name: Box::new(name.clone()), why: why.clone() });
+        return Err(StoreError::Broken { name: name.clone(), why: why.clone() });
     }
     let mut model =
         Installed { name: Some(name.clone()), digest: Some(found.entry.digest), ..Installed::default() };
@@ -143,7 +143,7 @@ fn installed(store: &Store, found: &Found) -> Result<Installed, StoreError> {
     }
     if model.model.is_empty() {
         let why = "it has no weights in a format that can be loaded; a model has a GGUF file".to_owned();
-        return Err(StoreError::Broken { name: Box::new(name.clone()), why });
+        return Err(StoreError::Broken { name: name.clone(), why });
     }
     Ok(model)
 }

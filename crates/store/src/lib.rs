@@ -11,9 +11,8 @@
 //! | `manifest`, `config` | what a model consists of, as bytes and as values |
 //! | `files` | every operation on files, behind one trait, so that tests can cut the power at each of them |
 //! | `staged`, `journal` | a file on its way: chunks, hashes, resumption, and the steps that make it a blob |
-//! | `store`, `copy` | the whole: publish, find, copy |
-//! | `shared` | places, locks, and the steps that others are made of |
-//! | `prune`, `verify` | removals, and what nobody needs any more; what is no longer what it was |
+//! | `store` | the whole: publish, find, copy, remove |
+//! | `prune`, `verify` | what nobody needs any more; what is no longer what it was |
 //! | `installed` | a model's files and texts, ready to be loaded |
 //! | `pull`, `peers`, `push` | models from hubs, registries and other nodes, and to registries; over `egress`, asynchronous |
 //! | `foreign` | caches of Hugging Face's libraries and Ollama's stores, used where they stand, never written |
@@ -30,9 +29,7 @@
 
 mod catalogue;
 mod config;
-mod copy;
 mod digest;
-mod entry;
 mod error;
 pub mod file_name;
 pub mod files;
@@ -46,7 +43,6 @@ mod prune;
 pub mod pull;
 pub mod push;
 mod reference;
-mod shared;
 mod staged;
 mod store;
 mod verify;
@@ -54,7 +50,6 @@ mod verify;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use config::ModelConfig;
 pub use digest::{Digest, DigestError, Hasher};
-pub use entry::{Entry, Origin, Published, Removed, State, StoreConfig};
 pub use error::StoreError;
 pub use installed::{Installed, Message, Params, Template};
 pub use journal::{CHUNK_BYTES, Journal, SourceId};
@@ -63,5 +58,5 @@ pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, NameErro
 pub use prune::Pruned;
 pub use reference::{HUB_HOST, HubPick, HubRepo, Reference};
 pub use staged::{Expect, Staged};
-pub use store::Store;
+pub use store::{Entry, Origin, Published, Removed, State, Store, StoreConfig};
 pub use verify::{Finding, Verdict};

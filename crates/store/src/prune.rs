@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use crate::error::Tried;
 use crate::files::{FileLock, Kind, Mode};
 use crate::foreign::names;
-use crate::shared::{Shared, is_absent};
 use crate::staged::{JOURNAL, LOCK, PARTIAL, discard};
+use crate::store::{Shared, is_absent};
 use crate::{Digest, Manifest, ModelName, Origin, Removed, Store, StoreError};
 
 /// What `prune` took, or would take.
@@ -47,23 +47,13 @@ pub(crate) fn referenced(
 pub(crate) fn remove(store: &Store, name: &ModelName) -> Result<Removed, StoreError> {
     let shared = &store.shared;
     let path = shared.manifests().join(name.path());
-    let is_there = match shared.files.metadata(&path) {
-        Ok(found) => found.kind == Kind::File,
-        Err(error) if is_absent(&error) => false,
-        Err(error) => return Err(error).tried("read", &path),
-    };
-    if !is_there {
-        let error = not_ours(store, name)?;
-        // It may be gone since a moment ago, and not durably yet.
-        if let Some(folder) = path.ancestors().skip(1).find(|folder| shared.files.metadata(folder).is_ok()) {
-            shared.sync_dir(folder)?;
-        }
-        return Err(error);
+    if !shared.files.metadata(&path).is_ok_and(|found| found.kind == Kind::File) {
+        return Err(not_ours(store, name)?);
     }
     shared.make_folders()?;
     let _names = shared.lock_names(Mode::Exclusive)?;
     let Some(bytes) = shared.read_manifest_bytes(&shared.config.root, name)? else {
-        return Err(StoreError::NotFound(Box::new(name.clone())));
+        return Err(StoreError::NotFound(name.clone()));
     };
     shared.files.remove(&path).tried("remove", &path)?;
     let parent = path.parent().expect("a name has four parts");
@@ -90,16 +80,14 @@ pub(crate) fn remove(store: &Store, name: &ModelName) -> Result<Removed, StoreEr
 fn not_ours(store: &Store, name: &ModelName) -> Result<StoreError, StoreError> {
     let config = store.config();
     Ok(match store.find(name)?.map(|entry| entry.origin) {
-        Some(Origin::Shared(origin)) => StoreError::ReadOnly { name: Box::new(name.clone()), origin },
-        Some(Origin::Ollama) => StoreError::ReadOnly {
-            name: Box::new(name.clone()),
-            origin: config.ollama.clone().unwrap_or_default(),
-        },
-        Some(Origin::HuggingFace) => StoreError::ReadOnly {
-            name: Box::new(name.clone()),
-            origin: config.hf_home.clone().unwrap_or_default(),
-        },
-        Some(Origin::Own) | None => StoreError::NotFound(Box::new(name.clone())),
+        Some(Origin::Shared(origin)) => StoreError::ReadOnly { name: name.clone(), origin },
+        Some(Origin::Ollama) => {
+            StoreError::ReadOnly { name: name.clone(), origin: config.ollama.clone().unwrap_or_default() }
+        }
+        Some(Origin::HuggingFace) => {
+            StoreError::ReadOnly { name: name.clone(), origin: config.hf_home.clone().unwrap_or_default() }
+        }
+        Some(Origin::Own) | None => StoreError::NotFound(name.clone()),
     })
 }
 
@@ -140,31 +128,21 @@ fn release(shared: &Shared, stem: &str, lock: Box<dyn FileLock>) {
 
 /// Makes all removals of manifests durable, those of processes that died before they could included.
 fn settle(shared: &Shared) -> Result<(), StoreError> {
-    for level in folders(shared)? {
-        level.iter().try_for_each(|folder| shared.sync_dir(folder))?;
+    let mut folders = vec![shared.manifests()];
+    // Three levels of folders above the tags.
+    for _ in 0..4 {
+        for folder in &folders {
+            shared.sync_dir(folder)?;
+        }
+        folders = folders.iter().flat_map(|folder| subfolders(shared, folder)).collect();
     }
     Ok(())
 }
 
-/// The folder of manifests, and the three levels of folders in it.
-fn folders(shared: &Shared) -> Result<Vec<Vec<PathBuf>>, StoreError> {
-    let mut levels = vec![vec![shared.manifests()]];
-    for _ in 0..3 {
-        let mut next = Vec::new();
-        for folder in levels.last().into_iter().flatten() {
-            for name in shared.files.read_dir(folder).tried("list", folder)? {
-                let path = folder.join(name);
-                match shared.files.metadata(&path) {
-                    Ok(found) if found.kind == Kind::Dir => next.push(path),
-                    Ok(_) => (),
-                    Err(error) if is_absent(&error) => (),
-                    Err(error) => return Err(error).tried("read", &path),
-                }
-            }
-        }
-        levels.push(next);
-    }
-    Ok(levels)
+fn subfolders(shared: &Shared, folder: &PathBuf) -> Vec<PathBuf> {
+    let names = shared.files.read_dir(folder).unwrap_or_default();
+    let paths = names.into_iter().map(|name| folder.join(name));
+    paths.filter(|path| shared.files.metadata(path).is_ok_and(|found| found.kind == Kind::Dir)).collect()
 }
 
 impl Store {
@@ -201,7 +179,7 @@ impl Store {
                 release(shared, stem, lock);
             }
         }
-        remove_empty(shared)?;
+        remove_empty(shared);
         Ok(pruned)
     }
 }
@@ -268,10 +246,15 @@ pub(crate) fn collect(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// Removes folders of manifests that are empty.
-fn remove_empty(shared: &Shared) -> Result<(), StoreError> {
+fn remove_empty(shared: &Shared) {
+    let mut levels = vec![vec![shared.manifests()]];
+    for _ in 0..3 {
+        let next =
+            levels.last().into_iter().flatten().flat_map(|folder| subfolders(shared, folder)).collect();
+        levels.push(next);
+    }
     // The system refuses to remove one that is not empty.
-    for folder in folders(shared)?.iter().skip(1).rev().flatten() {
+    for folder in levels.iter().skip(1).rev().flatten() {
         let _ = shared.files.remove_dir(folder);
     }
-    Ok(())
 }

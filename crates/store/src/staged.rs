@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::Tried;
 use crate::files::{FileLock, Mode, OpenFile};
 use crate::journal::{JOURNAL_BYTES_MAX, Journal, SourceId};
-use crate::shared::{Pins, Shared};
+use crate::store::{Pins, Shared};
 use crate::{Digest, Hasher, StoreError};
 
 /// What is said about a file before it comes.

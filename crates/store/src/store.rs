@@ -1,24 +1,100 @@
 //! The store: what there is, and what changes it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::error::Tried;
-use crate::files::{Files, Kind, Mode, RealFiles};
-use crate::foreign::{self, Found};
-use crate::shared::{Pins, Shared};
-use crate::staged::{hash, read_all};
+use crate::files::{FileLock, Files, Kind, Mode, RealFiles};
+use crate::foreign::{self, Blob, Found};
+use crate::manifest::MANIFEST_BYTES_MAX;
+use crate::staged::{LOCK, hash, read_all};
 use crate::{
-    CHUNK_BYTES, Catalogue, Digest, Entry, Expect, Installed, Layer, Manifest, MediaType, ModelConfig,
-    ModelName, Published, Reference, Removed, Staged, StoreConfig, StoreError, installed,
+    CHUNK_BYTES, Digest, Expect, Installed, Layer, Manifest, ModelName, Reference, Staged, StoreError,
+    installed,
 };
 
 /// The largest layer that is read as a whole, in bytes.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// How much is copied at a time.
 const COPY_BYTES: usize = 1 << 20;
+/// What stays free of a disk when files are taken in, in bytes.
+const SPARE_BYTES: u64 = 64 << 20;
+/// The lock that is held while manifests change and while blobs are removed.
+const NAMES: &str = "names";
+
+/// Where models are kept and looked for.
+#[derive(Clone, Debug, Default)]
+pub struct StoreConfig {
+    /// Our own store.
+    pub root: PathBuf,
+    /// Stores of the same layout that are only read, in the order in which they are asked.
+    pub shared: Vec<PathBuf>,
+    /// The folder of Hugging Face's libraries (`HF_HOME`), whose `hub/` is read.
+    pub hf_home: Option<PathBuf>,
+    /// A store of Ollama's (`OLLAMA_MODELS`), which is only read.
+    pub ollama: Option<PathBuf>,
+}
+
+/// Whose a model is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Ours.
+    Own,
+    /// Of a shared store, which is only read.
+    Shared(PathBuf),
+    /// Of the cache of Hugging Face's libraries.
+    HuggingFace,
+    /// Of Ollama's store.
+    Ollama,
+}
+
+/// Whether a model can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All is there.
+    Ready,
+    /// It cannot be used, and why.
+    Broken(String),
+}
+
+/// A model as it is listed.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: ModelName,
+    /// Whose it is.
+    pub origin: Origin,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Bytes of its blobs, each counted once.
+    pub size: u64,
+    /// When it was put there.
+    pub modified: SystemTime,
+    /// Whether it can be used.
+    pub state: State,
+}
+
+/// A manifest that has become visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The digest of the manifest that had the name before, if it was another. Its blobs stay until `prune`.
+    pub replaced: Option<Digest>,
+}
+
+/// What went with a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Blobs that no other model has.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
 
 /// The models of a machine. It is cheap to clone; every call blocks.
 ///
@@ -28,6 +104,185 @@ const COPY_BYTES: usize = 1 << 20;
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pins: Arc<Pins>,
+}
+
+/// What all sessions have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: StoreConfig,
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) chunk_bytes: u64,
+    /// Blobs whose content this process has verified.
+    verified: Mutex<BTreeSet<Digest>>,
+    /// Whether the leftovers of dead processes were looked for.
+    is_collected: AtomicBool,
+}
+
+/// The blobs that a session keeps from being removed.
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Mutex<BTreeMap<Digest, Box<dyn FileLock>>>);
+
+impl Pins {
+    pub(crate) fn put(&self, digest: Digest, lock: Box<dyn FileLock>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, lock);
+    }
+
+    /// Keeps a blob, unless another is writing it, which keeps it as well.
+    pub(crate) fn pin(&self, shared: &Shared, digest: &Digest) -> Result<(), StoreError> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest) {
+            return Ok(());
+        }
+        let path = shared.lock_path(&digest.file_name());
+        if let Some(lock) = shared.files.lock(&path, Mode::Shared, false).tried("lock", &path)? {
+            self.put(*digest, lock);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn root(&self) -> &Path {
+        &self.config.root
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root().join("blobs")
+    }
+
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.root().join("manifests")
+    }
+
+    pub(crate) fn tmp_dir(&self) -> PathBuf {
+        self.root().join("tmp")
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root().join("locks")
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.file_name())
+    }
+
+    pub(crate) fn tmp(&self, stem: &str, ending: &str) -> PathBuf {
+        self.tmp_dir().join(format!("{stem}{ending}"))
+    }
+
+    pub(crate) fn lock_path(&self, stem: &str) -> PathBuf {
+        self.locks().join(format!("{stem}{LOCK}"))
+    }
+
+    pub(crate) fn lock_names(&self, mode: Mode) -> Result<Box<dyn FileLock>, StoreError> {
+        let path = self.lock_path(NAMES);
+        let lock = self.files.lock(&path, mode, true).tried("lock", &path)?;
+        lock.ok_or_else(|| io::Error::other("the lock was refused")).tried("lock", &path)
+    }
+
+    pub(crate) fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
+        self.files.sync_dir(path).tried("sync", path)
+    }
+
+    /// Makes a folder and those above it, durably.
+    pub(crate) fn make_dir(&self, path: &Path) -> Result<(), StoreError> {
+        if self.files.metadata(path).is_ok_and(|found| found.kind == Kind::Dir) {
+            return Ok(());
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.make_dir(parent)?;
+        }
+        self.files.create_dir(path).tried("make the folder", path)?;
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+
+    /// The folders that writing needs.
+    pub(crate) fn make_folders(&self) -> Result<(), StoreError> {
+        [self.blobs(), self.manifests(), self.tmp_dir(), self.locks()]
+            .iter()
+            .try_for_each(|dir| self.make_dir(dir))
+    }
+
+    pub(crate) fn check_space(&self, needed: u64) -> Result<(), StoreError> {
+        let free = self.files.free_space(self.root()).tried("ask for the free space of", self.root())?;
+        if needed.saturating_add(SPARE_BYTES) > free {
+            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, free });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn note_verified(&self, digest: &Digest) {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest);
+    }
+
+    pub(crate) fn forget_verified(&self, digest: &Digest) {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+
+    fn is_verified(&self, digest: &Digest) -> bool {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// The blob's file, if one is there with that size, in our store or a shared one: what our manifests may name.
+    pub(crate) fn kept_blob(&self, digest: &Digest, size: Option<u64>) -> Option<PathBuf> {
+        let roots = self.roots().filter(|(origin, _)| *origin != Origin::Ollama);
+        self.blob_in(roots, digest, size)
+    }
+
+    /// The blob's file, wherever one is.
+    pub(crate) fn find_blob(&self, digest: &Digest, size: Option<u64>) -> Option<PathBuf> {
+        self.blob_in(self.roots(), digest, size)
+    }
+
+    fn blob_in<'a>(
+        &self,
+        roots: impl Iterator<Item = (Origin, &'a Path)>,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Option<PathBuf> {
+        let mut paths = roots.map(|(_, root)| root.join("blobs").join(digest.file_name()));
+        paths.find(|path| {
+            let found = self.files.metadata(path);
+            found.is_ok_and(|found| found.kind == Kind::File && size.is_none_or(|size| size == found.len))
+        })
+    }
+
+    /// The stores of our layout: our own, then those that are only read.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = (Origin, &Path)> {
+        let own = std::iter::once((Origin::Own, self.root()));
+        let shared = self.config.shared.iter().map(|root| (Origin::Shared(root.clone()), root.as_path()));
+        let ollama = self.config.ollama.iter().filter(|root| root.as_path() != self.root());
+        own.chain(shared).chain(ollama.map(|root| (Origin::Ollama, root.as_path())))
+    }
+
+    /// The manifest of a name in a store of our layout, with its digest.
+    pub(crate) fn read_manifest(
+        &self,
+        root: &Path,
+        name: &ModelName,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        let Some(bytes) = self.read_manifest_bytes(root, name)? else { return Ok(None) };
+        let source = |source| StoreError::Manifest { name: name.clone(), source };
+        Ok(Some((Manifest::parse(&bytes).map_err(source)?, Digest::of(&bytes))))
+    }
+
+    pub(crate) fn read_manifest_bytes(
+        &self,
+        root: &Path,
+        name: &ModelName,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = root.join("manifests").join(name.path());
+        match self.files.open(&path).and_then(|file| read_all(&*file, MANIFEST_BYTES_MAX)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error).tried("read", &path),
+        }
+    }
+}
+
+/// Whether an error says that there is nothing of this name.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl Store {
@@ -58,7 +313,13 @@ impl Store {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "its folder is not named");
             return Err(error).tried("open the store", &config.root);
         }
-        let shared = Shared::new(config, files, chunk_bytes);
+        let shared = Shared {
+            config,
+            files,
+            chunk_bytes,
+            verified: Mutex::default(),
+            is_collected: AtomicBool::new(false),
+        };
         Ok(Self { shared: Arc::new(shared), pins: Arc::default() })
     }
 
@@ -100,46 +361,12 @@ impl Store {
         foreign::find(&self.shared, name)
     }
 
-    /// What a user wrote, as a reference: a name that the store has is that model, whatever a catalogue says.
-    ///
-    /// # Errors
-    /// If it is no reference, or the system refuses.
-    pub fn resolve(&self, text: &str, catalogue: &Catalogue) -> Result<Reference, StoreError> {
-        if let Ok(name) = text.parse::<ModelName>()
-            && self.find(&name)?.is_some()
-        {
-            return Ok(Reference::Registry(name));
-        }
-        Ok(Reference::parse(text, catalogue)?)
-    }
-
     /// What is to be loaded for a reference, or `None` if it must be fetched first.
     ///
     /// # Errors
     /// If the model is there and broken, or the system refuses.
     pub fn open_model(&self, reference: &Reference) -> Result<Option<Installed>, StoreError> {
         installed::open(self, reference)
-    }
-
-    /// What a model is, in a few words, without opening its weights. `None` if there is no such model; of one whose place
-    /// has no such words it is what its file's name tells.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn describe(&self, name: &ModelName) -> Result<Option<ModelConfig>, StoreError> {
-        let Some(found) = self.locate(name)? else { return Ok(None) };
-        let config = found.blobs.iter().find(|blob| blob.media_type == MediaType::Config);
-        let Some(blob) = config else {
-            let file = found.blobs.first().and_then(|blob| blob.file.as_deref());
-            let file_type = file.and_then(crate::file_name::quant).unwrap_or_default();
-            return Ok(Some(ModelConfig {
-                model_format: "gguf".into(),
-                file_type,
-                ..ModelConfig::default()
-            }));
-        };
-        let bytes = read_blob(&self.shared, &blob.path, blob.size, blob.digest)?;
-        Ok(Some(ModelConfig::parse(&bytes).unwrap_or_default()))
     }
 
     /// The manifest of a name, in our store, a shared one or Ollama's.
@@ -177,23 +404,6 @@ impl Store {
         Ok(self.shared.kept_blob(digest, size))
     }
 
-    /// Whether a blob is there with the right content, which is read unless this process has verified it before; the
-    /// session keeps it then. Whoever finds that it is not stages it anew, which repairs it.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn holds(&self, digest: &Digest, size: Option<u64>) -> Result<bool, StoreError> {
-        let Some(path) = self.pin(digest, size)? else { return Ok(false) };
-        if self.shared.is_verified(digest) {
-            return Ok(true);
-        }
-        let is_right = self.is_content(&path, digest);
-        if is_right {
-            self.shared.note_verified(digest);
-        }
-        Ok(is_right)
-    }
-
     /// A layer's bytes; they are verified.
     ///
     /// # Errors
@@ -210,11 +420,8 @@ impl Store {
     /// If there is no room for it, another writes the same file ([`StoreError::Busy`]), or the system refuses.
     pub fn stage(&self, expect: Expect) -> Result<Staged, StoreError> {
         self.shared.make_folders()?;
-        if self.shared.is_to_collect() {
+        if !self.shared.is_collected.swap(true, Ordering::Relaxed) {
             crate::prune::collect(&self.shared)?;
-        }
-        if let Some(digest) = &expect.digest {
-            self.pins.release(digest);
         }
         Staged::open(self.shared.clone(), self.pins.clone(), expect)
     }
@@ -350,9 +557,17 @@ impl Store {
         let parent = to.parent().expect("a name has four parts");
         self.shared.make_dir(parent)?;
         staged.place(&to)?;
-        // And the folders above it, which a process that is dead may have made.
-        let above = parent.ancestors().take_while(|folder| *folder != self.shared.root());
-        above.into_iter().try_for_each(|folder| self.shared.sync_dir(folder))
+        self.shared.sync_dir(parent)
+    }
+
+    /// Gives a model a second name; its blobs are shared. A model of a store that is only read is copied into ours.
+    ///
+    /// # Errors
+    /// If there is no such model, or the system refuses.
+    pub fn copy(&self, from: &ModelName, to: &ModelName) -> Result<Published, StoreError> {
+        let found = self.locate(from)?.ok_or_else(|| StoreError::NotFound(from.clone()))?;
+        let manifest = found.manifest(self)?;
+        self.publish(to, &manifest)
     }
 
     /// Takes a name away, and the blobs that only it had.
@@ -383,5 +598,38 @@ pub(crate) fn read_blob(
     match (digest, Digest::of(&bytes)) {
         (Some(expected), found) if expected != found => Err(StoreError::WrongContent { expected, found }),
         _ => Ok(bytes),
+    }
+}
+
+impl Found {
+    /// A manifest for our own store; what is not a blob of ours yet becomes one.
+    fn manifest(&self, store: &Store) -> Result<Manifest, StoreError> {
+        if let Some(manifest) = &self.manifest {
+            for blob in &self.blobs {
+                let is_here = match blob.digest {
+                    Some(digest) => store.pin(&digest, Some(blob.size))?.is_some(),
+                    None => false,
+                };
+                if !is_here {
+                    store.put_file(&blob.path, &mut |_, _| ())?;
+                }
+            }
+            return Ok(manifest.clone());
+        }
+        let put = |blob: &Blob| -> Result<Layer, StoreError> {
+            let (digest, size) = store.put_file(&blob.path, &mut |_, _| ())?;
+            let layer = Layer::new(blob.media_type.clone(), digest, size);
+            Ok(match &blob.file {
+                Some(file) => layer.with_file(file),
+                None => layer,
+            })
+        };
+        let layers: Vec<Layer> = self.blobs.iter().map(put).collect::<Result<_, _>>()?;
+        let first = self.blobs.iter().find(|blob| blob.media_type == crate::MediaType::Model);
+        let file = first.and_then(|blob| ingle_gguf::GgufFile::open(&blob.path).ok());
+        let config =
+            file.map(|file| crate::ModelConfig::of_gguf(&file)).unwrap_or_default().to_bytes(&layers);
+        let digest = store.put_bytes(&config)?;
+        Ok(Manifest::new(Layer::new(crate::MediaType::Config, digest, config.len() as u64), layers))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::foreign::{self, Found};
 use crate::prune::{all_blobs, referenced};
-use crate::shared::Shared;
 use crate::staged::hash;
+use crate::store::Shared;
 use crate::{Digest, ModelName, Origin, State, Store, StoreError};
 
 /// The most threads that read: further ones wait for the disk.
@@ -55,7 +55,7 @@ impl Store {
         let shared = &*self.shared;
         let mut models = Vec::new();
         for name in names {
-            models.push(self.locate(name)?.ok_or_else(|| StoreError::NotFound(Box::new(name.clone())))?);
+            models.push(self.locate(name)?.ok_or_else(|| StoreError::NotFound(name.clone()))?);
         }
         let mut orphans = Wanted::new();
         if names.is_empty() {

@@ -12,17 +12,14 @@ use ingle_testkit::hub::Hub;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| {
-        args.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>()
-    };
+    let value = |name: &str| args.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>();
     let listen = value("--listen").pop().unwrap_or_else(|| "127.0.0.1:0".into());
     let hub = Hub::start_on(listen.parse()?)?;
     for repo in value("--repo") {
         let (id, folder) = repo.split_once('=').ok_or("--repo is USER/NAME=FOLDER")?;
         let mut files = Vec::new();
         read_folder(Path::new(folder), "", &mut files)?;
-        let files: Vec<(&str, &[u8])> =
-            files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
         hub.commit(id, &files);
     }
     for model in value("--model") {

@@ -14,7 +14,6 @@ pub mod refused;
 mod reply;
 pub(crate) mod schema;
 mod time;
-pub mod transfer;
 
 use std::time::Duration;
 

@@ -47,53 +47,6 @@ pub(crate) fn show_body() -> Object {
     empty(object, &[CHANGES])
 }
 
-/// The body of `/api/copy`.
-pub(crate) fn copy_body() -> Schema {
-    let object = Object::new().must("source", string(), "Which model.").must(
-        "destination",
-        string(),
-        "Its second name.",
-    );
-    object.schema()
-}
-
-/// The body of `/api/delete`.
-pub(crate) fn delete_body() -> Schema {
-    let object = Object::new().field("model", string(), "Which model.").field(
-        "name",
-        string(),
-        "Older name of `model`; one of both is needed.",
-    );
-    object.schema()
-}
-
-/// The body of `/api/pull`.
-pub(crate) fn pull_body() -> Object {
-    push_body().field("update", boolean(), "Replace a model whose content has changed since it was pulled.")
-}
-
-/// The body of `/api/push`.
-pub(crate) fn push_body() -> Object {
-    let nothing = || string().chars(0, 0);
-    Object::new()
-        .field("model", string(), "Which model, as users name it.")
-        .field("name", string(), "Older name of `model`; one of both is needed.")
-        .field("insecure", boolean(), "Without encryption, where the operator allows it.")
-        .field("stream", boolean(), "Lines, unless it is `false`.")
-        .field("username", nothing(), "Only empty.")
-        .field("password", nothing(), "Only empty.")
-}
-
-/// A line of `/api/pull` and `/api/push`.
-pub(crate) fn transfer_line() -> Schema {
-    Object::new()
-        .field("status", string(), "What is done.")
-        .optional("digest", string(), "Of the file that moves on.")
-        .optional("total", integer(0, i64::MAX.into()), "Bytes of the file.")
-        .optional("completed", integer(0, i64::MAX.into()), "Bytes that are there.")
-        .schema()
-}
-
 /// Fields that must be empty if they are there.
 fn empty(object: Object, tables: &[&[Refused]]) -> Object {
     let nothing = || either([string().chars(0, 0), empty_list()]);

@@ -626,7 +626,7 @@ fn pages() {
         )
     };
     let all = [("m".to_owned(), model()), ("alias:x".to_owned(), model())];
-    assert_eq!(tags(&[], &all), format!(r#"{{"models":[{},{}]}}"#, listed("m:latest"), listed("alias:x")));
+    assert_eq!(tags(&all), format!(r#"{{"models":[{},{}]}}"#, listed("m:latest"), listed("alias:x")));
     let expected = format!(
         r#"{{"models":[{{"name":"m:latest","model":"m:latest","size":770000000,"digest":"{digest}","details":{details},"expires_at":"2316-02-24T22:00:36.854775807Z","size_vram":0,"context_length":4096}}]}}"#
     );
@@ -652,8 +652,8 @@ fn pages() {
             r#"{{"license":"mit","modelfile":"FROM m:latest\nTEMPLATE \"\"\"{{{{ x }}}}\"\"\"\n","parameters":"num_ctx                        4096","template":"{{{{ x }}}}","details":{details},"model_info":{{"general.architecture":"llama","general.license":"mit","llama.context_length":4096,"tokenizer.ggml.tokens":null,"tokenizer.ggml.eos_token_ids":{ids},"general.parameter_count":1235814432}},"capabilities":["completion","tools","insert"],"modified_at":"2023-11-14T22:13:20.000000000Z"}}"#
         )
     };
-    assert_eq!(show("m", &model(), None, false), page("null"));
-    assert_eq!(show("m", &model(), None, true), page("[1,2]"));
+    assert_eq!(show("m", &model(), false), page("null"));
+    assert_eq!(show("m", &model(), true), page("[1,2]"));
     assert_eq!(models::version(), r#"{"version":"0.33.0"}"#);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Schema, count_of, integer, matching, string};
+use super::schema::{Schema, count_of, integer, string};
 use super::{Components, SCHEMAS};
 
 /// Whose errors a route has.
@@ -125,31 +125,6 @@ impl Operation {
         let body: Shape = Box::new(move |_| form().into_value());
         let post = Self { body: Some((FORM, body)), ..Self::new("POST", path, tag, summary) };
         post.fails(&[400, 404, 408, 413, 415, 429, 503])
-    }
-
-    /// A DELETE that says in its body what is meant.
-    pub fn delete_of(
-        path: &'static str,
-        tag: Tag,
-        summary: &'static str,
-        body: impl Fn(&mut Components) -> Value + 'static,
-    ) -> Self {
-        let delete = Self { body: Some((JSON, Box::new(body))), ..Self::delete(path, tag, summary) };
-        delete.fails(&[400, 404, 408, 413, 415, 429, 503])
-    }
-
-    /// A POST whose body is the thing itself.
-    pub fn put_bytes(path: &'static str, tag: Tag, summary: &'static str) -> Self {
-        let body: Shape = Box::new(|_| string().into_value());
-        let post = Self { body: Some((BYTES, body)), ..Self::new("POST", path, tag, summary) };
-        post.fails(&[400, 408, 429, 503])
-    }
-
-    /// The digest in the path.
-    pub fn digest(mut self) -> Self {
-        let (schema, text) = (matching("sha256[:-][0-9a-f]{64}"), "The blob's SHA-256.");
-        self.parameters.push(Parameter { place: "path", name: "digest", schema, text });
-        self.fails(&[400, 404])
     }
 
     /// The body may be left out.

@@ -234,9 +234,6 @@ fn ollama() -> Vec<Operation> {
     let embed = named("OllamaEmbedRequest", || schema::embed_body().schema());
     let embeddings = named("OllamaEmbeddingsRequest", || schema::embeddings_body().schema());
     let show = named("OllamaShowRequest", || schema::show_body().schema());
-    let pull = named("OllamaPullRequest", || schema::pull_body().schema());
-    let push = named("OllamaPushRequest", || schema::push_body().schema());
-    let line = || |components: &mut Components| components.put("OllamaTransferLine", schema::transfer_line);
     vec![
         Operation::post("/api/generate", OLLAMA, "Answer a prompt.", generate)
             .example(json!({ "prompt": "Hello.", "stream": false, "options": { "num_predict": 8 } }))
@@ -259,38 +256,6 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/show", OLLAMA, "A model.", show)
             .example(json!({ "model": "default" }))
             .json(schema::page),
-        Operation::post(
-            "/api/copy",
-            OLLAMA,
-            "Give a model of the store a second name.",
-            named("OllamaCopyRequest", schema::copy_body),
-        )
-        .example(json!({ "source": "llama3.1:8b", "destination": "mine" }))
-        .gives(TEXT, |_| string().into_value()),
-        Operation::delete_of(
-            "/api/delete",
-            OLLAMA,
-            "Take a model out of the store.",
-            named("OllamaDeleteRequest", schema::delete_body),
-        )
-        .gives(TEXT, |_| string().into_value()),
-        Operation::post("/api/pull", OLLAMA, "Fetch a model into the store.", pull)
-            .example(json!({ "model": "llama3.1:8b", "stream": false }))
-            .json(line())
-            .gives(LINES, line()),
-        Operation::post("/api/push", OLLAMA, "Send a model of the store to its registry.", push)
-            .example(json!({ "model": "registry.example/team/model:tag", "stream": false }))
-            .json(line())
-            .gives(LINES, line()),
-        Operation::get(
-            "/api/blobs/{digest}",
-            OLLAMA,
-            "A blob of the store, for other nodes; ranges are served.",
-        )
-        .digest()
-        .gives(BYTES, |_| string().into_value()),
-        Operation::put_bytes("/api/blobs/{digest}", OLLAMA, "Put a blob with this digest into the store.")
-            .digest(),
         Operation::get("/api/version", OLLAMA, "The version of Ollama whose API this is.")
             .written("OllamaVersion", schema::version),
     ]

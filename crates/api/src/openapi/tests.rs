@@ -72,7 +72,6 @@ fn examples_are_read() {
         ("/v1/messages/count_tokens", |body| anthropic::messages::parse_count(body, caller()).map(|_| ())),
         ("/api/generate", |body| ollama::Route::Generate.parse(body, caller()).map(|_| ())),
         ("/api/chat", |body| ollama::Route::Chat.parse(body, caller()).map(|_| ())),
-        ("/api/copy", |body| ollama::models::CopyCall::parse(body).map(|_| ())),
         ("/api/show", |body| ollama::models::ShowCall::parse(body).map(|_| ())),
         ("/generate", |body| native::generate::parse(body, caller()).map(|_| ())),
         ("/tokenize", |body| native::tokens::parse_tokenize(body, caller()).map(|_| ())),

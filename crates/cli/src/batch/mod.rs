@@ -36,9 +36,8 @@ use self::output::{Done, Output, State};
 use self::request::Requests;
 use self::wishes::Wishes;
 use self::work::{Bounds, Tally};
-use crate::models::chosen;
 use crate::progress::BatchProgress;
-use crate::run::{finish_loading, load_options, model_name};
+use crate::run::{check_model, finish_loading, load_options, model_name};
 use crate::serve::split_commas;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
@@ -84,7 +83,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    chosen(&settings)?;
+    check_model(&settings)?;
     let path = output_path(&file, &m)?;
     let mut options = load_options(&settings)?;
     let logit_bias = std::mem::take(&mut options.sampling.logit_bias);
@@ -228,9 +227,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn start_engine(settings: &Settings, options: &LoadOptions) -> Result<Engine> {
-    let chosen = chosen(settings)?;
-    let options = &chosen.options(options.clone());
-    let source = chosen.source;
+    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }

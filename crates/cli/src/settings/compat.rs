@@ -458,6 +458,7 @@ options! {
     ANSWER value "hf-repo-draft" dash ["hfd", "hfrd"] => refuse "downloading models is not supported yet; give a file with --model-draft";
     BENCH value "model-draft" also ["draft-max", "draft-min"] dash ["md"] => refuse "this measures plain steps; --speculation tells what guesses would make of them";
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
+    LOAD switch "offline" => note "nothing is ever downloaded";
     SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";
     SERVE switch "reranking" also ["rerank"] => note "a model with a head that ranks uses it at /v1/rerank and /v1/score; others compare embeddings there";
     SERVE value "embd-normalize" => check |value, _| match value {

@@ -35,8 +35,6 @@ pub fn markdown() -> String {
             (Commands::SERVE, "serve"),
             (Commands::BENCH, "bench"),
             (Commands::REPLAY, "replay"),
-            (Commands::STORE, "list, show, ..."),
-            (Commands::PULL, "pull, push"),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

@@ -28,22 +28,14 @@ impl Commands {
     pub const SERVE: Self = Self(2);
     pub const BENCH: Self = Self(4);
     pub const BATCH: Self = Self(8);
-    /// Those that look after the models of this machine: `list`, `show`, `cp`, `rm`, ...
-    pub const STORE: Self = Self(16);
     pub const REPLAY: Self = Self(64);
-    /// All that name models: those that load them and those that look after them.
-    pub const MODELS: Self = Self(1 | 2 | 4 | 8 | 16 | 64 | 128);
-    /// `pull`, `push`, `login`, `logout`.
-    pub const PULL: Self = Self(128);
-    /// Those that fetch models: because they are told to, or because one is missing.
-    pub const NETWORK: Self = Self(1 | 2 | 4 | 8 | 64 | 128);
     pub const LOAD: Self = Self(1 | 2 | 4 | 8 | 64);
     /// Those that answer requests.
     pub const ANSWER: Self = Self(1 | 2 | 8);
     /// The same and those that answer again.
     pub const ANSWER_REPLAY: Self = Self(1 | 2 | 8 | 64);
     /// Those that end with a report.
-    pub const REPORT: Self = Self(1 | 4 | 8 | 16 | 64 | 128);
+    pub const REPORT: Self = Self(1 | 4 | 8 | 64);
     pub const RUN_SERVE: Self = Self(1 | 2);
     pub const RUN_BATCH: Self = Self(1 | 8);
     pub const SERVE_BATCH: Self = Self(2 | 8);

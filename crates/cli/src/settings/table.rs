@@ -43,21 +43,9 @@ macro_rules! settings {
 
 settings! {
     model: Vec<PathBuf>, Many, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
-        "[NAME=]FILE", default "the model that ships with Ingle", "Model to load: a GGUF file (of a split model, the first one), or the name of one in the store. `serve` takes several, each perhaps with a name: the first is the default.";
+        "[NAME=]FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file. `serve` takes several, each perhaps with a name: the first is the default.";
     models_dir: Option<PathBuf>, One, SERVE, "models-dir", env ["LLAMA_ARG_MODELS_DIR"],
         "DIR", default "none", "Folder whose GGUF files are served too, loaded when they are asked for.";
-    store_dir: Option<PathBuf>, One, MODELS, "store-dir", env ["INGLE_MODELS"],
-        "DIR", default "ingle/models where the system keeps users' data", "Folder of the model store: models that have names. Its layout is Ollama's.";
-    shared_store: Vec<PathBuf>, Many, MODELS, "shared-store",
-        "DIR", default "none", "Store of the same layout whose models may be used too; it is only read. May be given several times.";
-    hf_home: Option<PathBuf>, One, MODELS, "hf-home", env ["HF_HOME"],
-        "DIR", default "huggingface where the system keeps users' caches", "Cache of Hugging Face's libraries, whose GGUF files may be used too; it is only read. An empty value is none.";
-    ollama_models: Option<PathBuf>, One, MODELS, "ollama-models", env ["OLLAMA_MODELS"],
-        "DIR", default ".ollama/models in the user's home", "Ollama's store, whose models may be used too; it is only read. An empty value is none.";
-    catalogue: Vec<PathBuf>, Many, MODELS, "catalogue",
-        "FILE", default "Ollama's library", "What short names of models mean (TOML): a table `models` of names and references, and `registry` for all others. May be given several times.";
-    serve_store: bool, Switch, SERVE, "serve-store",
-        "", default "only if no model is named", "Serve the models of the store too, beside those that are named, as they come and go.";
     memory_budget: Option<Budget>, One, SERVE, "memory-budget",
         "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
     keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],
@@ -115,29 +103,6 @@ settings! {
         "P", default "0", "The draft model stops guessing where it is less sure than this.";
     speculative_config: Option<String>, One, ANSWER, "speculative-config", dash ["sc"],
         "JSON", default "none", "The same in vLLM's form: method (ngram, suffix, draft_model), model, num_speculative_tokens.";
-
-    offline: bool, Switch, NETWORK, "offline", env ["LLAMA_ARG_OFFLINE", "HF_HUB_OFFLINE"],
-        "", default "off", "Nothing is fetched from hubs, registries or sites; other nodes (--peer) are still asked.";
-    yes: bool, Switch, LOAD, "yes", short 'y',
-        "", default "a terminal is asked", "Fetch a model that is missing without asking.";
-    hf_endpoint: Option<String>, One, NETWORK, "hf-endpoint", env ["HF_ENDPOINT"],
-        "URL", default "https://huggingface.co", "The hub that repositories (hf.co/user/repo) are fetched from.";
-    registry_mirror: Option<String>, One, NETWORK, "registry-mirror",
-        "URL", default "none", "Registry that is asked in place of registry.ollama.ai, where short names stand.";
-    peers: Vec<String>, Many, NETWORK, "peer",
-        "URL", default "none", "Node of the same operator that is asked for files before the hub is; may be given several times.";
-    pull_streams: Option<u32>, One, NETWORK, "pull-streams",
-        "N", default "8", "Parts of a file that are fetched at the same time, up to 64.";
-    allow_hosts: Vec<String>, Many, NETWORK, "allow-host",
-        "HOST", default "any public host", "Only these hosts are fetched from, redirects included: example.org, *.example.org, each perhaps with a port; may be given several times.";
-    private_hosts: Vec<String>, Many, NETWORK, "private-host",
-        "HOST", default "none", "Host that may have an address of this machine or site; may be given several times.";
-    insecure_hosts: Vec<String>, Many, NETWORK, "insecure-host",
-        "HOST", default "none", "Host that may be fetched from without encryption; may be given several times.";
-    ca_file: Option<PathBuf>, One, NETWORK, "ca-file",
-        "FILE", default "the system's certificates", "Certificates (PEM) that are trusted beside the system's.";
-    credentials_file: Option<PathBuf>, One, NETWORK, "credentials-file",
-        "FILE", default "ingle/credentials.json where the system keeps configuration", "Where `ingle login` keeps tokens, each for one origin.";
 
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";

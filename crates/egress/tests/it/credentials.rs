@@ -39,9 +39,7 @@ async fn they_are_found_by_origin() {
     let client = client_of(config);
     let has = |url: &str| client.credentials().for_target(&target(url)).is_some();
     assert!(has("https://hub.example/a/b?c") && has("https://hub.example:443/"));
-    assert!(
-        !has("http://hub.example/") && !has("https://hub.example:8443/") && !has("https://a.hub.example/")
-    );
+    assert!(!has("http://hub.example/") && !has("https://hub.example:8443/") && !has("https://a.hub.example/"));
     assert!(all.remove(&origin) && !all.remove(&origin));
     for (user, secret) in [("a:b", "x"), ("a", ""), ("a", "x\r\ny"), ("a\n", "x"), ("a", "x y")] {
         let credential = Credential::basic(origin.clone(), user, Secret::new(secret));

@@ -34,8 +34,7 @@ async fn private_addresses_need_a_rule_for_the_class_host_and_port() {
     let port = server.address().port();
     let check = async |rule: &str, only: Option<Class>, class: Class, host: &str, expected: bool| {
         let rule = HostRule::parse(rule).unwrap();
-        let policy =
-            Policy { private: vec![(only, rule)], insecure: open_policy().insecure, ..Policy::default() };
+        let policy = Policy { private: vec![(only, rule)], insecure: open_policy().insecure, ..Policy::default() };
         let client = Client::new(Egress::new(config(policy)).unwrap().permit(class).unwrap());
         let outcome = client.send(&Request::get(target(&format!("http://{host}:{port}/")))).await;
         assert_eq!(outcome.is_ok(), expected, "{host}: {outcome:?}");

@@ -21,21 +21,14 @@ fn impatient() -> EgressConfig {
 async fn silence_ends() {
     let head = Server::start(|_| Reply { silence: Duration::from_secs(5), ..Reply::status(200) });
     let started = Instant::now();
-    let error =
-        client_of(impatient()).send(&Request::get(target(&head.url())).backoff(brisk(1))).await.unwrap_err();
+    let error = client_of(impatient()).send(&Request::get(target(&head.url())).backoff(brisk(1))).await.unwrap_err();
     assert!(matches!(error, EgressError::Timeout { what: "no answer came", .. }), "{error}");
-    let body = Server::start(|_| Reply {
-        pause: Duration::from_secs(5),
-        ..Reply::new(200, "x/y", vec![0; 1 << 20])
-    });
+    let body = Server::start(|_| Reply { pause: Duration::from_secs(5), ..Reply::new(200, "x/y", vec![0; 1 << 20]) });
     let response = client_of(impatient()).send(&Request::get(target(&body.url()))).await.unwrap();
     let error = response.bytes(1 << 30).await.unwrap_err();
     assert!(matches!(error, EgressError::Timeout { what: "the body stalled", .. }), "{error}");
     // Slow is not silent: what drips goes on.
-    let slow = Server::start(|_| Reply {
-        pause: Duration::from_millis(40),
-        ..Reply::new(200, "x/y", vec![7; 1 << 20])
-    });
+    let slow = Server::start(|_| Reply { pause: Duration::from_millis(40), ..Reply::new(200, "x/y", vec![7; 1 << 20]) });
     let response = client_of(impatient()).send(&Request::get(target(&slow.url()))).await.unwrap();
     assert_eq!(response.bytes(1 << 20).await.unwrap(), vec![7; 1 << 20]);
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -72,13 +65,7 @@ async fn small_answers_are_bounded() {
 
 #[tokio::test]
 async fn busy_servers_are_asked_again_when_they_say() {
-    for (status, wait, at_least) in [
-        (429, Some("1"), 1000),
-        (503, Some("1"), 1000),
-        (500, None, 10),
-        (502, None, 10),
-        (504, Some("x"), 10),
-    ] {
+    for (status, wait, at_least) in [(429, Some("1"), 1000), (503, Some("1"), 1000), (500, None, 10), (502, None, 10), (504, Some("x"), 10)] {
         let asked = AtomicU32::new(0);
         let server = Server::start(move |_| match (asked.fetch_add(1, Ordering::SeqCst), wait) {
             (0, Some(wait)) => Reply::status(status).with("Retry-After", wait),
@@ -100,8 +87,7 @@ async fn patience_has_an_end() {
     assert_eq!(client(open_policy()).send(&request).await.unwrap().status(), 503);
     assert_eq!(server.requests().len(), 3);
     let server = Server::start(|_| Reply::status(429).with("Retry-After", "100"));
-    let error =
-        client(open_policy()).send(&Request::get(target(&server.url())).backoff(brisk(3))).await.unwrap_err();
+    let error = client(open_policy()).send(&Request::get(target(&server.url())).backoff(brisk(3))).await.unwrap_err();
     assert!(matches!(error, EgressError::Busy { .. }) && server.requests().len() == 1, "{error}");
     // What would be refused again is not sent again.
     for status in [400, 401, 403, 404, 416] {
@@ -116,17 +102,13 @@ async fn patience_has_an_end() {
 async fn errors_say_what_the_server_said_and_no_signature() {
     let server = Server::start(|_| Reply::json(404, &serde_json::json!({ "error": "no such\u{1b} model" })));
     let url = format!("{}/a/b?sig=s3cret", server.url());
-    let error =
-        client(open_policy()).send(&Request::get(target(&url))).await.unwrap().success().await.unwrap_err();
+    let error = client(open_policy()).send(&Request::get(target(&url))).await.unwrap().success().await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("404") && text.contains("no such model") && !text.contains("s3cret"), "{text}");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/?sig=s3cret");
     let error = client(open_policy()).send(&Request::get(target(&url)).backoff(brisk(2))).await.unwrap_err();
-    assert!(
-        matches!(error, EgressError::Connection { .. }) && !error.to_string().contains("s3cret"),
-        "{error}"
-    );
+    assert!(matches!(error, EgressError::Connection { .. }) && !error.to_string().contains("s3cret"), "{error}");
 }
 
 #[test]
@@ -145,8 +127,7 @@ fn content_ranges() {
         ("", None),
     ] {
         let server = Server::start(move |_| Reply::status(206).with("Content-Range", value));
-        let response =
-            runtime.block_on(client(open_policy()).send(&Request::get(target(&server.url())))).unwrap();
+        let response = runtime.block_on(client(open_policy()).send(&Request::get(target(&server.url())))).unwrap();
         assert_eq!(response.content_range(), expected, "{value}");
     }
 }

@@ -3,7 +3,6 @@
 mod credentials;
 mod door;
 mod faults;
-mod only_door;
 mod redirects;
 mod tls;
 mod urls;
@@ -11,8 +10,8 @@ mod urls;
 use std::time::Duration;
 
 use ingle_egress::{
-    Backoff, Class, Client, Credential, Egress, EgressConfig, EgressError, HostRule, Origin, Policy,
-    Response, Secret, Target,
+    Backoff, Class, Client, Credential, Egress, EgressConfig, EgressError, HostRule, Origin, Policy, Response, Secret,
+    Target,
 };
 
 /// A policy under which servers of tests may be reached: loopback is private.

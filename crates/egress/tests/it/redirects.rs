@@ -69,20 +69,14 @@ async fn the_same_origin_keeps_the_credential_until_it_was_left_once() {
 
 #[tokio::test]
 async fn bodies_follow_only_where_the_method_stays() {
-    for (status, method, body) in
-        [(301, "GET", ""), (302, "GET", ""), (303, "GET", ""), (307, "POST", "data"), (308, "POST", "data")]
-    {
+    for (status, method, body) in [(301, "GET", ""), (302, "GET", ""), (303, "GET", ""), (307, "POST", "data"), (308, "POST", "data")] {
         let cdn = named("cdn");
         let location = cdn.url();
         let hub = sends_to(status, move |_| location.clone());
         let request = Request::post(target(&hub.url()), "data").header("content-type", "text/plain");
         assert_eq!(text(client(open_policy()).send(&request).await).await, "cdn");
         let seen = &cdn.requests()[0];
-        assert_eq!(
-            (seen.method.as_str(), String::from_utf8_lossy(&seen.body).as_ref()),
-            (method, body),
-            "{status}"
-        );
+        assert_eq!((seen.method.as_str(), String::from_utf8_lossy(&seen.body).as_ref()), (method, body), "{status}");
         assert_eq!(seen.header("content-type").is_some(), !body.is_empty(), "{status}");
     }
 }
@@ -92,18 +86,12 @@ async fn ten_hops_and_no_more() {
     for (hops, arrives) in [(1, true), (10, true), (11, false), (1000, false)] {
         let hub = Server::start(move |request| {
             let n: u32 = request.path.trim_start_matches('/').parse().unwrap_or(0);
-            if n == hops {
-                Reply::new(200, "text/plain", *b"there")
-            } else {
-                Reply::redirect(302, format!("/{}", n + 1))
-            }
+            if n == hops { Reply::new(200, "text/plain", *b"there") } else { Reply::redirect(302, format!("/{}", n + 1)) }
         });
         let outcome = client(open_policy()).send(&Request::get(target(&format!("{}/0", hub.url())))).await;
         match outcome {
             Ok(response) => assert!(arrives && response.status() == 200, "{hops}"),
-            Err(EgressError::Redirect { problem, .. }) => {
-                assert!(!arrives && problem.contains("10"), "{hops}")
-            }
+            Err(EgressError::Redirect { problem, .. }) => assert!(!arrives && problem.contains("10"), "{hops}"),
             Err(error) => panic!("{hops}: {error}"),
         }
         assert!(hub.requests().len() <= 11);
@@ -116,11 +104,7 @@ async fn hops_are_judged_like_the_first() {
     let port = inner.address().port();
     let only = |rules: &[&str]| {
         let rules: Vec<HostRule> = rules.iter().map(|rule| HostRule::parse(rule).unwrap()).collect();
-        Policy {
-            private: rules.iter().map(|rule| (None, rule.clone())).collect(),
-            insecure: rules,
-            ..Policy::default()
-        }
+        Policy { private: rules.iter().map(|rule| (None, rule.clone())).collect(), insecure: rules, ..Policy::default() }
     };
     for (location, part) in [
         // Loopback in spellings that the hub's rule does not cover, each also without a port of ours.
@@ -141,10 +125,7 @@ async fn hops_are_judged_like_the_first() {
         let hub = sends_to(302, move |_| to.clone());
         let hub_rule = format!("hub.test:{}", hub.address().port());
         let mut config = super::config(only(&[&hub_rule]));
-        config.names.insert(
-            "metadata.test".into(),
-            vec!["8.8.8.8".parse().unwrap(), "169.254.169.254".parse().unwrap()],
-        );
+        config.names.insert("metadata.test".into(), vec!["8.8.8.8".parse().unwrap(), "169.254.169.254".parse().unwrap()]);
         let request = Request::get(target(&format!("http://{hub_rule}/"))).backoff(brisk(1));
         let error = super::client_of(config).send(&request).await.unwrap_err().to_string();
         assert!(error.contains(part), "{location}: {error}");
@@ -156,9 +137,7 @@ async fn hops_are_judged_like_the_first() {
 async fn the_list_of_hosts_holds_for_hops_too() {
     let cdn = named("cdn");
     let port = cdn.address().port();
-    for (host, is_listed) in
-        [("cdn.test", true), ("hub.test", true), ("localhost", false), ("127.0.0.1", false)]
-    {
+    for (host, is_listed) in [("cdn.test", true), ("hub.test", true), ("localhost", false), ("127.0.0.1", false)] {
         let location = format!("http://{host}:{port}/");
         let hub = sends_to(302, move |_| location.clone());
         let hosts = Some(["hub.test", "*.test"].map(|rule| HostRule::parse(rule).unwrap()).into());
@@ -174,10 +153,6 @@ async fn the_list_of_hosts_holds_for_hops_too() {
 #[tokio::test]
 async fn who_wants_redirects_gets_them() {
     let hub = sends_to(307, |_| "https://elsewhere.example/blob".into());
-    let response =
-        client(open_policy()).send(&Request::head(target(&hub.url())).without_redirects()).await.unwrap();
-    assert_eq!(
-        (response.status(), response.header("location")),
-        (307, Some("https://elsewhere.example/blob"))
-    );
+    let response = client(open_policy()).send(&Request::head(target(&hub.url())).without_redirects()).await.unwrap();
+    assert_eq!((response.status(), response.header("location")), (307, Some("https://elsewhere.example/blob")));
 }

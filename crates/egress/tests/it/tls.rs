@@ -64,17 +64,11 @@ async fn an_authority_of_ones_own_is_trusted_if_it_is_named() {
 #[tokio::test]
 async fn https_never_becomes_http() {
     let plain = Server::start(|_| ingle_testkit::http::Reply::status(200));
-    let answer = format!(
-        "HTTP/1.1 302 Found\r\nLocation: {}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        plain.url()
-    );
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: {}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", plain.url());
     let port = tls_server(answer.leak());
     let request = Request::get(target(&format!("https://hub.test:{port}/"))).backoff(brisk(1));
     let error = client_of(with_ca("ca.pem")).send(&request).await.unwrap_err();
-    assert!(
-        matches!(&error, EgressError::Redirect { problem, .. } if problem.contains("not encrypted")),
-        "{error}"
-    );
+    assert!(matches!(&error, EgressError::Redirect { problem, .. } if problem.contains("not encrypted")), "{error}");
     assert!(plain.requests().is_empty());
 }
 

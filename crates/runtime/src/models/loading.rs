@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingle_chat::{KeepAlive, ProviderError};
+use ingle_model::sizing::Needs;
 
 use super::books::{Plan, SlotId};
 use super::spec::{ModelEvent, ModelSpec, ModelsConfig, Unloaded, human};
 use super::state::{Failed, Instance, Shared};
-use crate::load::{Engine, LoadError};
-use crate::prepare::{Needs, Prepared};
+use crate::load::{Engine, LoadError, Source};
+use crate::prepare::Prepared;
 
 /// What a model is asked before it counts as ready.
 const SMOKE_PROMPT: &str = "1";
@@ -93,8 +94,10 @@ impl Problem {
     /// The reason as requests are told: no path of this machine is in it.
     pub fn public(&self, spec: &ModelSpec) -> String {
         let text = self.to_string();
-        let files = spec.source.files().iter();
-        let text = files.fold(text, |text, path| text.replace(&*path.to_string_lossy(), "its file"));
+        let text = match &spec.source {
+            Source::File(path) => text.replace(&*path.to_string_lossy(), "its file"),
+            Source::Shipped | Source::Bytes(_) => text,
+        };
         format!("model `{}`: {text}", spec.name)
     }
 
@@ -146,7 +149,7 @@ fn load(
     serial: u64,
     slot: &mut Option<SlotId>,
 ) -> Result<Engine, Problem> {
-    let spec = &*shared.spec(model);
+    let spec = &shared.specs[model];
     let prepared = Prepared::new(&spec.source, &spec.options).map_err(Problem::Load)?;
     *slot = Some(make_room(shared, model, serial, prepared.needs)?);
     shared.tell(model, &ModelEvent::Loading { bytes: prepared.needs.total() });
@@ -221,7 +224,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
         }
         match plan {
             Plan::Fits => {
-                let slot = state.books.reserve(bytes, shared.spec(model).is_pinned, now);
+                let slot = state.books.reserve(bytes, shared.specs[model].is_pinned, now);
                 state.queue.pop_front();
                 state.peak = state.peak.max(state.books.used());
                 if let Some(job) = &mut state.models[model].job {
@@ -251,7 +254,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
 
 /// The books after a load, and the news.
 fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, SlotId), Problem>) {
-    let spec = &*shared.spec(model);
+    let spec = &shared.specs[model];
     let (now, at) = (shared.now(), Instant::now());
     let mut state = shared.lock();
     state.queue.retain(|queued| *queued != serial);
@@ -304,7 +307,7 @@ fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, 
 
 /// How long a model stays of which a request has said so much.
 pub(super) fn keep_alive(shared: &Shared, model: usize, wish: Option<KeepAlive>) -> KeepAlive {
-    wish.or(shared.spec(model).keep_alive).unwrap_or(shared.config.keep_alive)
+    wish.or(shared.specs[model].keep_alive).unwrap_or(shared.config.keep_alive)
 }
 
 /// A model that nobody uses any more, until its memory is given back.

@@ -3,7 +3,6 @@
 mod adapters;
 mod anthropic;
 mod batches;
-mod blobs;
 mod embeddings;
 mod files;
 mod generate;
@@ -11,7 +10,6 @@ mod info;
 mod models;
 mod ollama;
 mod openapi;
-mod pull;
 mod responses;
 mod table;
 mod utility;
@@ -156,8 +154,6 @@ fn routes() -> Routes {
         .route("/openapi.json", get(openapi::document))
         .merge(models::routes())
         .merge(ollama::routes())
-        .merge(pull::routes())
-        .merge(blobs::routes())
 }
 
 /// What serves the routes.

@@ -1,4 +1,4 @@
-//! Ollama's routes.
+//! Ollama's routes. Those that would change which models there are are refused: there is no store yet.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,13 +7,13 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::response::Response;
+use axum::routing::{delete, get, head, post};
 use ingle_api::RequestError;
-use ingle_api::ollama::models::{self, CopyCall, DeleteCall, ShowCall};
+use ingle_api::ollama::models::{self, ShowCall};
 use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route, is_unload};
 use ingle_api::openai::check_vocabulary;
-use ingle_chat::{Embeddings, ModelChange, ModelInfo, Provider};
+use ingle_chat::{Embeddings, ModelChange};
 
 use super::embeddings::written;
 use super::generate::{caller, collected, provider, stream};
@@ -24,9 +24,8 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json};
 use crate::embed::embed as vectors_of;
-use crate::error::{Failure, json};
-use crate::names::{Chosen, choose, listed, looked_for, resolve};
-use crate::store::ModelStore;
+use crate::error::json;
+use crate::names::{Chosen, choose, listed, resolve};
 
 /// All routes under `/api`.
 pub(super) fn routes() -> Routes {
@@ -39,9 +38,12 @@ pub(super) fn routes() -> Routes {
         .route("/api/version", get(version))
         .route("/api/embed", post(embed))
         .route("/api/embeddings", post(embeddings))
-        .route("/api/copy", post(copy))
-        .route("/api/delete", delete(remove))
-        .refused("/api/create", post(not_here))
+        .refused("/api/pull", post(no_store))
+        .refused("/api/push", post(no_store))
+        .refused("/api/create", post(no_store))
+        .refused("/api/copy", post(no_store))
+        .refused("/api/delete", delete(no_store))
+        .refused("/api/blobs/{digest}", head(no_store).post(no_store))
 }
 
 async fn generate(
@@ -74,8 +76,8 @@ async fn answer(
         check_scope(&app, &context.principal)?;
     }
     if call.load_only && is_unload(call.keep_alive) {
-        let (name, info) = find(&app, &provider, call.request.model.as_deref()).await?;
-        change(&app, &provider, &info.id, ModelChange::Unload).await?;
+        let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
+        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
         let model = call.request.model.unwrap_or(name);
         return Ok(json(StatusCode::OK, Envelope { id, model, clock: since_epoch }.unloaded(route)));
     }
@@ -132,8 +134,8 @@ async fn vectors(
         check_scope(&app, &context.principal)?;
     }
     if request.inputs.is_empty() && is_unload(call.keep_alive) {
-        let (name, info) = find(&app, &provider, request.model.as_deref()).await?;
-        change(&app, &provider, &info.id, ModelChange::Unload).await?;
+        let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
+        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
         let model = request.model.unwrap_or(name);
         return written(Embeddings::default(), move |embeddings| call.reply(&model, embeddings)).await;
     }
@@ -153,27 +155,9 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The model for a name, which may have come since.
-async fn find(
-    app: &App,
-    provider: &Arc<dyn Provider>,
-    wanted: Option<&str>,
-) -> Result<(String, ModelInfo), Failure> {
-    let found = looked_for(provider, wanted).await;
-    Ok(resolve(&app.config, &**provider, found.as_deref().or(wanted))?)
-}
-
-/// All models: those of the store, and what else is served.
 async fn tags(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
-    let stored = match &app.config.store {
-        Some(store) => store.clone().tags().await?,
-        None => Vec::new(),
-    };
-    // What the server knows of the store's models is in their own entries.
-    let mut served = listed(&app.config, &*provider);
-    served.retain(|(name, _)| !stored.iter().any(|tag| tag.name == *name));
-    Ok(json(StatusCode::OK, models::tags(&stored, &served)))
+    Ok(json(StatusCode::OK, models::tags(&listed(&app.config, &*provider))))
 }
 
 async fn running(State(app): State<Arc<App>>) -> Reply {
@@ -184,68 +168,19 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let provider = provider(&app)?;
     let body = read_any_json(&app, &headers, body).await?;
     let call = parse(body, ShowCall::parse).await?;
-    let found = looked_for(&provider, Some(&call.model)).await;
-    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(Some(&call.model)))?;
-    // A file that is served beside the store's models may have the name of one.
-    let stored = match (&app.config.store, found) {
-        (Some(store), Some(found)) => store.clone().page(&found).await?,
-        _ => None,
-    };
-    Ok(json(StatusCode::OK, models::show(&name, &info, stored.as_ref(), call.verbose)))
-}
-
-async fn copy(
-    State(app): State<Arc<App>>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Reply {
-    let store = store(&app, &context)?;
-    let body = read_any_json(&app, &headers, body).await?;
-    let call = parse(body, CopyCall::parse).await?;
-    store.copy(call.source, call.destination).await?;
-    Ok(StatusCode::OK.into_response())
-}
-
-async fn remove(
-    State(app): State<Arc<App>>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Reply {
-    let store = store(&app, &context)?;
-    let body = read_any_json(&app, &headers, body).await?;
-    let call = parse(body, DeleteCall::parse).await?;
-    store.remove(call.model.clone()).await?;
-    // It takes no more requests, and leaves memory with the last that it has.
-    if let Ok(provider) = provider(&app) {
-        looked_for(&provider, Some(&call.model)).await;
-    }
-    Ok(StatusCode::OK.into_response())
-}
-
-/// The store, for those who may change what is in it.
-fn store(app: &App, context: &Context) -> Result<ModelStore, Failure> {
-    check_scope(app, &context.principal)?;
-    app.config.store.clone().ok_or_else(no_store)
+    let (name, info) = resolve(&app.config, &*provider, Some(&call.model))?;
+    Ok(json(StatusCode::OK, models::show(&name, &info, call.verbose)))
 }
 
 async fn version() -> Response {
     json(StatusCode::OK, models::version())
 }
 
-async fn not_here(route: MatchedPath) -> Reply {
+async fn no_store(route: MatchedPath) -> Reply {
     let route = route.as_str();
     Err(RequestError::body(format!(
-        "{route} is not available over HTTP: run the command of that name on the server's machine, whose models \
-         appear here at once; /api/tags lists what there is"
+        "{route} is not available: this server has no store of models yet; the operator starts it with the file of the \
+         model that it serves, and /api/tags lists what there is"
     ))
     .into())
-}
-
-fn no_store() -> Failure {
-    RequestError::body(
-        "this server has no store of models: its operator starts it with the store (--serve-store, or without --model)",
-    )
-    .into()
 }

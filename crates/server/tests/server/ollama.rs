@@ -179,12 +179,12 @@ async fn errors_are_texts() {
 async fn what_is_not_here_is_refused_by_name() {
     let server = start().await;
     for (method, path, part) in [
-        ("POST", "/api/pull", "/api/pull is not available over HTTP"),
-        ("POST", "/api/push", "not available over HTTP"),
-        ("POST", "/api/create", "not available over HTTP"),
-        ("POST", "/api/copy", "this server has no store of models"),
-        ("DELETE", "/api/delete", "this server has no store of models"),
-        ("POST", "/api/blobs/sha256:00", "not available over HTTP"),
+        ("POST", "/api/pull", "/api/pull is not available: this server has no store"),
+        ("POST", "/api/push", "no store of models yet"),
+        ("POST", "/api/create", "no store of models yet"),
+        ("POST", "/api/copy", "no store of models yet"),
+        ("DELETE", "/api/delete", "no store of models yet"),
+        ("POST", "/api/blobs/sha256:00", "no store of models yet"),
     ] {
         let body = r#"{"model":"x"}"#;
         let request = format!(

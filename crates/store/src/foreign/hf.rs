@@ -12,8 +12,8 @@ use super::{Blob, Found, MODELS_MAX};
 use crate::file_name::{is_gguf, is_projector, part, quant, stem};
 use crate::files::Kind;
 use crate::name::sanitized;
-use crate::shared::Shared;
 use crate::staged::read_all;
+use crate::store::Shared;
 use crate::{Digest, Entry, HUB_HOST, MediaType, ModelName, Origin, State};
 
 /// The most files of a snapshot that are looked at.

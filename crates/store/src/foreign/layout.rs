@@ -1,13 +1,12 @@
 //! Stores of our layout, which is Ollama's.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::{Blob, Found, MODELS_MAX};
 use crate::error::Tried;
 use crate::files::Kind;
 use crate::manifest::annotation;
-use crate::shared::{Shared, is_absent};
+use crate::store::{Shared, is_absent};
 use crate::{Digest, Entry, Manifest, ModelName, Origin, State, StoreError};
 
 /// The names that a store has manifests for.
@@ -50,19 +49,16 @@ pub(super) fn found(
     name: &ModelName,
 ) -> Result<Option<Found>, StoreError> {
     let path = root.join("manifests").join(name.path());
-    let about = match shared.files.metadata(&path) {
-        Ok(about) if about.kind == Kind::File => Ok(about),
-        Ok(_) => return Ok(None),
-        Err(error) if is_absent(&error) => return Ok(None),
-        Err(error) => Err(error),
-    };
-    let modified = about.as_ref().map_or(SystemTime::UNIX_EPOCH, |about| about.modified);
+    let Ok(about) = shared.files.metadata(&path) else { return Ok(None) };
+    if about.kind != Kind::File {
+        return Ok(None);
+    }
     let entry = |digest, size, state| Entry {
         name: name.clone(),
         origin: origin.clone(),
         digest,
         size,
-        modified,
+        modified: about.modified,
         state,
     };
     let broken = |why: String| Found {
@@ -70,9 +66,6 @@ pub(super) fn found(
         manifest: None,
         blobs: Vec::new(),
     };
-    if let Err(error) = about {
-        return Ok(Some(broken(format!("its manifest cannot be read: {error}"))));
-    }
     let bytes = match shared.read_manifest_bytes(root, name) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(None),

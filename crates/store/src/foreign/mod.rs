@@ -6,7 +6,7 @@ mod layout;
 
 use std::path::PathBuf;
 
-use crate::shared::Shared;
+use crate::store::Shared;
 use crate::{Digest, Entry, HUB_HOST, Manifest, MediaType, ModelName, Origin, StoreError};
 
 pub(crate) use layout::names;

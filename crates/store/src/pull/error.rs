@@ -34,9 +34,7 @@ pub enum PullError {
         is_anonymous: bool,
     },
     /// Who asks may not have it.
-    #[error(
-        "{what} is not given to who asks: {said}; accept its terms on the hub if it has any, and save a token with `ingle login {origin}`"
-    )]
+    #[error("{what} is not given to who asks: {said}; accept its terms on the hub if it has any, and save a token with `ingle login {origin}`")]
     Unauthorized {
         /// What was asked for.
         what: String,
@@ -56,9 +54,7 @@ pub enum PullError {
         available: Vec<String>,
     },
     /// The repository has nothing that can be run.
-    #[error(
-        "{0} has no GGUF file; look for a repository whose name ends with GGUF, or convert a folder with `ingle convert`"
-    )]
+    #[error("{0} has no GGUF file; look for a repository whose name ends with GGUF, or convert a folder with `ingle convert`")]
     NoGguf(String),
     /// Parts of a split model are missing.
     #[error("{repo}: of the split model {stem} there are {found} of {expected} parts")]
@@ -81,9 +77,7 @@ pub enum PullError {
         problem: String,
     },
     /// The name means something else by now.
-    #[error(
-        "what `{name}` means has changed since it was pulled (manifest {old}); pull with --update to replace it"
-    )]
+    #[error("what `{name}` means has changed since it was pulled (manifest {old}); pull with --update to replace it")]
     Changed {
         /// The name.
         name: ModelName,

@@ -144,11 +144,7 @@ impl Fetcher {
                 };
                 needed = needed.saturating_add(size.saturating_sub(there));
             }
-            if needed == 0 {
-                Ok(())
-            } else {
-                Ok(store.shared.make_folders().and_then(|()| store.shared.check_space(needed))?)
-            }
+            if needed == 0 { Ok(()) } else { Ok(store.shared.make_folders().and_then(|()| store.shared.check_space(needed))?) }
         })
         .await
     }
@@ -184,8 +180,7 @@ impl Fetcher {
                     if changes > CHANGES_MAX {
                         return Err(PullError::Unsettled(remote.target.to_string()));
                     }
-                    let (size, version) =
-                        super::url::probe(&self.client, &remote.target, remote.credential.as_ref()).await?;
+                    let (size, version) = super::url::probe(&self.client, &remote.target, remote.credential.as_ref()).await?;
                     (remote.size, remote.version) = (size, version);
                     continue;
                 }
@@ -257,10 +252,7 @@ impl Fetcher {
             sources,
             current: AtomicUsize::new(0),
             size: remote.size,
-            version: remote
-                .version
-                .clone()
-                .filter(|version| remote.digest.is_none() && version.starts_with('"')),
+            version: remote.version.clone().filter(|version| remote.digest.is_none() && version.starts_with('"')),
             queue: Mutex::new(journal.missing().into()),
             done: AtomicU64::new(journal.done_bytes()),
             fetched: AtomicU64::new(0),
@@ -272,23 +264,11 @@ impl Fetcher {
 }
 
 fn progress(remote: &Remote, done: u64, rate: f64, left: Option<Duration>) -> Event {
-    Event::Progress {
-        file: remote.label.clone(),
-        digest: remote.digest,
-        done,
-        total: remote.size,
-        rate,
-        left,
-    }
+    Event::Progress { file: remote.label.clone(), digest: remote.digest, done, total: remote.size, rate, left }
 }
 
 /// Lets streams work until the queue is empty, and tells how far they are.
-async fn run(
-    transfer: &Arc<Transfer>,
-    streams: usize,
-    remote: &Remote,
-    watch: Watch<'_>,
-) -> Result<(), Stop> {
+async fn run(transfer: &Arc<Transfer>, streams: usize, remote: &Remote, watch: Watch<'_>) -> Result<(), Stop> {
     let mut meter = Meter::new(Instant::now(), transfer.done.load(Ordering::Relaxed));
     let mut tell = || {
         let done = transfer.done.load(Ordering::Relaxed).min(transfer.size);
@@ -446,10 +426,7 @@ impl Source {
             return Err(Stop::Again(response.into_error().await.into()));
         }
         let (what, origin) = (self.target.to_string(), self.target.origin().to_string());
-        // Who may have it is the hub's to say; where it sends knows signatures only.
-        let is_hub = response.target().origin() == self.target.origin();
         Err(match status {
-            401 | 403 if !is_hub => Stop::Again(response.into_error().await.into()),
             401 | 403 => {
                 let said = response.into_error().await.to_string();
                 Stop::Failed(PullError::Unauthorized { what, origin, said })
@@ -482,14 +459,10 @@ impl Source {
         let promised = match (response.status(), response.content_range()) {
             (206, Some((start, stop, total))) => {
                 if total.is_some_and(|total| total != size) {
-                    return Err(
-                        self.changed(transfer, format!("it has {} bytes, not {size}", total.unwrap_or(0)))
-                    );
+                    return Err(self.changed(transfer, format!("it has {} bytes, not {size}", total.unwrap_or(0))));
                 }
                 if start != *at || stop > end {
-                    return Err(
-                        self.wrong(format!("bytes {start} to {stop} came, and {at} to {end} were asked for"))
-                    );
+                    return Err(self.wrong(format!("bytes {start} to {stop} came, and {at} to {end} were asked for")));
                 }
                 stop - start
             }
@@ -513,9 +486,7 @@ impl Source {
                 *at += n;
             }
             match piece {
-                Ok(Some(bytes)) if bytes.len() > room => {
-                    return Err(self.wrong("more bytes came than were promised".to_owned()));
-                }
+                Ok(Some(bytes)) if bytes.len() > room => return Err(self.wrong("more bytes came than were promised".to_owned())),
                 Ok(Some(_)) => {}
                 Ok(None) if *at == stop => return Ok(()),
                 Ok(None) => return Err(self.wrong("the body ended early".to_owned())),

@@ -80,27 +80,13 @@ async fn remote(
     let credential = client.credentials().for_target(hub).cloned();
     let label = file.path.rsplit('/').next().unwrap_or(&file.path).to_owned();
     match (file.digest, file.size) {
-        (Some(digest), Some(size)) => Ok(Remote {
-            label,
-            target,
-            credential,
-            registry: None,
-            digest: Some(digest),
-            size,
-            version: None,
-        }),
+        (Some(digest), Some(size)) => {
+            Ok(Remote { label, target, credential, registry: None, digest: Some(digest), size, version: None })
+        }
         // Kept in git itself: the commit says which content it is, and its size has to be asked for.
         _ => {
             let (size, _) = probe(client, &target, credential.as_ref()).await?;
-            Ok(Remote {
-                label,
-                target,
-                credential,
-                registry: None,
-                digest: file.digest,
-                size,
-                version: Some(commit.to_owned()),
-            })
+            Ok(Remote { label, target, credential, registry: None, digest: file.digest, size, version: Some(commit.to_owned()) })
         }
     }
 }
@@ -125,12 +111,7 @@ async fn repository(
 }
 
 /// An answer that is one, or what the hub says in its place.
-async fn accepted(
-    response: Response,
-    what: &str,
-    hub: &Target,
-    is_known: bool,
-) -> Result<Response, PullError> {
+async fn accepted(response: Response, what: &str, hub: &Target, is_known: bool) -> Result<Response, PullError> {
     let code = response.header("x-error-code").unwrap_or_default().to_owned();
     match response.status() {
         200..=299 => Ok(response),
@@ -141,9 +122,7 @@ async fn accepted(
         401 | 403 => {
             let said = response.into_error().await;
             let said = match said {
-                ingle_egress::EgressError::Status { message, status, .. } if message.is_empty() => {
-                    format!("status {status}")
-                }
+                ingle_egress::EgressError::Status { message, status, .. } if message.is_empty() => format!("status {status}"),
                 ingle_egress::EgressError::Status { message, .. } => message.trim_end_matches('.').to_owned(),
                 other => other.to_string(),
             };
@@ -195,13 +174,10 @@ async fn texts(
     found: &Repo,
     plan: &mut Plan,
 ) -> Result<(), PullError> {
-    let has =
-        |media_type: &MediaType, plan: &Plan| plan.items.iter().any(|item| item.media_type == *media_type);
+    let has = |media_type: &MediaType, plan: &Plan| plan.items.iter().any(|item| item.media_type == *media_type);
     for (path, media_type) in TEXTS {
         let file = found.files.iter().find(|file| file.path == path);
-        let Some(file) = file.filter(|file| file.size.is_none_or(|size| size <= TEXT_BYTES_MAX)) else {
-            continue;
-        };
+        let Some(file) = file.filter(|file| file.size.is_none_or(|size| size <= TEXT_BYTES_MAX)) else { continue };
         if has(&media_type, plan) {
             continue;
         }
@@ -232,10 +208,7 @@ mod tests {
             {"rfilename":"README.md","size":9}],"cardData":{"license":"mit"}}"#;
         let repo = parse(good.as_bytes()).unwrap();
         assert_eq!((repo.files.len(), repo.license.as_deref()), (2, Some("mit")));
-        assert_eq!(
-            (repo.files[0].size, repo.files[0].digest.is_some(), repo.files[1].digest),
-            (Some(5), true, None)
-        );
+        assert_eq!((repo.files[0].size, repo.files[0].digest.is_some(), repo.files[1].digest), (Some(5), true, None));
         for (bad, part) in [
             ("", "no JSON"),
             ("[]", "sha"),

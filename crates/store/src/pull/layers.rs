@@ -92,13 +92,10 @@ impl Plan {
             item.media_type == layer.media_type
                 && match (item.digest(), item.version()) {
                     (Some(digest), _) => digest == layer.digest,
-                    (None, version) => {
-                        version.is_some() && version == layer.annotations.get(VERSION).map(String::as_str)
-                    }
+                    (None, version) => version.is_some() && version == layer.annotations.get(VERSION).map(String::as_str),
                 }
         };
-        let same_config =
-            self.config.as_ref().and_then(Item::digest).is_none_or(|digest| digest == manifest.config.digest);
+        let same_config = self.config.as_ref().and_then(Item::digest).is_none_or(|digest| digest == manifest.config.digest);
         same_config
             && self.items.len() == manifest.layers.len()
             && self.items.iter().zip(&manifest.layers).all(same_layer)
@@ -145,14 +142,10 @@ pub(super) fn publish(
 /// is found out, before it can be seen.
 fn config_of(store: &Store, layers: &[Layer]) -> Result<Layer, PullError> {
     let mut config = None;
-    for layer in
-        layers.iter().filter(|layer| matches!(layer.media_type, MediaType::Model | MediaType::Projector))
-    {
-        let file =
-            layer.annotations.get(annotation::FILE).cloned().unwrap_or_else(|| layer.digest.to_string());
+    for layer in layers.iter().filter(|layer| matches!(layer.media_type, MediaType::Model | MediaType::Projector)) {
+        let file = layer.annotations.get(annotation::FILE).cloned().unwrap_or_else(|| layer.digest.to_string());
         let path = store.blob(&layer.digest)?.ok_or(crate::StoreError::MissingBlob(layer.digest))?;
-        let gguf = GgufFile::open(&path)
-            .map_err(|error| PullError::NotAModel { file, problem: error.to_string() })?;
+        let gguf = GgufFile::open(&path).map_err(|error| PullError::NotAModel { file, problem: error.to_string() })?;
         if layer.media_type == MediaType::Model {
             config.get_or_insert_with(|| ModelConfig::of_gguf(&gguf));
         }
@@ -171,10 +164,7 @@ fn rfc3339(time: SystemTime) -> String {
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
-    let (day, month) = (
-        of_year - (153 * from_march + 2) / 5 + 1,
-        if from_march < 10 { from_march + 3 } else { from_march - 9 },
-    );
+    let (day, month) = (of_year - (153 * from_march + 2) / 5 + 1, if from_march < 10 { from_march + 3 } else { from_march - 9 });
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", clock / 3600, clock / 60 % 60, clock % 60)
 }

@@ -13,6 +13,7 @@
 
 mod error;
 mod fetch;
+mod header;
 mod hub;
 mod layers;
 mod pick;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use ingle_egress::{Class, Client, Egress, Target};
 
 pub use error::PullError;
+pub use header::{RemoteFile, RemoteModel};
 pub use progress::{Event, Watch};
 pub(crate) use registry::{MANIFEST_TYPE, Registry};
 
@@ -125,22 +127,11 @@ impl Puller {
     ) -> Result<Pulled, PullError> {
         let client = Client::new(self.network.egress.permit(Class::Hub)?);
         watch(&Event::Status("pulling manifest".into()));
-        let plan = match reference {
-            Reference::Hub { repo, revision, pick } => {
-                hub::plan(&client, &self.network, repo, revision.as_deref(), pick, reference).await?
-            }
-            Reference::Registry(name) => {
-                registry::plan(&client, &self.network, name, options.insecure).await?
-            }
-            Reference::Url(url) => url::plan(&client, url, reference).await?,
-            Reference::Path(path) => return Err(PullError::IsPath(path.clone())),
-        };
-        let before = self
-            .blocking({
-                let name = plan.name.clone();
-                move |store| store.own_manifest(&name)
-            })
-            .await?;
+        let plan = self.plan(&client, reference, options).await?;
+        let before = self.blocking({
+            let name = plan.name.clone();
+            move |store| store.own_manifest(&name)
+        }).await?;
         if let Some((manifest, digest)) = &before {
             if plan.is_same(manifest) && self.is_complete(&plan).await? {
                 watch(&Event::Status("up to date".into()));
@@ -153,27 +144,32 @@ impl Puller {
         }
         let session = self.store.session();
         let peers = crate::peers::clients(&self.network)?;
-        let fetcher = Fetcher {
-            store: session.clone(),
-            client,
-            peers,
-            streams: self.network.streams.clamp(1, STREAMS_MAX),
-        };
+        let fetcher = Fetcher { store: session.clone(), client, peers, streams: self.network.streams.clamp(1, STREAMS_MAX) };
         let fetched = fetcher.all(&plan, watch).await?;
         watch(&Event::Status("writing manifest".into()));
         let replaces = before.map(|(_, digest)| digest);
         let (n_bytes, from_peers) = (fetched.n_bytes, fetched.from_peers);
         let name = plan.name.clone();
-        let published =
-            on(session, move |store| layers::publish(store, plan, &fetched.layers, replaces)).await?;
+        let published = on(session, move |store| layers::publish(store, plan, &fetched.layers, replaces)).await?;
         watch(&Event::Status("success".into()));
-        Ok(Pulled {
-            name,
-            digest: published.digest,
-            replaced: published.replaced,
-            fetched: n_bytes,
-            from_peers,
-        })
+        Ok(Pulled { name, digest: published.digest, replaced: published.replaced, fetched: n_bytes, from_peers })
+    }
+
+    /// What is to be fetched.
+    async fn plan(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        options: PullOptions,
+    ) -> Result<Plan, PullError> {
+        match reference {
+            Reference::Hub { repo, revision, pick } => {
+                hub::plan(client, &self.network, repo, revision.as_deref(), pick, reference).await
+            }
+            Reference::Registry(name) => registry::plan(client, &self.network, name, options.insecure).await,
+            Reference::Url(url) => url::plan(client, url, reference).await,
+            Reference::Path(path) => Err(PullError::IsPath(path.clone())),
+        }
     }
 
     /// Whether the name can be used as it is.
@@ -205,10 +201,7 @@ pub(crate) async fn on<T: Send + 'static>(
 
 impl Store {
     /// The manifest of a name in our own store, with its digest; one that cannot be used is none.
-    pub(crate) fn own_manifest(
-        &self,
-        name: &ModelName,
-    ) -> Result<Option<(crate::Manifest, Digest)>, PullError> {
+    pub(crate) fn own_manifest(&self, name: &ModelName) -> Result<Option<(crate::Manifest, Digest)>, PullError> {
         match self.shared.read_manifest(&self.config().root, name) {
             Ok(found) => Ok(found),
             Err(StoreError::Manifest { .. }) => Ok(None),

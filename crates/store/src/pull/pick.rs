@@ -75,9 +75,7 @@ pub(crate) fn pick<'a>(repo: &str, files: &'a [RepoFile], pick: &HubPick) -> Res
 }
 
 fn is_gguf(path: &str) -> bool {
-    path.len() > 5
-        && path.is_char_boundary(path.len() - 5)
-        && path[path.len() - 5..].eq_ignore_ascii_case(".gguf")
+    path.len() > 5 && path.is_char_boundary(path.len() - 5) && path[path.len() - 5..].eq_ignore_ascii_case(".gguf")
 }
 
 fn file_name(path: &str) -> &str {
@@ -99,8 +97,7 @@ fn groups(files: &[RepoFile]) -> Vec<Group<'_>> {
         }
         let stem = &file.path[..file.path.len() - ".gguf".len()];
         let (stem, part, n_parts) = part_of(stem).unwrap_or((stem, 1, 1));
-        let group =
-            groups.entry((stem, n_parts)).or_insert_with(|| Group { stem, n_parts, parts: BTreeMap::new() });
+        let group = groups.entry((stem, n_parts)).or_insert_with(|| Group { stem, n_parts, parts: BTreeMap::new() });
         group.parts.insert(part, file);
     }
     groups.into_values().collect()
@@ -141,15 +138,11 @@ fn label(stem: &str) -> String {
     let looks_like_one = |word: &&str| {
         let word = word.to_ascii_uppercase();
         let starts = ["Q", "IQ", "TQ", "F", "BF", "MXFP"];
-        starts.iter().any(|start| {
-            word.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        })
+        starts.iter().any(|start| word.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
     };
     let word = name.rsplit(['-', '.']).find(looks_like_one);
     match word {
-        Some(word) if name.to_ascii_uppercase().contains(&format!("UD-{}", word.to_ascii_uppercase())) => {
-            format!("UD-{word}")
-        }
+        Some(word) if name.to_ascii_uppercase().contains(&format!("UD-{}", word.to_ascii_uppercase())) => format!("UD-{word}"),
         Some(word) => word.to_owned(),
         None => name.to_owned(),
     }
@@ -158,9 +151,7 @@ fn label(stem: &str) -> String {
 /// The projector with 16-bit floats, which every device can use; else the first.
 fn projector(files: &[RepoFile]) -> Option<&RepoFile> {
     let mut all: Vec<&RepoFile> = files.iter().filter(|file| is_projector(&file.path)).collect();
-    all.sort_by_key(|file| {
-        (!has_quant(&file.path[..file.path.len() - 5], "F16"), file.path.matches('/').count(), &file.path)
-    });
+    all.sort_by_key(|file| (!has_quant(&file.path[..file.path.len() - 5], "F16"), file.path.matches('/').count(), &file.path));
     all.first().copied()
 }
 
@@ -190,21 +181,9 @@ mod tests {
     }
 
     const REPO: &[&str] = &[
-        ".gitattributes",
-        "README.md",
-        "m-BF16/m-BF16-00001-of-00002.gguf",
-        "m-BF16/m-BF16-00002-of-00002.gguf",
-        "m-IQ4_XS.gguf",
-        "m-Q2_K.gguf",
-        "m-Q3_K_M.gguf",
-        "m-Q4_K_M.gguf",
-        "m-Q4_K_S.gguf",
-        "m-Q8_0.gguf",
-        "m-UD-Q4_K_XL.gguf",
-        "m-imatrix.gguf",
-        "m.f16.gguf",
-        "mmproj-BF16.gguf",
-        "mmproj-F16.gguf",
+        ".gitattributes", "README.md", "m-BF16/m-BF16-00001-of-00002.gguf", "m-BF16/m-BF16-00002-of-00002.gguf",
+        "m-IQ4_XS.gguf", "m-Q2_K.gguf", "m-Q3_K_M.gguf", "m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "m-Q8_0.gguf",
+        "m-UD-Q4_K_XL.gguf", "m-imatrix.gguf", "m.f16.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf",
     ];
 
     #[test]
@@ -215,8 +194,7 @@ mod tests {
         check(REPO, quant("F16"), Ok(&["m.f16.gguf", "mmproj-F16.gguf"]));
         check(REPO, quant("UD-Q4_K_XL"), Ok(&["m-UD-Q4_K_XL.gguf", "mmproj-F16.gguf"]));
         check(REPO, quant("IQ4_XS"), Ok(&["m-IQ4_XS.gguf", "mmproj-F16.gguf"]));
-        let parts =
-            ["m-BF16/m-BF16-00001-of-00002.gguf", "m-BF16/m-BF16-00002-of-00002.gguf", "mmproj-F16.gguf"];
+        let parts = ["m-BF16/m-BF16-00001-of-00002.gguf", "m-BF16/m-BF16-00002-of-00002.gguf", "mmproj-F16.gguf"];
         check(REPO, quant("BF16"), Ok(&parts));
         check(REPO, HubPick::File("m-BF16/m-BF16-00002-of-00002.gguf".into()), Ok(&parts));
         check(REPO, HubPick::File("m-Q2_K.gguf".into()), Ok(&["m-Q2_K.gguf", "mmproj-F16.gguf"]));
@@ -234,11 +212,7 @@ mod tests {
         check(&["README.md", "model.safetensors"], HubPick::Default, Err("no GGUF file"));
         check(&["mmproj.gguf"], HubPick::Default, Err("no GGUF file"));
         check(&[], quant("Q4_0"), Err("no GGUF file"));
-        check(
-            &["x-Q4_0-00001-of-00003.gguf", "x-Q4_0-00003-of-00003.gguf"],
-            quant("Q4_0"),
-            Err("2 of 3 parts"),
-        );
+        check(&["x-Q4_0-00001-of-00003.gguf", "x-Q4_0-00003-of-00003.gguf"], quant("Q4_0"), Err("2 of 3 parts"));
         check(&["x-Q4_0-00001-of-00001.gguf"], quant("Q4_0"), Ok(&["x-Q4_0-00001-of-00001.gguf"]));
         // Not parts: other widths, part 0, a part beyond the end.
         check(&["x-Q4_0-1-of-2.gguf"], HubPick::Default, Ok(&["x-Q4_0-1-of-2.gguf"]));

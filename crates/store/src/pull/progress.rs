@@ -53,16 +53,13 @@ impl Meter {
             self.samples.clear();
         }
         self.samples.push_back((now, done));
-        while self.samples.len() > 2
-            && self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW)
-        {
+        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
             self.samples.pop_front();
         }
         let (since, from) = self.samples.front().copied().unwrap_or((now, done));
         let seconds = now.duration_since(since).as_secs_f64();
         let rate = if seconds > 0.0 { (done - from) as f64 / seconds } else { 0.0 };
-        let left = (rate > 0.0)
-            .then(|| Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e9)));
+        let left = (rate > 0.0).then(|| Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e9)));
         (rate, left)
     }
 }

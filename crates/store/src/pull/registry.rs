@@ -45,8 +45,7 @@ impl Registry {
                 let host = name.host();
                 // What stays on this machine needs no encryption, as other clients of registries see it.
                 let plain = Target::parse(&format!("http://{host}"))?;
-                let is_here =
-                    plain.host() == "localhost" || plain.address().is_some_and(|ip| ip.is_loopback());
+                let is_here = plain.host() == "localhost" || plain.address().is_some_and(|ip| ip.is_loopback());
                 Target::parse(&format!("{}://{host}", if insecure || is_here { "http" } else { "https" }))?
             }
         };
@@ -163,8 +162,7 @@ pub(super) async fn plan(
 ) -> Result<Plan, PullError> {
     let mut registry = Registry::of(client, name, network.registry_mirror.as_ref(), insecure)?;
     let target = registry.target(name, &["manifests", name.tag()]);
-    let request =
-        Request::get(target.clone()).header("accept", format!("{MANIFEST_TYPE}, {OCI_MANIFEST_TYPE}"));
+    let request = Request::get(target.clone()).header("accept", format!("{MANIFEST_TYPE}, {OCI_MANIFEST_TYPE}"));
     let response = registry.send(request).await?;
     let response = registry.accepted(response, &format!("the model {name}")).await?;
     let body = response.bytes(MANIFEST_BYTES_MAX).await?;
@@ -202,18 +200,16 @@ mod tests {
     #[test]
     fn challenges() {
         let check = |challenge: &str, expected: Option<[Option<&str>; 3]>| {
-            let found = strip_scheme(challenge, "bearer")
-                .map(|params| ["realm", "service", "scope"].map(|name| parameter(params, name)));
+            let found = strip_scheme(challenge, "bearer").map(|params| {
+                ["realm", "service", "scope"].map(|name| parameter(params, name))
+            });
             let found = found.as_ref().map(|found| found.each_ref().map(Option::as_deref));
             assert_eq!(found, expected, "{challenge}");
         };
         let all = Some([Some("https://a/token"), Some("reg"), Some("repository:a/b:pull,push")]);
         check(r#"Bearer realm="https://a/token",service="reg",scope="repository:a/b:pull,push""#, all);
         check(r#"bearer  realm = "https://a/token" , service=reg, scope="repository:a/b:pull,push""#, all);
-        check(
-            r#"Bearer scope="realm=x",realm="https://a/token""#,
-            Some([Some("https://a/token"), None, Some("realm=x")]),
-        );
+        check(r#"Bearer scope="realm=x",realm="https://a/token""#, Some([Some("https://a/token"), None, Some("realm=x")]));
         check(r#"Bearer realm="unclosed"#, Some([None, None, None]));
         check("Bearer x", Some([None, None, None]));
         check("Basic realm=\"x\"", None);

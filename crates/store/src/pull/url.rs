@@ -15,8 +15,7 @@ pub(super) async fn plan(client: &Client, url: &str, reference: &Reference) -> R
     let mut plan = Plan::new(name, reference);
     // What stands behind `?` may be a signature: it is not kept.
     plan.annotations.insert(crate::annotation::SOURCE.to_owned(), target.to_string());
-    let remote =
-        Remote { label: label.clone(), target, credential, registry: None, digest: None, size, version };
+    let remote = Remote { label: label.clone(), target, credential, registry: None, digest: None, size, version };
     plan.items.push(Item { media_type: MediaType::Model, file: Some(label), from: From::Remote(remote) });
     Ok(plan)
 }
@@ -48,9 +47,7 @@ pub(super) async fn probe(
             let said = format!("status {}", response.status());
             Err(PullError::Unauthorized { what: target.to_string(), origin, said })
         }
-        404 | 410 => {
-            Err(PullError::NotFound { what: target.to_string(), is_anonymous: credential.is_none() })
-        }
+        404 | 410 => Err(PullError::NotFound { what: target.to_string(), is_anonymous: credential.is_none() }),
         _ => Err(response.into_error().await.into()),
     }
 }

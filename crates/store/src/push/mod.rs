@@ -70,14 +70,13 @@ pub async fn push(
 
 /// The manifest and the blobs' files, each once; the session keeps them.
 fn files_of(store: &Store, name: &ModelName) -> Result<(crate::Manifest, Vec<(Layer, PathBuf)>), PullError> {
-    let manifest = store.manifest(name)?.ok_or_else(|| StoreError::NotFound(Box::new(name.clone())))?;
+    let manifest = store.manifest(name)?.ok_or_else(|| StoreError::NotFound(name.clone()))?;
     let mut files: Vec<(Layer, PathBuf)> = Vec::new();
     for layer in manifest.blobs() {
         if files.iter().any(|(known, _)| known.digest == layer.digest) {
             continue;
         }
-        let path =
-            store.pin(&layer.digest, Some(layer.size))?.ok_or(StoreError::MissingBlob(layer.digest))?;
+        let path = store.pin(&layer.digest, Some(layer.size))?.ok_or(StoreError::MissingBlob(layer.digest))?;
         files.push((layer.clone(), path));
     }
     Ok((manifest, files))
@@ -149,12 +148,8 @@ impl Push<'_> {
     /// Where the next step goes. It may be another host, which sees no credential then.
     fn location(&self, response: &Response) -> Result<Target, PullError> {
         let location = response.header("docker-upload-location").or_else(|| response.header("location"));
-        let answer = |problem: &str| PullError::Answer {
-            url: response.target().to_string(),
-            problem: problem.to_owned(),
-        };
-        let location =
-            response.target().join(location.ok_or_else(|| answer("it names no place to upload to"))?)?;
+        let answer = |problem: &str| PullError::Answer { url: response.target().to_string(), problem: problem.to_owned() };
+        let location = response.target().join(location.ok_or_else(|| answer("it names no place to upload to"))?)?;
         if response.target().is_secure() && !location.is_secure() {
             return Err(answer("it wants the upload to go on unencrypted"));
         }
@@ -170,9 +165,7 @@ impl Push<'_> {
 /// Registries lose uploads when they restart; then it begins again.
 fn is_worth_another(error: &PullError) -> bool {
     match error {
-        PullError::Egress(EgressError::Status { status, .. }) => {
-            matches!(status, 400 | 409 | 416) || *status >= 500
-        }
+        PullError::Egress(EgressError::Status { status, .. }) => matches!(status, 400 | 409 | 416) || *status >= 500,
         PullError::Egress(error) => error.is_transient(),
         PullError::NotFound { .. } => true,
         _ => false,

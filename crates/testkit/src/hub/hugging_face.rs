@@ -7,9 +7,7 @@ use crate::http::{Reply, Request, decode};
 
 /// Refuses as the hub does: with a code that clients look for.
 fn refuse(status: u16, code: &str, message: &str) -> Reply {
-    Reply::json(status, &json!({ "error": message }))
-        .with("X-Error-Code", code)
-        .with("X-Error-Message", message)
+    Reply::json(status, &json!({ "error": message })).with("X-Error-Code", code).with("X-Error-Message", message)
 }
 
 pub(super) fn reply(state: &mut State, request: &Request) -> Reply {
@@ -38,10 +36,9 @@ fn token(request: &Request) -> Option<&str> {
 fn whoami(state: &State, request: &Request) -> Reply {
     let known = state.repos.values().filter_map(|repo| repo.token.as_deref());
     match token(request) {
-        Some(token) if known.into_iter().any(|known| known == token) => Reply::json(
-            200,
-            &json!({ "type": "user", "id": "1", "name": "tester", "auth": { "type": "access_token" } }),
-        ),
+        Some(token) if known.into_iter().any(|known| known == token) => {
+            Reply::json(200, &json!({ "type": "user", "id": "1", "name": "tester", "auth": { "type": "access_token" } }))
+        }
         _ => Reply::json(401, &json!({ "error": "Invalid credentials in Authorization header" })),
     }
 }
@@ -57,9 +54,7 @@ fn find<'a>(
     let absent = || refuse(401, "RepoNotFound", "Repository not found");
     let repo = state.repos.get(id).filter(|repo| !repo.commits.is_empty()).ok_or_else(absent)?;
     if let Some(wanted) = &repo.token {
-        let message = format!(
-            "Access to model {id} is restricted. You must have access to it and be authenticated to access it."
-        );
+        let message = format!("Access to model {id} is restricted. You must have access to it and be authenticated to access it.");
         match token(request) {
             None => return Err(refuse(401, "GatedRepo", &message)),
             Some(token) if token != wanted => return Err(refuse(403, "GatedRepo", &message)),
@@ -84,8 +79,7 @@ fn model(state: &State, request: &Request, id: &str, revision: &str) -> Reply {
         Ok(found) => found,
         Err(reply) => return reply,
     };
-    let with_blobs =
-        request.param("blobs").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "1"));
+    let with_blobs = request.param("blobs").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "1"));
     let sibling = |(path, file): (&String, &File)| {
         let mut entry = json!({ "rfilename": path });
         if with_blobs {
@@ -116,16 +110,14 @@ fn tree(state: &State, request: &Request, id: &str, revision: &str, folder: &str
         Ok(found) => found,
         Err(reply) => return reply,
     };
-    let is_recursive =
-        request.param("recursive").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "1"));
+    let is_recursive = request.param("recursive").is_some_and(|value| matches!(value.to_lowercase().as_str(), "true" | "1"));
     let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let mut entries: Vec<Value> = Vec::new();
     for (path, file) in tree.iter().filter(|(path, _)| path.starts_with(&prefix)) {
         let rest = &path[prefix.len()..];
         if let (false, Some((folder, _))) = (is_recursive, rest.split_once('/')) {
             let folder = json!({ "type": "directory", "oid": oid(file), "size": 0, "path": format!("{prefix}{folder}") });
-            if entries.last() != Some(&folder) && !entries.iter().any(|entry| entry["path"] == folder["path"])
-            {
+            if entries.last() != Some(&folder) && !entries.iter().any(|entry| entry["path"] == folder["path"]) {
                 entries.push(folder);
             }
             continue;

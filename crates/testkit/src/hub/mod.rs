@@ -251,8 +251,7 @@ fn cdn_reply(state: &mut State, request: &Request) -> Reply {
     }
     let bytes = match request.path.strip_prefix("/lfs/") {
         Some(sha256) => {
-            let mut files =
-                state.repos.values().flat_map(|repo| &repo.commits).flat_map(|(_, tree)| tree.values());
+            let mut files = state.repos.values().flat_map(|repo| &repo.commits).flat_map(|(_, tree)| tree.values());
             files.find(|file| file.sha256 == sha256).map(|file| file.bytes.clone())
         }
         None => request.path.strip_prefix("/blobs/").and_then(|digest| state.blobs.get(digest).cloned()),
@@ -273,8 +272,7 @@ fn ranged(request: &Request, bytes: Arc<[u8]>, etag: &str) -> Reply {
         return Reply::status(412);
     }
     let is_same = request.header("if-range").is_none_or(|asked| asked == etag);
-    let reply =
-        Reply::new(200, "binary/octet-stream", bytes).with("ETag", etag).with("Accept-Ranges", "bytes");
+    let reply = Reply::new(200, "binary/octet-stream", bytes).with("ETag", etag).with("Accept-Ranges", "bytes");
     match request.range(size).filter(|_| is_same) {
         None => reply,
         Some(Err(())) => Reply::status(416).with("Content-Range", format!("bytes */{size}")),

@@ -28,8 +28,9 @@ pub(super) fn reply(state: &mut State, request: &Request) -> Reply {
         ("PUT", [ns, model, "manifests", tag]) => put_manifest(state, request, &format!("{ns}/{model}"), tag),
         ("HEAD", [_, _, "blobs", digest]) => match state.blobs.get(*digest) {
             None => refuse(404, "BLOB_UNKNOWN", "blob unknown"),
-            Some(bytes) => Reply::new(200, "application/octet-stream", bytes.clone())
-                .with("Docker-Content-Digest", *digest),
+            Some(bytes) => {
+                Reply::new(200, "application/octet-stream", bytes.clone()).with("Docker-Content-Digest", *digest)
+            }
         },
         ("GET", [_, _, "blobs", digest]) if state.blobs.contains_key(*digest) => {
             Reply::redirect(307, format!("{}/blobs/{digest}?signature=of-the-hub", state.cdn_url))
@@ -46,9 +47,7 @@ pub(super) fn reply(state: &mut State, request: &Request) -> Reply {
 fn token(state: &State, request: &Request) -> Reply {
     let is_account = match (&state.account, request.header("authorization")) {
         (None, _) => true,
-        (Some((user, password)), Some(shown)) => {
-            shown == format!("Basic {}", base64(&format!("{user}:{password}")))
-        }
+        (Some((user, password)), Some(shown)) => shown == format!("Basic {}", base64(&format!("{user}:{password}"))),
         (Some(_), None) => false,
     };
     match is_account {
@@ -97,25 +96,19 @@ fn put_manifest(state: &mut State, request: &Request, model: &str, tag: &str) ->
 fn begin(state: &mut State, ns: &str, model: &str) -> Reply {
     let id = format!("upload-{}", state.uploads.len() + 1);
     state.uploads.insert(id.clone(), Vec::new());
-    Reply::status(202)
-        .with("Location", format!("{}/v2/{ns}/{model}/blobs/uploads/{id}?step=0", state.hub_url))
+    Reply::status(202).with("Location", format!("{}/v2/{ns}/{model}/blobs/uploads/{id}?step=0", state.hub_url))
 }
 
 /// A part of a blob. `Content-Range` says where it belongs; it must follow what is there.
 fn part(state: &mut State, request: &Request, id: &str) -> Reply {
     let (url, path) = (state.hub_url.clone(), request.path.clone());
-    let Some(upload) = state.uploads.get_mut(id) else {
-        return refuse(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown");
-    };
+    let Some(upload) = state.uploads.get_mut(id) else { return refuse(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown") };
     let range = request.header("content-range").map(|value| value.trim_start_matches("bytes ").to_owned());
     let start = range.as_deref().and_then(|value| value.split('-').next()?.parse::<usize>().ok());
     // A location is good for one step: who does not take the new one has not read the answer.
     let step = format!("{}", upload.len());
-    if request.param("step").is_some_and(|shown| shown != step)
-        || start.is_some_and(|start| start != upload.len())
-    {
-        return refuse(416, "RANGE_INVALID", "parts come in order")
-            .with("Range", format!("0-{}", upload.len().saturating_sub(1)));
+    if request.param("step").is_some_and(|shown| shown != step) || start.is_some_and(|start| start != upload.len()) {
+        return refuse(416, "RANGE_INVALID", "parts come in order").with("Range", format!("0-{}", upload.len().saturating_sub(1)));
     }
     upload.extend_from_slice(&request.body);
     Reply::status(202)
@@ -143,11 +136,7 @@ fn base64(text: &str) -> String {
     for group in text.as_bytes().chunks(3) {
         let word = group.iter().fold(0u32, |word, b| (word << 8) | u32::from(*b)) << (8 * (3 - group.len()));
         for i in 0..4 {
-            out.push(if i <= group.len() {
-                LETTERS[(word >> (18 - 6 * i)) as usize & 63] as char
-            } else {
-                '='
-            });
+            out.push(if i <= group.len() { LETTERS[(word >> (18 - 6 * i)) as usize & 63] as char } else { '=' });
         }
     }
     out

@@ -1,9 +1,0 @@
-//! The store as its users see it, on simulated and on real files.
-
-mod basics;
-mod crash;
-mod hostile;
-mod invariants;
-mod kill;
-mod places;
-mod scenarios;
