@@ -58,6 +58,17 @@ def check_counts(reply):
     assert reply.total_duration >= reply.prompt_eval_duration + reply.eval_duration
 
 
+# Where Ollama's own server listens, its clients find ours without any setting: `ingle serve --listen 127.0.0.1:11434`.
+
+
+@pytest.mark.skipif(HOST != "http://127.0.0.1:11434" or bool(API_KEY), reason="the server listens elsewhere")
+def test_no_setting_at_all(name, monkeypatch):
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    assert ollama.Client().list().models[0].model == name
+    reply = ollama.Client().chat(name, messages(), options=GREEDY)
+    assert reply.message.content is not None and reply.done
+
+
 # What there is.
 
 

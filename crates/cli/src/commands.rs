@@ -17,14 +17,18 @@ use crate::settings;
 /// Most bytes that are read from standard input.
 const STDIN_BYTES_MAX: u64 = 1 << 30;
 
-fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[Arg]) -> ArgMatches {
+/// A command with its options, as clap knows it.
+fn command(name: &'static str, about: &'static str, list: &[Arg]) -> Command {
     Command::new(name)
         .bin_name(format!("ingle {name}"))
         .about(about)
         .no_binary_name(true)
         .args(list.iter().cloned())
-        .try_get_matches_from(args)
-        .unwrap_or_else(|error| error.exit())
+}
+
+/// What a command line says. Ends the process, with a word, where it is wrong or asks for help.
+pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
+    command.try_get_matches_from(args).unwrap_or_else(|error| error.exit())
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -43,10 +47,14 @@ fn open(path: &str) -> Result<GgufFile> {
     GgufFile::open(&PathBuf::from(path)).with_context(|| format!("cannot use {path}"))
 }
 
+/// The options of `ingle settings`.
+pub fn settings_command() -> Command {
+    command("settings", "List every setting.", &[flag("markdown", "As the page docs/settings.md")])
+}
+
 /// `ingle settings`
 pub fn settings(args: &[OsString]) -> Result<()> {
-    let m =
-        matches("settings", "List every setting.", args, &[flag("markdown", "As the page docs/settings.md")]);
+    let m = matches(settings_command(), args);
     let mut out = std::io::stdout().lock();
     if m.get_flag("markdown") {
         write!(out, "{}", settings::markdown())?;
@@ -59,20 +67,24 @@ pub fn settings(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// The options of `ingle openapi`.
+pub fn openapi_command() -> Command {
+    command("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", &[])
+}
+
 /// `ingle openapi`
 pub fn openapi(args: &[OsString]) -> Result<()> {
-    matches("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", args, &[]);
+    matches(openapi_command(), args);
     write!(std::io::stdout(), "{}", ingle_api::openapi::document())?;
     Ok(())
 }
 
-/// `ingle convert`
-pub fn convert(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle convert`.
+pub fn convert_command() -> Command {
+    command(
         "convert",
         "Make a GGUF file of a folder as Hugging Face lays it out: config.json, model.safetensors and a tokenizer. Models \
          of architecture bert are converted, which embed or rank texts.",
-        args,
         &[
             Arg::new("folder").value_name("FOLDER").required(true).help("The folder"),
             option("output", "FILE", "The GGUF file to write; it must not be there yet")
@@ -82,7 +94,12 @@ pub fn convert(args: &[OsString]) -> Result<()> {
                 .value_parser(WeightType::ALL.map(WeightType::name))
                 .default_value("f16"),
         ],
-    );
+    )
+}
+
+/// `ingle convert`
+pub fn convert(args: &[OsString]) -> Result<()> {
+    let m = matches(convert_command(), args);
     let text = |name: &str| m.get_one::<String>(name).expect("required, or it has a default");
     let weight_type = WeightType::from_name(text("type")).expect("the parser takes known names");
     let (folder, output) = (PathBuf::from(text("folder")), PathBuf::from(text("output")));
@@ -97,18 +114,22 @@ pub fn convert(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle tokenize`
-pub fn tokenize(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle tokenize`.
+pub fn tokenize_command() -> Command {
+    command(
         "tokenize",
         "Print the tokens of the text on standard input. It is taken as content: no control token is parsed.",
-        args,
         &[
             option("model", "FILE", "GGUF file whose tokenizer is used").short('m').required(true),
             flag("bos", "Add what the model starts and ends texts with"),
             flag("json", r#"Print {"ids": [...]}"#),
         ],
-    );
+    )
+}
+
+/// `ingle tokenize`
+pub fn tokenize(args: &[OsString]) -> Result<()> {
+    let m = matches(tokenize_command(), args);
     let file = open(m.get_one::<String>("model").expect("required"))?;
     let tokenizer = Tokenizer::from_metadata(file.metadata())?;
     let text = stdin_text()?;
@@ -128,18 +149,22 @@ pub fn tokenize(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle render`
-pub fn render(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle render`.
+pub fn render_command() -> Command {
+    command(
         "render",
         "Render a chat template with the variables on standard input (JSON: messages, tools, ...), and print the \
          prompt as it is.",
-        args,
         &[
             option("template", "FILE", "Jinja file"),
             option("model", "FILE", "GGUF file whose template is used").short('m').conflicts_with("template"),
         ],
-    );
+    )
+}
+
+/// `ingle render`
+pub fn render(args: &[OsString]) -> Result<()> {
+    let m = matches(render_command(), args);
     let mut vars: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&stdin_text()?).context("standard input is no JSON object")?;
     let now = match vars.remove("now") {
@@ -170,19 +195,23 @@ pub fn render(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle show`
-pub fn show(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle show`.
+pub fn show_command() -> Command {
+    command(
         "show",
         "Describe a model file: metadata, tensors, sizes.",
-        args,
         &[
             Arg::new("file").value_name("FILE").required(true),
             flag("json", "Print for machines"),
             flag("tensors", "List every tensor"),
             flag("template", "Print the chat template only"),
         ],
-    );
+    )
+}
+
+/// `ingle show`
+pub fn show(args: &[OsString]) -> Result<()> {
+    let m = matches(show_command(), args);
     let path = m.get_one::<String>("file").expect("required");
     let file = open(path)?;
     let mut out = std::io::stdout().lock();
@@ -255,7 +284,7 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// `1.24 billion`
-fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     match n {
         0..1_000_000 => n.to_string(),
         1_000_000..1_000_000_000 => format!("{:.2} million", n as f64 / 1e6),

@@ -14,8 +14,12 @@ macro_rules! say {
 mod adapters;
 mod batch;
 mod bench;
+mod chat;
+mod client;
 mod clock;
 mod commands;
+mod completions;
+mod config;
 mod process;
 mod progress;
 mod replay;
@@ -30,7 +34,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-const HELP: &str = "\
+/// What `ingle help` says; each command has a line of its own.
+pub const HELP: &str = "\
 Ingle runs language models on your own machines.
 
 Usage: ingle <COMMAND> [OPTIONS]
@@ -40,13 +45,18 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   replay    Run recorded requests again, and compare what comes
+  ps        List the models that a running server has in memory
+  stop      Ask a running server to unload a model
   show      Describe a model file
   convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
   render    Render a chat template
   settings  List every setting with its flag, environment variable and key
+  config    Show what holds and where each setting comes from; check a configuration file
   openapi   Print the description of the HTTP API
+  completions  Print a script that completes command lines, for bash, zsh, fish or PowerShell
+  man       Print the manual, or write its pages into a folder
 
 `ingle run` alone starts a conversation with the small model that ships with Ingle.
 `ingle <COMMAND> --help` has the details.
@@ -73,13 +83,19 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
+        Some("ps") => client::ps(&args),
+        Some("stop") => client::stop(&args),
         Some("show") => commands::show(&args),
         Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),
+        Some("config") => config::main(&args),
         Some("openapi") => commands::openapi(&args),
+        Some("completions") => completions::main(&args),
+        Some("man") => completions::man(&args),
+        Some(completions::NAMES) => completions::names(&args),
         Some("help" | "--help" | "-h") => std::io::stdout().write_all(HELP.as_bytes()).map_err(Into::into),
         Some("version" | "--version" | "-V") => {
             writeln!(std::io::stdout(), "ingle {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)

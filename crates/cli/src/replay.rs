@@ -24,7 +24,7 @@ use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "replay",
     about: "Run recorded requests again, and compare what comes.\n\n\
             Records are what `ingle serve --record DIR` writes; a folder stands for all of its records. They run all at \

@@ -20,12 +20,13 @@ use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "serve",
     about: "Serve models over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
             Several models (--model several times, --models-dir, [[models]] in the configuration file) share one \
             memory (--memory-budget) and are loaded when they are asked for.\n\n\
-            It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
+            It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth). \
+            Clients of Ollama find it without any setting at --listen 127.0.0.1:11434; OLLAMA_HOST is read too.",
     command: Commands::SERVE,
     positional: &[(
         "MODEL",
@@ -36,8 +37,8 @@ const USAGE: Usage = Usage {
 /// Several models, or one that comes and goes.
 type Catalogue = (Vec<ModelSpec>, ModelsConfig);
 
-const HOST_DEFAULT: &str = "127.0.0.1";
-const PORT_DEFAULT: u16 = 8080;
+pub const HOST_DEFAULT: &str = "127.0.0.1";
+pub const PORT_DEFAULT: u16 = 8080;
 
 pub fn main(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(USAGE, &[], args, &Facts::default())?;
@@ -183,7 +184,7 @@ async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Respon
 }
 
 /// Where the system keeps users' data.
-fn default_data_dir() -> Option<PathBuf> {
+pub fn default_data_dir() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = if cfg!(windows) {
         var("LOCALAPPDATA")
@@ -293,10 +294,7 @@ fn origins(list: &[String]) -> Result<Vec<String>> {
 }
 
 fn server_config(s: &Settings) -> Result<ServerConfig> {
-    let mut listen = s.listen.clone();
-    if listen.is_empty() || s.host.is_some() || s.port.is_some() {
-        listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
-    }
+    let listen = listen(s)?;
     let mut api_keys = split_commas(&s.api_key);
     let (mut scopes, mut weights) = (Vec::new(), Vec::new());
     if let Some(path) = &s.api_key_file {
@@ -337,6 +335,28 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
             .map_or(ServerConfig::default().shutdown_grace, |s| Duration::from_secs(s.into())),
         ..ServerConfig::default()
     })
+}
+
+/// Where to listen: `--listen`, `--host` and `--port`; else the server's address in Ollama's form; else the default.
+fn listen(s: &Settings) -> Result<Vec<SocketAddr>> {
+    let mut listen = s.listen.clone();
+    let is_named = s.host.is_some() || s.port.is_some();
+    match &s.server {
+        Some(address) if listen.is_empty() && !is_named => {
+            if address.is_https || !address.path.is_empty() {
+                bail!(
+                    "--server (or OLLAMA_HOST): `{address}` is no address to listen on: give HOST:PORT, and put a proxy in front for https"
+                );
+            }
+            listen = resolve(&address.host, address.port).context("--server (or OLLAMA_HOST)")?;
+        }
+        _ if listen.is_empty() || is_named => {
+            listen
+                .extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
+        }
+        _ => {}
+    }
+    Ok(listen)
 }
 
 /// A line of a file of keys.
@@ -396,6 +416,31 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_to_listen_on() {
+        use crate::settings::TABLE;
+        let check = |said: &[(&str, &str)], expected: &str| {
+            let mut settings = Settings::default();
+            for (key, value) in said {
+                let setting = TABLE.iter().find(|s| s.key == *key).expect("a setting");
+                (setting.set)(&mut settings, value).expect("a value");
+            }
+            let found = listen(&settings)
+                .map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            assert_eq!(found.unwrap_or_else(|error| error.to_string()), expected, "{said:?}");
+        };
+        check(&[], "127.0.0.1:8080");
+        check(&[("port", "1")], "127.0.0.1:1");
+        check(&[("listen", "127.0.0.1:2")], "127.0.0.1:2");
+        check(&[("listen", "127.0.0.1:2"), ("port", "1")], "127.0.0.1:2 127.0.0.1:1");
+        check(&[("server", "127.0.0.1")], "127.0.0.1:11434");
+        check(&[("server", "http://127.0.0.1:3")], "127.0.0.1:3");
+        check(&[("server", "127.0.0.1"), ("port", "1")], "127.0.0.1:1");
+        check(&[("server", "127.0.0.1"), ("listen", "127.0.0.1:2")], "127.0.0.1:2");
+        let error = "--server (or OLLAMA_HOST): `https://x:443` is no address to listen on: give HOST:PORT, and put a proxy in front for https";
+        check(&[("server", "https://x")], error);
+    }
 
     #[test]
     fn keys_and_their_scopes() {

@@ -30,7 +30,7 @@ pub use adapters::{ADAPTERS_LOADED_MAX, AdapterProblem, AdapterSource};
 pub use embed::Embed;
 pub use ingle_engine::speculation::{Source as GuessSource, SpeculationConfig};
 
-pub use generation::{Answer, AnswerStream, Generation, Interrupter};
+pub use generation::{Answer, AnswerStream, Generation, Interrupter, Piece};
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
 pub use models::{ModelSpec, Models, ModelsConfig};
 pub use prepare::Needs;

@@ -8,7 +8,7 @@ mod answer;
 mod input;
 mod output;
 mod request;
-mod wishes;
+pub mod wishes;
 mod work;
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "batch",
     about: "Answer a file of prompts or requests, line by line.\n\n\
             The file has a prompt on each line, or a JSON object: OpenAI's batch format (custom_id, method, url, \
@@ -176,7 +176,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
 }
 
 /// The options that are no settings: they belong to one file.
-fn arguments() -> [Arg; 3] {
+pub fn arguments() -> [Arg; 3] {
     [
         Arg::new("output")
             .long("output")

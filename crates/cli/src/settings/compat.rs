@@ -184,6 +184,10 @@ options! {
     SERVE switch "context-shift" => refuse "dropping the start of a conversation is not supported yet; an answer ends where the context ends";
     LOAD value "grp-attn-n" also ["grp-attn-w"] dash ["gan", "gaw"] => refuse "self-extend is not supported";
 
+    // Ollama's.
+    RUN value "keepalive" also ["keep-alive"] => note "the model is in memory as long as this command runs; `ingle serve --keep-alive` keeps one beyond that";
+    RUN switch "insecure" => refuse "models are files here, and nothing is downloaded; give a file";
+
     // The log.
     LOAD switch "perf" also ["no-perf"] => note "timings are in --verbose and in /metrics";
     LOAD switch "log-disable" => note "only warnings are printed by default";
@@ -431,8 +435,8 @@ options! {
     LOAD value "n-cpu-moe" also ["n-cpu-ffn", "moe-cache-mib"] dash ["ncmoe", "ncffn"] => note "everything is computed on the CPU";
 
     // Not there yet: refused rather than ignored.
-    RUN_SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "structured output is not supported yet";
-    BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set for all lines; use --json-schema, --regex or --choice";
+    SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "requests say so themselves (`response_format`, `structured_outputs`)";
+    RUN_BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set here; use --json-schema, --regex or --choice";
     SERVE value "guided-decoding-backend" also ["structured-outputs-config"] => refuse "structured output is not supported yet";
     LOAD value "lora-base" also ["control-vector", "control-vector-scaled", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "only low-rank adapters are added to a model, with --lora";
     LOAD value "max-loras" also ["max-lora-rank", "max-cpu-loras", "max-loras-per-batch", "max-loaded-loras", "lora-dtype", "lora-backend", "lora-target-modules"] => note "adapters are computed in float, of any rank up to 1024, up to 256 of them, all in one batch";

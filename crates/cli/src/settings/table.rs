@@ -8,7 +8,8 @@ use ingle_runtime::GuessSource;
 use ingle_runtime::models::OnMissing;
 use ingle_step::KvType;
 
-use super::value::{Auto, Budget, Keep, Seed, Slot};
+use super::address::ServerAddress;
+use super::value::{Auto, Budget, Keep, Seed, Slot, Think};
 use super::{Commands, Setting, Shape};
 
 macro_rules! settings {
@@ -122,6 +123,20 @@ settings! {
         "", default "a prompt alone is answered once", "Answer once, then stop.";
     verbose: bool, Switch, RUN, "verbose", short 'v', also ["show-timings"],
         "", default "off", "Print counts and speeds after each answer.";
+    format: Option<String>, One, RUN, "format",
+        "json|FILE|JSON", default "any text", "An answer is JSON: `json` for any object, or one that is valid under this schema.";
+    think: Option<Think>, Optional, RUN, "think",
+        "true|false|low|medium|high|max", default "as the model likes", "Whether the model thinks before it answers, and how hard.";
+    hide_thinking: bool, Switch, RUN, "hidethinking", also ["hide-thinking"],
+        "", default "off", "Do not show what the model thinks.";
+    no_word_wrap: bool, Switch, RUN, "nowordwrap", also ["no-word-wrap"],
+        "", default "words are wrapped at the terminal's width", "Leave lines as long as they are.";
+    no_history: bool, Switch, RUN, "nohistory", also ["no-history"], env ["OLLAMA_NOHISTORY"],
+        "", default "off", "Do not keep what is typed for later conversations.";
+    truncate: Option<bool>, Optional, RUN, "truncate",
+        "true|false", default "true", "Of a model that embeds: leave out the end of a text that is too long, and say so; false makes it an error.";
+    dimensions: Option<u32>, One, RUN, "dimensions",
+        "N", default "all", "Of a model that embeds: give the first so many numbers, for models that were trained for it.";
 
     chat_template: Option<String>, One, ANSWER_REPLAY, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
@@ -129,21 +144,23 @@ settings! {
     pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
         "TYPE", default "the file's", "How a text's hidden states become its embedding: mean, cls or last; or rank, with the head that the model has for it.";
 
-    choice: Vec<String>, Many, BATCH, "choice",
+    choice: Vec<String>, Many, RUN_BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";
-    json_schema: Option<String>, One, BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
+    json_schema: Option<String>, One, RUN_BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
         "FILE|JSON", default "any text", "An answer is JSON that is valid under this schema.";
-    regex: Option<String>, One, BATCH, "regex",
+    regex: Option<String>, One, RUN_BATCH, "regex",
         "REGEX", default "any text", "An answer is text that this regular expression matches as a whole.";
 
-    listen: Vec<SocketAddr>, Many, SERVE, "listen",
+    listen: Vec<SocketAddr>, Many, SERVE_CLIENT, "listen",
         "ADDR:PORT", default "host and port", "Address to serve on; may be given several times.";
-    host: Option<String>, One, SERVE, "host", env ["LLAMA_ARG_HOST"],
+    server: Option<ServerAddress>, One, SERVE_CLIENT, "server", env ["OLLAMA_HOST"],
+        "ADDRESS", default "host and port", "The server's address as Ollama writes it: HOST, HOST:PORT or http://HOST:PORT; the port is 11434 if none is named. `ps` and `stop` ask there, and `serve` listens there unless --listen, --host or --port is said.";
+    host: Option<String>, One, SERVE_CLIENT, "host", env ["LLAMA_ARG_HOST"],
         "HOST", default "127.0.0.1", "Address to serve on, with --port. Anything but loopback needs a key or --no-auth.";
-    port: Option<u16>, One, SERVE, "port", env ["LLAMA_ARG_PORT"],
+    port: Option<u16>, One, SERVE_CLIENT, "port", env ["LLAMA_ARG_PORT"],
         "PORT", default "8080", "Port to serve on; 0 picks a free one.";
-    api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
-        "KEY", default "none", "Key that every route but health asks for; may be given several times.";
+    api_key: Vec<String>, Many, SERVE_CLIENT, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
+        "KEY", default "none", "Key that every route but health asks for; may be given several times. `ps` and `stop` show the first.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
         "FILE", default "none", "File with one key a line; behind a key may stand scopes (`control-tokens`: its raw prompts may spell control tokens; `adapters`: it may load adapters; `models`: it may load and unload models; `priority`: its requests may go before others') and `weight=N`, its part of the machine beside keys with 1.";
     no_auth: bool, Switch, SERVE, "no-auth",

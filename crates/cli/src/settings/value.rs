@@ -156,6 +156,26 @@ impl FromText for Budget {
     }
 }
 
+/// What is wished about thinking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Think {
+    /// The model thinks, or does not.
+    Switched(bool),
+    /// It thinks this hard.
+    Effort(String),
+}
+
+impl FromText for Think {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            effort @ ("low" | "medium" | "high" | "max") => Ok(Self::Effort(effort.to_owned())),
+            other => bool::from_text(other)
+                .map(Self::Switched)
+                .map_err(|_| format!("`{text}` is none of true, false, low, medium, high and max")),
+        }
+    }
+}
+
 /// How long a model stays: seconds, a duration as Ollama takes it, or for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep(pub KeepAlive);
@@ -249,6 +269,18 @@ mod tests {
         assert_eq!([keep(""), keep("soon"), keep("5x")], [None; 3]);
         let policy = |text| OnMissing::from_text(text).ok();
         assert_eq!((policy("refuse"), policy("no")), (Some(OnMissing::Refuse), None));
+    }
+
+    #[test]
+    fn thinking() {
+        let think = |text| Think::from_text(text).ok();
+        assert_eq!([think("true"), think("")], [Some(Think::Switched(true)), Some(Think::Switched(true))]);
+        assert_eq!(
+            [think("false"), think("off")],
+            [Some(Think::Switched(false)), Some(Think::Switched(false))]
+        );
+        assert_eq!(think("high"), Some(Think::Effort("high".into())));
+        assert_eq!([think("harder"), think("2")], [None, None]);
     }
 
     #[test]
