@@ -3,6 +3,7 @@
 
 pub mod bert;
 pub mod bytes;
+pub mod http;
 pub mod lora;
 pub mod quant;
 pub mod rng;

@@ -22,6 +22,7 @@ fn record() -> Record {
         route: "/v1/chat/completions".into(),
         dialect: "openai".into(),
         body: "{\"messages\": [ ]}".into(),
+        adapters: vec![RecordedAdapter { name: "sql".into(), digest: "d".repeat(64), scale: -0.1 }],
         outcome: Outcome::Finished,
         answers: vec![RecordedAnswer {
             prompt_tokens: 7,

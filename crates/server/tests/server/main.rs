@@ -8,6 +8,7 @@ mod chat;
 mod client;
 mod completions;
 mod conformance;
+mod described;
 mod documentation;
 mod embeddings;
 mod errors;
