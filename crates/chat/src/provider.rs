@@ -65,6 +65,10 @@ pub struct Usage {
     /// New tokens that the prediction foretold, over all choices. A matter of the two texts alone, however many were
     /// tried.
     pub foretold_tokens: u64,
+    /// How often tokens made way in a full context, over all choices.
+    pub context_shifts: u64,
+    /// How many tokens did, over all choices.
+    pub discarded_tokens: u64,
     /// Time from arrival to the first step that had this request.
     pub queued: Duration,
     /// Time from then to the first token.
@@ -307,6 +311,10 @@ pub struct ProviderStatus {
     pub requests_overdue_total: u64,
     /// Since start: sequences preempted.
     pub preemptions_total: u64,
+    /// Since start: times that tokens made way in a full context.
+    pub context_shifts_total: u64,
+    /// Since start: how many tokens did.
+    pub discarded_tokens_total: u64,
     /// Since start: steps run.
     pub steps_total: u64,
     /// K/V beyond the cache's own blocks.

@@ -3,7 +3,6 @@
 
 mod report;
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -12,8 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use ingle_api::record::{Outcome, RECORD_BYTES_MAX, Record, RecordedAdapter, RecordedModel, compare};
-use ingle_chat::AdapterInfo;
+use ingle_api::record::{Outcome, RECORD_BYTES_MAX, Record, RecordedModel, compare};
 use ingle_runtime::{Engine, LoadOptions, Source};
 use ingle_server::Replayer;
 use ingle_step::KvType;
@@ -31,8 +29,8 @@ const USAGE: Usage = Usage {
     about: "Run recorded requests again, and compare what comes.\n\n\
             Records are what `ingle serve --record DIR` writes; a folder stands for all of its records. They run all at \
             once, whatever they ran beside when they were recorded, and tokens, log-probabilities and texts must be the \
-            same to the bit. Context and K/V type are as the records have them, and so are the strengths of adapters, whose \
-            files are named with --lora. A record of another model, adapter, chat template or arithmetic is refused.\n\n\
+            same to the bit. Context and K/V type are as the records have them. A record of another model, \
+            chat template or arithmetic is refused.\n\n\
             Exit codes: 0 if everything is the same, 3 if something differs or fails, 4 if records are of something else \
             than what is loaded here, 130 if it was stopped, 1 if it failed (a damaged record, a model that cannot be \
             loaded), 2 if the command line is wrong.",
@@ -74,10 +72,8 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     let engine = start_engine(&settings, model)?;
     let names = records.iter().filter_map(|found| asked_name(&found.record));
     let replayer = Replayer::new(engine.provider(), names);
-    let mut differences = differences(model, &replayer.model()?);
-    let of_records = records.iter().flat_map(|found| &found.record.adapters);
-    differences.extend(missing_adapters(of_records, &replayer.adapters()?));
-    if let Some(refusal) = refusal(&differences) {
+    let here = replayer.model()?;
+    if let Some(refusal) = refusal(model, &here) {
         say!("ingle replay: {refusal}");
         return Ok(ExitCode::from(REFUSED));
     }
@@ -194,39 +190,15 @@ impl NumericPath {
 }
 
 /// Why records are not replayed here, and what would help.
-fn refusal(differences: &[String]) -> Option<String> {
+fn refusal(recorded: &RecordedModel, here: &RecordedModel) -> Option<String> {
+    let differences = differences(recorded, here);
     (!differences.is_empty())
         .then(|| format!("these records cannot give the same bytes here: {}", differences.join("; ")))
 }
 
-/// As much of a digest as people compare.
-fn short(digest: &str) -> String {
-    digest.chars().take(12).collect()
-}
-
-/// The adapters of records that are not here, each with what to do.
-fn missing_adapters<'a>(
-    recorded: impl Iterator<Item = &'a RecordedAdapter>,
-    here: &[AdapterInfo],
-) -> Vec<String> {
-    let missing = recorded.filter(|adapter| here.iter().all(|info| info.digest != adapter.digest));
-    let missing: BTreeSet<(&str, &str)> = missing.map(|a| (&*a.name, &*a.digest)).collect();
-    let in_words = |(name, digest): (&str, &str)| match here.iter().find(|info| info.name == name) {
-        Some(other) => format!(
-            "the adapter `{name}` is another one (recorded: {}, here: {}; name the recorded one's file with --lora)",
-            short(digest),
-            short(&other.digest)
-        ),
-        None => format!(
-            "the adapter `{name}` (recorded: {}) is not loaded (name its file with --lora)",
-            short(digest)
-        ),
-    };
-    missing.into_iter().map(in_words).collect()
-}
-
-/// The parts of models that differ, each with what to do.
+/// The parts that differ, each with what to do.
 fn differences(recorded: &RecordedModel, here: &RecordedModel) -> Vec<String> {
+    let short = |digest: &str| digest.chars().take(12).collect::<String>();
     let mut found = Vec::new();
     if recorded.digest != here.digest {
         found.push(format!(
@@ -341,12 +313,10 @@ mod tests {
             template: None,
         };
         let check = |here: RecordedModel, expected: &str| {
-            let differences = differences(&model("cpu-n3-kv_f16-ctx512"), &here);
-            let refusal = refusal(&differences).expect("it is refused");
+            let refusal = refusal(&model("cpu-n3-kv_f16-ctx512"), &here).expect("it is refused");
             assert!(refusal.contains(expected), "{refusal}");
         };
-        let same = model("cpu-n3-kv_f16-ctx512");
-        assert_eq!(refusal(&differences(&same, &same)), None);
+        assert_eq!(refusal(&model("cpu-n3-kv_f16-ctx512"), &model("cpu-n3-kv_f16-ctx512")), None);
         check(model("cpu-n3-kv_q8_0-ctx512"), "recorded: f16, here: q8_0");
         check(model("cpu-n3-kv_f16-ctx1024"), "the context is another one (recorded: 512, here: 1024)");
         check(model("cpu-n4-kv_f16-ctx512"), "recorded: version 3, here: 4");
@@ -356,33 +326,6 @@ mod tests {
         check(RecordedModel { digest, ..model("cpu-n3-kv_f16-ctx512") }, "--model");
         let template = Some("t".into());
         check(RecordedModel { template, ..model("cpu-n3-kv_f16-ctx512") }, "--chat-template");
-    }
-
-    #[test]
-    fn adapters_are_known_by_what_they_compute() {
-        let recorded = |name: &str, digest: &str| RecordedAdapter {
-            name: name.into(),
-            digest: digest.repeat(64),
-            scale: 0.5,
-        };
-        let here = |name: &str, digest: &str| AdapterInfo {
-            name: name.into(),
-            digest: digest.repeat(64),
-            ..AdapterInfo::default()
-        };
-        let check = |records: &[RecordedAdapter], loaded: &[AdapterInfo], expected: &[&str]| {
-            let found = missing_adapters(records.iter(), loaded);
-            assert_eq!(found.len(), expected.len(), "{found:?}");
-            for (found, expected) in found.iter().zip(expected) {
-                assert!(found.contains(expected), "{found}");
-            }
-        };
-        check(&[], &[here("sql", "a")], &[]);
-        check(&[recorded("sql", "a")], &[here("another name", "a")], &[]);
-        let other = "`sql` is another one (recorded: aaaaaaaaaaaa, here: bbbbbbbbbbbb";
-        check(&[recorded("sql", "a"), recorded("sql", "a")], &[here("sql", "b")], &[other]);
-        let gone = "`fr` (recorded: cccccccccccc) is not loaded";
-        check(&[recorded("sql", "a"), recorded("fr", "c")], &[here("sql", "b")], &[gone, other]);
     }
 
     #[test]

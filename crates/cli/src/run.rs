@@ -336,6 +336,8 @@ fn answer(
             "prompt_tokens": usage.map(|u| u.prompt_tokens),
             "cached_tokens": usage.map(|u| u.cached_tokens),
             "completion_tokens": usage.map(|u| u.completion_tokens),
+            "context_shifts": usage.map(|u| u.context_shifts),
+            "discarded_tokens": usage.map(|u| u.discarded_tokens),
             "prefill_s": usage.map(|u| u.prefill.as_secs_f64()),
             "decode_s": usage.map(|u| u.decode.as_secs_f64()),
         });
@@ -353,6 +355,13 @@ fn answer(
             u.completion_tokens,
             u.completion_tokens.saturating_sub(1) as f64 / u.decode.as_secs_f64().max(1e-9),
             stream.seed(),
+        );
+    }
+    if let Some(u) = usage.filter(|u| u.context_shifts > 0) {
+        say!(
+            "note: the context was full; {} tokens made way ({} shifts)",
+            u.discarded_tokens,
+            u.context_shifts
         );
     }
     Ok(text)

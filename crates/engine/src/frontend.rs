@@ -5,6 +5,7 @@ mod checks;
 mod conversation;
 mod embedding;
 mod format;
+mod shift;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use ingle_tokenizer::Tokenizer;
 
 use crate::adapters::{AdapterDirectory, AdapterSet};
 use crate::sampling::DryBreakers;
+use crate::scheduler::Shift;
 
 pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
@@ -114,6 +116,10 @@ pub struct Prepared {
     pub dry_breakers: DryBreakers,
     /// At most this many new tokens per choice.
     pub max_tokens: usize,
+    /// What makes way where the context is full; `None` if that never comes.
+    pub shift: Option<Shift>,
+    /// The longest text of a sequence.
+    pub n_ctx: usize,
     /// No end before this many.
     pub min_tokens: usize,
     /// Text that ends an answer.
@@ -224,7 +230,11 @@ impl Frontend {
         let params = self.resolve(&request.sampling);
         checks::check_params(&params, n_vocab)?;
         let Reading { tokens: prompt, echo, parser, thoughts } = self.read(request, n_vocab)?;
-        let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
+        let shift = self.shift(request, &prompt, n_ctx)?;
+        let max_tokens = match shift {
+            Some(_) => shift::room(request, n_ctx)?,
+            None => room(prompt.len(), request.max_tokens, n_ctx)?,
+        };
         if request.min_tokens as usize > max_tokens {
             let message =
                 format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
@@ -242,6 +252,8 @@ impl Frontend {
             echo: echo.filter(|text| !text.is_empty()),
             params,
             max_tokens,
+            shift,
+            n_ctx,
             min_tokens: request.min_tokens as usize,
             stop: request.stop.clone(),
             stop_token_ids: request.stop_token_ids.clone(),

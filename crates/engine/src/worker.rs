@@ -21,7 +21,7 @@ use crate::scheduler::{Pace, Published, RequestId, Sampled, Scheduler, StepBudge
 use crate::speculation::Speculator;
 use crate::work::{Embedding, Work};
 use faults::{message_of, numeric_error};
-use guesses::{Guessed, foretold};
+use guesses::Guessed;
 use tiers::Tiers;
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
@@ -83,7 +83,7 @@ struct Planned {
 
 struct PlannedSeq {
     seq: SeqId,
-    /// The position of its first row.
+    /// The position of its first row, counted with what has made way.
     start: usize,
     /// Whether a token follows its last row.
     is_sampled: bool,
@@ -218,7 +218,7 @@ impl Worker {
                     continue;
                 }
             };
-            let n_tokens = self.scheduler.n_tokens(seq);
+            let n_tokens = self.scheduler.n_tokens(seq) + self.scheduler.n_discarded(seq);
             // What its only choice has said in this step: drafts are for one choice alone.
             let (mut said, mut is_done) = (Vec::<TokenId>::new(), false);
             for row in &seq_out.rows {
@@ -264,8 +264,7 @@ impl Worker {
                         last.done = done;
                     }
                     if done {
-                        let before = self.scheduler.tokens(id).unwrap_or(&work.answer.request().prompt);
-                        active.guessed.foretold += foretold(work.answer.request(), before, &said);
+                        active.guessed.foretold += work.answer.n_foretold(choice);
                     }
                     events.drain(..).for_each(|event| work.outlet.push(Delta { choice, event }));
                 }
@@ -351,6 +350,7 @@ impl Active {
         let (started, n_cached) = self.started.unwrap_or((self.arrived, 0));
         let (first, last) = self.tokens.unwrap_or((started, started));
         let (completion_tokens, reasoning_tokens) = self.work.n_generated();
+        let (context_shifts, discarded_tokens) = self.work.n_shifts();
         Usage {
             prompt_tokens: self.work.prompt().len() as u64,
             cached_tokens: n_cached as u64,
@@ -360,6 +360,8 @@ impl Active {
             accepted_tokens: self.guessed.accepted as u64,
             prediction_tokens: self.work.n_predicted() as u64,
             foretold_tokens: self.guessed.foretold as u64,
+            context_shifts: context_shifts as u64,
+            discarded_tokens: discarded_tokens as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),

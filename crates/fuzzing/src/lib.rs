@@ -5,15 +5,11 @@
 //! nightly compiler) runs the targets on bytes that a fuzzer finds; this crate's test replays the inputs that are kept
 //! in `fuzz/corpus` and `fuzz/regressions`. [`TARGETS`] is the list of both.
 
-mod adapters;
 mod chat_request;
-mod checkpoint;
-mod folder;
 mod gguf;
 mod grammar;
 mod model_header;
 mod model_output;
-mod safetensors;
 mod scheduler;
 pub mod seeds;
 mod source;
@@ -21,9 +17,7 @@ mod templates;
 mod tokenizers;
 pub mod vocabularies;
 
-pub use adapters::{adapter_gguf, adapter_peft};
 pub use chat_request::chat_request;
-pub use checkpoint::checkpoint;
 pub use gguf::gguf;
 pub use grammar::grammar;
 pub use model_header::model_header;
@@ -37,10 +31,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    ("adapter_gguf", adapter_gguf),
-    ("adapter_peft", adapter_peft),
     ("chat_request", chat_request),
-    ("checkpoint", checkpoint),
     ("detokenizer", detokenizer),
     ("gguf", gguf),
     ("grammar", grammar),

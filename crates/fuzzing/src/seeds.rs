@@ -38,16 +38,10 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         ids.extend([7, 9, 1, 11 + 0xF0, 11 + 0x9F, 3, 11 + 0x98, 11 + 0x80, 11 + 0xE2, 11 + 0x82, 11 + b'x']);
         put("detokenizer", &format!("vocabulary-{vocabulary}"), ids);
     }
-    for (target, name, bytes) in crate::adapters::seeds().into_iter().chain(crate::checkpoint::seeds()) {
-        put(target, name, bytes);
-    }
     // The other formats are choices: random ones reach everything.
     for seed in 0..8 {
         for target in [
-            "adapter_gguf",
-            "adapter_peft",
             "chat_request",
-            "checkpoint",
             "model_header",
             "model_output",
             "scheduler",

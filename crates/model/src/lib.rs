@@ -20,7 +20,7 @@ mod sizing;
 pub mod synthetic;
 mod weights;
 
-pub use adapter::{AdapterError, AdapterFile, AdapterLease, AdapterSize, Adapters, RANK_MAX};
+pub use adapter::{AdapterError, AdapterFile, AdapterLease, Adapters, RANK_MAX};
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cpu::{CpuExecutor, LoadOptions, Loading, Planned};
 pub use error::ModelError;

@@ -256,7 +256,7 @@ impl Engine {
     /// # Errors
     /// If the file, or something in it, cannot be used.
     pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
-        Prepared::new(source, options)?.start(process_pool(options.n_threads)?, None)
+        Prepared::new(source, options)?.start(process_pool(options.n_threads)?)
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.

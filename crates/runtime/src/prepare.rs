@@ -10,11 +10,11 @@ use ingle_chat::template::{ChatTemplate, TemplateOptions, builtin_template};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
-use ingle_model::{AdapterFile, CpuExecutor, ModelError, Planned};
+use ingle_model::{CpuExecutor, ModelError, Planned};
 use ingle_step::{Executor, KvType};
 use ingle_tokenizer::Tokenizer;
 
-use crate::adapters::{AdapterMemory, AdapterSource, AdapterTable};
+use crate::adapters::{AdapterSource, AdapterTable};
 use crate::details::details;
 use crate::draft::Draft;
 use crate::embed::pooling;
@@ -28,8 +28,6 @@ use crate::recommended;
 
 /// The longest context that is configured without being asked for.
 const N_CTX_DEFAULT_MAX: usize = 8192;
-/// What a template takes for each byte of its source, as a tree of expressions.
-const TEMPLATE_MEMORY: u64 = 32;
 /// Rows of logits that an executor keeps or works in, besides those that it gives.
 const LOGITS_KEPT: usize = 65;
 
@@ -65,16 +63,12 @@ pub struct Needs {
     pub draft: u64,
     /// K/V of sequences that make way for others, at most.
     pub swap: u64,
-    /// Adapters that come with it.
-    pub adapters: u64,
-    /// Its tokenizer and its template.
-    pub text: u64,
 }
 
 impl Needs {
     /// All of it.
     pub fn total(&self) -> u64 {
-        [self.kv, self.buffers, self.draft, self.swap, self.adapters, self.text]
+        [self.kv, self.buffers, self.draft, self.swap]
             .iter()
             .fold(self.weights, |all, part| all.saturating_add(*part))
     }
@@ -97,9 +91,6 @@ impl Prepared {
         }
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
         let template = template(&file, &tokenizer, &options.template)?;
-
-        let template_bytes =
-            template.as_ref().map_or(0, |t| TEMPLATE_MEMORY.saturating_mul(t.source().len() as u64));
 
         let arch = md.str("general.architecture")?;
         let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
@@ -174,8 +165,6 @@ impl Prepared {
             weights: sizing.packed_bytes,
             kv: planned.kv_bytes,
             draft: draft.as_ref().map_or(0, |draft| draft.bytes),
-            text: tokenizer.memory_bytes() as u64 + template_bytes,
-            adapters: adapter_bytes(&options.adapters)?,
             swap: config.swap_bytes.min(planned.kv_bytes.saturating_mul(ingle_engine::SWAP_MAX as u64)),
             // Rows of logits on their way, kept for the next step, and the samplers' own.
             buffers: sizing.buffer_bytes(n_rows, max_running_seqs + LOGITS_KEPT),
@@ -205,11 +194,11 @@ impl Prepared {
     ///
     /// # Errors
     /// If there is no memory, or no thread, or what comes with the model cannot be used.
-    pub fn start(self, pool: Arc<Pool>, memory: Option<Arc<dyn AdapterMemory>>) -> Result<Engine, LoadError> {
+    pub fn start(self, pool: Arc<Pool>) -> Result<Engine, LoadError> {
         let Self { mut frontend, mut config, info, has_template, .. } = self;
         let executor = CpuExecutor::start(self.file, Arc::clone(&pool), &self.executor)?;
-        let adapters = executor.adapters().clone();
-        let adapters = AdapterTable::new(adapters, info.clone(), self.adapter_dir, &self.adapters, memory);
+        let adapters =
+            AdapterTable::new(executor.adapters().clone(), info.clone(), self.adapter_dir, &self.adapters);
         let adapters = Arc::new(adapters.map_err(|(path, source)| LoadError::Adapter { path, source })?);
         frontend.adapter_directory = Some(Arc::<AdapterTable>::clone(&adapters));
         let mut notices = Vec::new();
@@ -225,18 +214,6 @@ impl Prepared {
         let provider = Arc::new(LoadingProvider { engine, loading, draft_loading, adapters });
         Ok(Engine { provider, info, has_template, notices })
     }
-}
-
-/// Bytes for the adapters that come with a model, the reading of the largest included.
-fn adapter_bytes(sources: &[AdapterSource]) -> Result<u64, LoadError> {
-    let (mut held, mut reading) = (0_u64, 0);
-    for AdapterSource { path, .. } in sources {
-        let size = AdapterFile::size(path)
-            .map_err(|error| LoadError::Adapter { path: path.clone(), source: error.into() })?;
-        held = held.saturating_add(size.held);
-        reading = reading.max(size.reading);
-    }
-    Ok(held.saturating_add(reading))
 }
 
 fn template(

@@ -5,7 +5,6 @@
 //! be worked off, and for shutdown: then it stops accepting, lets answers run for a grace period, ends those that are
 //! left with one error event each, and closes. Wire formats are `api`'s; no handler computes anything about models.
 
-mod adapters;
 mod answer;
 mod auth;
 mod background;

@@ -3,7 +3,6 @@
 
 pub mod bert;
 pub mod bytes;
-pub mod http;
 pub mod lora;
 pub mod quant;
 pub mod rng;

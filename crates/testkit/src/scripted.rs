@@ -312,6 +312,16 @@ impl Executor for ScriptedExecutor {
         Ok(self.slots[block.0 as usize].iter().flat_map(|&slot| Slot::to_bytes(slot)).collect())
     }
 
+    fn export_slots(&mut self, block: BlockId, n_slots: usize) -> Result<Vec<u8>, ExecutorError> {
+        let mut bytes = self.export_block(block)?;
+        let rest = bytes.get_mut(n_slots * SLOT_BYTES..).ok_or_else(|| {
+            let block_size = self.info.block_size;
+            ExecutorError::InvalidBatch(format!("{n_slots} slots of a block of {block_size}"))
+        })?;
+        rest.fill(0);
+        Ok(bytes)
+    }
+
     fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {
         self.check_block(block)?;
         let block_bytes = self.info.block_bytes;

@@ -63,6 +63,7 @@ fn shared(object: Object) -> Object {
         .field("logprobs", boolean(), "Log-probabilities of the answer's tokens.")
         .field("top_logprobs", integer(0, TOP_LOGPROBS_MAX), "So many alternatives with each.")
         .field("options", options(), "How tokens are picked.")
+        .field("shift", boolean(), "Whether an answer goes on in a full context, whose oldest tokens make way.")
         .field("keep_alive", duration(), "How long the model stays afterwards, where models come and go: seconds or a duration; below 0 for ever; 0 unloads it, at once without a prompt.")
         .harmless(&[HARMLESS])
         .without(&[REFUSED])
@@ -122,6 +123,11 @@ fn options() -> Schema {
         .field("stop", stop(), "Texts that end the answer.")
         .field("num_predict", most, "The most new tokens; -1 and -2: what the context holds.")
         .field("num_ctx", integer(1, I32_MAX), "The context that the caller counts on.")
+        .field(
+            "draft_num_predict",
+            integer(-1, I32_MAX),
+            "Most tokens that are guessed at a time; 0 is none.",
+        )
         .harmless(&[HARMLESS_OPTIONS])
         .schema()
 }

@@ -99,10 +99,12 @@ fn fields_set_what_they_say() {
     }
     // What clients send when nobody set it, and what changes no answer.
     check(
-        json!({ "template": "", "context": [], "images": [], "options": {}, "truncate": true, "shift": false,
+        json!({ "template": "", "context": [], "images": [], "options": {}, "truncate": true,
                 "_debug_render_only": false, "think": null, "unknown_but_null": null }),
         |_| {},
     );
+    check(json!({ "shift": true }), |c| c.request.sampling.context_shift = Some(true));
+    check(json!({ "shift": false }), |c| c.request.sampling.context_shift = Some(false));
     for keep_alive in [
         json!(0),
         json!(-1),
@@ -137,11 +139,14 @@ fn options_set_what_they_say() {
     check_option(json!({ "mirostat_tau": 4 }), |r| r.sampling.mirostat_tau = Some(4.0));
     check_option(json!({ "mirostat_eta": 0.5 }), |r| r.sampling.mirostat_eta = Some(0.5));
     check_option(json!({ "stop": ["a", "b"] }), |r| r.stop = vec!["a".into(), "b".into()]);
+    check_option(json!({ "num_keep": 4 }), |r| r.sampling.n_keep = Some(4));
+    check_option(json!({ "draft_num_predict": 4 }), |r| r.draft_max = Some(4));
+    check_option(json!({ "draft_num_predict": -1 }), |_| {});
     // Further samplers, by the names that they have in the other dialects.
     check_option(json!({ "dry_multiplier": 0.5 }), |r| r.sampling.dry_multiplier = Some(0.5));
     check_option(
-        json!({ "num_keep": 4, "num_batch": 512, "num_gpu": -1, "main_gpu": 0, "num_thread": 8.0,
-                "draft_num_predict": 4, "use_mmap": true, "use_mlock": false, "numa": false, "low_vram": true,
+        json!({ "num_batch": 512, "num_gpu": -1, "main_gpu": 0, "num_thread": 8.0,
+                "use_mmap": true, "use_mlock": false, "numa": false, "low_vram": true,
                 "logits_all": true, "f16_kv": true, "vocab_only": false, "embedding_only": false,
                 "penalize_newline": true, "tfs_z": 1 }),
         |_| {},
@@ -170,7 +175,7 @@ fn fields_are_refused_by_name() {
         refuse(json!({ "format": 5 }), "format", "not a number");
         refuse(json!({ "think": "hard" }), "think", "low, medium, high, max");
         refuse(json!({ "think": 1 }), "think", "true, false");
-        refuse(json!({ "shift": true }), "shift", "never shifted");
+        refuse(json!({ "shift": 1 }), "shift", "true or false");
         refuse(json!({ "truncate": 1 }), "truncate", "never cut");
         refuse(json!({ "_debug_render_only": true }), "_debug_render_only", "can be false");
         refuse(json!({ "top_logprobs": 3 }), "top_logprobs", "needs `logprobs`");

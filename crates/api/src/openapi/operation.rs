@@ -49,7 +49,6 @@ const ERRORS: &[(u16, &str)] = &[
     (429, "Too much waits."),
     (500, "The server's fault; its log says more under the request's id."),
     (503, "The model is not there yet, or the server is shutting down."),
-    (504, "The time that the request had is over."),
     (529, "Too much waits."),
 ];
 
@@ -71,8 +70,6 @@ pub(super) struct Operation {
     parameters: Vec<Parameter>,
     /// Names of parameters among the components.
     headers: Vec<&'static str>,
-    /// Names of headers of its answers among the components, beside those of all replies.
-    reply_headers: Vec<&'static str>,
     /// Its media type, and what it is.
     body: Option<(&'static str, Shape)>,
     body_required: bool,
@@ -94,7 +91,6 @@ impl Operation {
             summary,
             parameters: Vec::new(),
             headers: vec!["request-id"],
-            reply_headers: Vec::new(),
             body: None,
             body_required: true,
             example: None,
@@ -187,27 +183,6 @@ impl Operation {
         self
     }
 
-    /// Headers of its answers.
-    pub fn reply_headers(mut self, names: &[&'static str]) -> Self {
-        self.reply_headers.extend(names);
-        self
-    }
-
-    /// Runs the model: it can be given a time.
-    pub fn computes(self) -> Self {
-        self.headers(&["request-timeout", "queue-timeout"]).fails(&[504])
-    }
-
-    /// Generates text.
-    pub fn generates(self) -> Self {
-        self.computes().reply_headers(&["x-ingle-seed", "x-ingle-fingerprint"])
-    }
-
-    /// Makes vectors or scores of texts.
-    pub fn embeds(self) -> Self {
-        self.computes().reply_headers(&["x-truncated-inputs"])
-    }
-
     /// 503 says this instead of an error.
     pub fn unavailable(mut self, shape: impl Fn(&mut Components) -> Value + 'static) -> Self {
         self.unavailable = Some(Box::new(shape));
@@ -271,8 +246,9 @@ impl Operation {
                     ((*media).to_owned(), content(media, shape(components), self.tag.dialect))
                 })
                 .collect();
-            let headers = reply_headers(self.tag.dialect, 200, &self.reply_headers);
-            let ok = json!({ "description": "The answer.", "headers": headers, "content": contents });
+            let ok = json!({
+                "description": "The answer.", "headers": reply_headers(self.tag.dialect, 200), "content": contents,
+            });
             responses.insert("200".into(), ok);
         }
         let overload = |status: &u16| match (self.tag.dialect, status) {
@@ -287,7 +263,7 @@ impl Operation {
             let response = match &self.unavailable {
                 Some(shape) if status == 503 => json!({
                     "description": "Requests are not answered now.",
-                    "headers": reply_headers(self.tag.dialect, status, &[]),
+                    "headers": reply_headers(self.tag.dialect, status),
                     "content": { JSON: { "schema": shape(components) } },
                 }),
                 _ => {
@@ -345,33 +321,26 @@ fn error_name(dialect: Dialect, status: u16) -> String {
 pub(super) fn errors(dialect: Dialect, schema: &Value) -> Vec<(String, Value)> {
     let error = |(status, text): &(u16, &str)| {
         let response = json!({
-            "description": text, "headers": reply_headers(dialect, *status, OF_ERRORS), "content": { JSON: { "schema": schema } },
+            "description": text, "headers": reply_headers(dialect, *status), "content": { JSON: { "schema": schema } },
         });
         (error_name(dialect, *status), response)
     };
     ERRORS.iter().map(error).collect()
 }
 
-/// What errors of requests say whose answer was begun.
-const OF_ERRORS: &[&str] = &["x-ingle-seed", "x-ingle-fingerprint"];
-
-fn reply_headers(dialect: Dialect, status: u16, more: &[&'static str]) -> Value {
-    let mut names = [&["x-request-id"], more].concat();
+fn reply_headers(dialect: Dialect, status: u16) -> Value {
+    let mut names = vec!["x-request-id"];
     match dialect {
         Dialect::OpenAi => names.push("openai-processing-ms"),
         Dialect::Anthropic => names.push("request-id"),
-        Dialect::OpenAiOrAnthropic => names.extend(["openai-processing-ms", "request-id-perhaps"]),
-        Dialect::Ollama => {}
+        Dialect::Ollama | Dialect::OpenAiOrAnthropic => {}
     }
     match status {
         401 => names.push("www-authenticate"),
         429 | 503 | 529 => names.extend(["retry-after", "retry-after-ms"]),
         _ => {}
     }
-    let named = |component: &str| {
-        let name = component.trim_end_matches("-perhaps").to_owned();
-        (name, json!({ "$ref": format!("#/components/headers/{component}") }))
-    };
+    let named = |name: &str| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
     Value::Object(names.into_iter().map(named).collect())
 }
 
@@ -382,19 +351,8 @@ pub(super) fn headers() -> Value {
     json!({
         "x-request-id": reply_header("The request's id: its own, or a new one.", true, id()),
         "request-id": reply_header("The same.", true, id()),
-        "request-id-perhaps": reply_header("The same, in Anthropic's shape.", false, id()),
         "openai-processing-ms": reply_header("How long the reply took; not of streams.", false, count_of()),
         "www-authenticate": reply_header("How a key is sent.", true, string()),
-        "x-ingle-seed": reply_header(
-            "The seed that the answer was sampled with; of several prompts, the first one's.", false, count_of(),
-        ),
-        "x-ingle-fingerprint": reply_header(
-            "Model and arithmetic of the answer: the same request, seed and fingerprint give the same bytes.",
-            false,
-            id(),
-        ),
-        "x-truncated-inputs": reply_header("How many texts were cut to what the model takes.", false, seconds()),
-        "content-disposition": reply_header("The file's name.", false, string()),
         "retry-after": reply_header("When to come back, in seconds.", false, seconds()),
         "retry-after-ms": reply_header("The same in milliseconds.", false, seconds()),
     })
@@ -407,23 +365,15 @@ fn reply_header(text: &str, required: bool, schema: Schema) -> Value {
 /// Headers of requests, for the components.
 pub(super) fn shared_parameters() -> Value {
     let id = "An id for logs and for the reply, of up to 128 visible ASCII characters; others get a new one.";
-    let seconds = || {
-        Schema::of(json!({ "type": "number", "exclusiveMinimum": 0, "maximum": crate::TIMEOUT_SECONDS_MAX }))
-    };
     let beta = "Without effect: what a beta adds is fields, and those count.";
     json!({
-        "request-id": request_header("x-request-id", id, string()),
-        "anthropic-version": request_header("anthropic-version", "Without effect.", string()),
-        "anthropic-beta": request_header("anthropic-beta", beta, string()),
-        "request-timeout": request_header(
-            "x-request-timeout",
-            "The seconds that the request may take from its arrival to its end.",
-            seconds(),
-        ),
-        "queue-timeout": request_header("x-queue-timeout", "The seconds that it may wait before it begins.", seconds()),
+        "request-id": request_header("x-request-id", id),
+        "anthropic-version": request_header("anthropic-version", "Without effect."),
+        "anthropic-beta": request_header("anthropic-beta", beta),
     })
 }
 
-fn request_header(name: &str, text: &str, schema: Schema) -> Value {
-    json!({ "name": name, "in": "header", "description": text, "schema": schema.into_value() })
+fn request_header(name: &str, text: &str) -> Value {
+    let schema = string().into_value();
+    json!({ "name": name, "in": "header", "description": text, "schema": schema })
 }

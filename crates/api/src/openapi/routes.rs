@@ -52,7 +52,6 @@ fn openai() -> Vec<Operation> {
             .example(json!({ "messages": hello(), "max_tokens": 8 }))
             .json(chat::schema::reply)
             .gives(EVENTS, chat::schema::chunk)
-            .generates()
     };
     let either_shape = |openai: Value, anthropic: Value| json!({ "anyOf": [openai, anthropic] });
     let models = move |components: &mut Components| {
@@ -76,8 +75,7 @@ fn openai() -> Vec<Operation> {
         )
         .example(json!({ "prompt": "Once upon a time", "max_tokens": 8 }))
         .json(completion::reply)
-        .gives(EVENTS, completion::chunk)
-        .generates(),
+        .gives(EVENTS, completion::chunk),
         Operation::post(
             "/v1/responses",
             OPENAI,
@@ -86,8 +84,7 @@ fn openai() -> Vec<Operation> {
         )
         .example(json!({ "input": "Hello.", "max_output_tokens": 8 }))
         .json(responses::schema::reply)
-        .gives(EVENTS, named("ResponseEvent", responses::schema::event))
-        .generates(),
+        .gives(EVENTS, named("ResponseEvent", responses::schema::event)),
         Operation::get("/v1/responses/{id}", OPENAI, "A stored response.")
             .id(id)
             .query("stream", word("false"), "A stored response is not streamed again.")
@@ -140,21 +137,18 @@ fn vectors() -> Vec<Operation> {
         Operation::post(path, OPENAI, "Texts to vectors.", named("EmbeddingRequest", schema::body))
             .example(json!({ "input": "Hello." }))
             .json(schema::reply)
-            .embeds()
     };
     let rerank = |path| {
         let body = named("RerankRequest", native::schema::rerank_body);
         Operation::post(path, NATIVE, "Documents, the nearest to a query first.", body)
             .example(json!({ "query": "Rome", "documents": ["A city.", "A river."] }))
             .json(native::schema::ranking)
-            .embeds()
     };
     let score = |path| {
         let body = named("ScoreRequest", native::schema::score_body);
         Operation::post(path, NATIVE, "How near texts are to each other.", body)
             .example(json!({ "text_1": "Rome", "text_2": ["A city.", "A river."] }))
             .json(native::schema::scores)
-            .embeds()
     };
     vec![
         embeddings("/v1/embeddings"),
@@ -191,7 +185,6 @@ fn batches() -> Vec<Operation> {
         Operation::get("/v1/files/{id}/content", OPENAI, "What is in a file.")
             .id(id)
             .gives(BYTES, |_| string().into_value())
-            .reply_headers(&["content-disposition"])
             .fails(&[503]),
         Operation::post(
             "/v1/batches",
@@ -226,8 +219,7 @@ fn anthropic() -> Vec<Operation> {
             .headers(HEADERS)
             .example(json!({ "messages": hello(), "max_tokens": 8 }))
             .json(schema::reply)
-            .gives(EVENTS, schema::event)
-            .generates(),
+            .gives(EVENTS, schema::event),
         Operation::post("/v1/messages/count_tokens", ANTHROPIC, "How many tokens a prompt has.", count)
             .headers(HEADERS)
             .example(json!({ "messages": hello() }))
@@ -246,21 +238,17 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/generate", OLLAMA, "Answer a prompt.", generate)
             .example(json!({ "prompt": "Hello.", "stream": false, "options": { "num_predict": 8 } }))
             .json(schema::generate_reply)
-            .gives(LINES, schema::generate_reply)
-            .generates(),
+            .gives(LINES, schema::generate_reply),
         Operation::post("/api/chat", OLLAMA, "Continue a conversation.", chat)
             .example(json!({ "messages": hello(), "options": { "num_predict": 8 } }))
             .json(schema::chat_reply)
-            .gives(LINES, schema::chat_reply)
-            .generates(),
+            .gives(LINES, schema::chat_reply),
         Operation::post("/api/embed", OLLAMA, "Texts to vectors.", embed)
             .example(json!({ "input": "Hello." }))
-            .json(schema::embed_reply)
-            .embeds(),
+            .json(schema::embed_reply),
         Operation::post("/api/embeddings", OLLAMA, "A text to a vector, in the older shape.", embeddings)
             .example(json!({ "prompt": "Hello." }))
-            .json(schema::embeddings_reply)
-            .embeds(),
+            .json(schema::embeddings_reply),
         Operation::get("/api/tags", OLLAMA, "All models, under each of their names.")
             .json(schema::tags)
             .fails(&[503]),
@@ -326,8 +314,7 @@ fn native() -> Vec<Operation> {
         )
         .example(json!({ "text": "Once upon a time", "sampling_params": { "max_new_tokens": 8 } }))
         .json(schema::answers)
-        .gives(EVENTS, named("GenerateAnswer", schema::answer))
-        .generates(),
+        .gives(EVENTS, named("GenerateAnswer", schema::answer)),
         Operation::post(
             "/infill",
             NATIVE,
@@ -336,8 +323,7 @@ fn native() -> Vec<Operation> {
         )
         .example(json!({ "input_prefix": "Once ", "input_suffix": " a time", "n_predict": 8 }))
         .written("Infilling", schema::filling)
-        .gives(EVENTS, schema::filling_event)
-        .generates(),
+        .gives(EVENTS, schema::filling_event),
         Operation::post(
             "/flush_cache",
             NATIVE,
@@ -430,7 +416,6 @@ fn server() -> Vec<Operation> {
             .public(),
         Operation::get("/health_generate", SERVER, "Whether a token comes out within 20 seconds.")
             .written("Generates", schema::generates)
-            .generates()
             .fails(&[400, 429, 503]),
         Operation::get("/metrics", SERVER, "Prometheus' text format.").gives(TEXT, text),
         Operation::get("/version", SERVER, "Name and version.").written("Version", schema::version),

@@ -178,10 +178,7 @@ options! {
     LOAD switch "no-kv-unified" dash ["no-kvu"] => refuse "all sequences share one KV cache; --ctx-size limits each of them";
     LOAD value "kv-unified-per-slot" => refuse "use --ctx-size for the longest sequence and --kv-tokens for the cache";
     LOAD switch "cache-idle-slots" also ["no-cache-idle-slots"] => note "the prefix cache is shared by all sequences";
-    ANSWER value "keep" => note "nothing is ever dropped from the context in silence";
-    RUN switch "context-shift" also ["no-context-shift"] => note "an answer ends where the context ends; nothing is dropped in silence";
-    SERVE switch "no-context-shift" => note "an answer ends where the context ends; nothing is dropped in silence";
-    SERVE switch "context-shift" => refuse "dropping the start of a conversation is not supported yet; an answer ends where the context ends";
+    ANSWER switch "no-context-shift" => note "an answer ends where the context ends, unless --context-shift or `context_shift` of the configuration says otherwise";
     LOAD value "grp-attn-n" also ["grp-attn-w"] dash ["gan", "gaw"] => refuse "self-extend is not supported";
 
     // The log.

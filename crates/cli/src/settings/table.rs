@@ -85,6 +85,10 @@ settings! {
     lora_dir: Option<PathBuf>, One, SERVE, "lora-dir",
         "DIR", default "none", "Folder beneath which adapters may be loaded while the server runs.";
 
+    context_shift: Option<bool>, Switch, ANSWER, "context-shift", env ["LLAMA_ARG_CONTEXT_SHIFT"],
+        "", default "an answer ends where the context is full", "Answers go on in a full context: its first tokens stay (--keep), half of the others make way. Requests may say otherwise (`context_shift`, Ollama's `shift`).";
+    n_keep: Option<i32>, One, ANSWER, "keep",
+        "N", default "0", "How many first tokens of the prompt stay where the context shifts, beside the token that begins every text; -1 is all of the prompt.";
     kv_cache_dir: Option<PathBuf>, One, ANSWER, "kv-cache-dir",
         "DIR", default "prefixes are kept in memory only", "Folder where the KV blocks of prompts and answers are kept, so that they are known again after a restart. One process uses it at a time.";
     kv_cache_mb: Option<u32>, One, ANSWER, "kv-cache-mb",

@@ -19,7 +19,7 @@ impl Worker {
             draft_seconds: 0.0,
         };
         for seq in &batch.seqs {
-            let start = seq.start as usize;
+            let start = seq.start as usize + self.scheduler.n_discarded(seq.seq);
             planned.n_rows += seq.inputs.len();
             let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
             let draft = self.scheduler.draft(seq.seq).to_vec();
@@ -29,7 +29,8 @@ impl Worker {
             if let Some(added) = planned.seqs.last_mut() {
                 added.is_sampled = last_wanted.is_some_and(|position| position + 1 >= n_prompt);
             }
-            planned.n_prompt_rows += n_prompt.saturating_sub(start).min(seq.inputs.len());
+            let n_unread = self.scheduler.n_to_read(seq.seq).saturating_sub(seq.start as usize);
+            planned.n_prompt_rows += n_unread.min(seq.inputs.len());
             if active.started.is_none() {
                 let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
                 active.started = Some((began, n_cached));
@@ -68,6 +69,8 @@ impl Worker {
         status.kv_blocks_cached = stats.blocks_cached;
         status.cached_tokens_total = stats.cached_tokens;
         status.preemptions_total = stats.preemptions;
+        status.context_shifts_total = stats.shifts;
+        status.discarded_tokens_total = stats.discarded_tokens;
         status.kv_tiers = kv_tiers;
         status.speculation = self.speculation_status();
     }

@@ -14,8 +14,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingle_chat::{KeepAlive, ProviderError};
@@ -23,7 +22,6 @@ use ingle_chat::{KeepAlive, ProviderError};
 use super::books::{Plan, SlotId};
 use super::spec::{ModelEvent, ModelSpec, ModelsConfig, Unloaded, human};
 use super::state::{Failed, Instance, Shared};
-use crate::adapters::AdapterMemory;
 use crate::load::{Engine, LoadError, Source};
 use crate::prepare::{Needs, Prepared};
 
@@ -63,23 +61,13 @@ impl fmt::Display for Problem {
             Self::TooLarge { needs, budget, available } => {
                 write!(
                     f,
-                    "it needs {} ({} of weights, {} of keys and values, {} to compute in",
+                    "it needs {} ({} of weights, {} of keys and values, {} to compute in), the memory budget is {}",
                     human(needs.total()),
                     human(needs.weights),
                     human(needs.kv),
-                    human(needs.buffers)
+                    human(needs.buffers),
+                    human(*budget)
                 )?;
-                for (bytes, what) in [
-                    (needs.text, "its tokenizer and template"),
-                    (needs.adapters, "adapters"),
-                    (needs.draft, "a draft model"),
-                    (needs.swap, "sequences that make way"),
-                ] {
-                    if bytes > 0 {
-                        write!(f, ", {} for {what}", human(bytes))?;
-                    }
-                }
-                write!(f, "), the memory budget is {}", human(*budget))?;
                 if available < budget {
                     write!(f, ", of which pinned models have {}", human(budget - available))?;
                 }
@@ -162,12 +150,9 @@ fn load(
 ) -> Result<Engine, Problem> {
     let spec = &shared.specs[model];
     let prepared = Prepared::new(&spec.source, &spec.options).map_err(Problem::Load)?;
-    let own = make_room(shared, model, serial, prepared.needs)?;
-    *slot = Some(own);
-    let taken = shared.lock().books.include_adapters(own, prepared.needs.adapters);
-    let memory = SlotMemory { shared: Arc::downgrade(shared), slot: own, taken };
+    *slot = Some(make_room(shared, model, serial, prepared.needs)?);
     shared.tell(model, &ModelEvent::Loading { bytes: prepared.needs.total() });
-    let engine = prepared.start(Arc::clone(&shared.pool), Some(Arc::new(memory))).map_err(Problem::Load)?;
+    let engine = prepared.start(Arc::clone(&shared.pool)).map_err(Problem::Load)?;
     let mut is_cancelled = false;
     engine
         .wait_until_loaded(&mut |done, total| {
@@ -184,28 +169,6 @@ fn load(
         .map_err(|error| if is_cancelled { Problem::Cancelled } else { Problem::Load(error) })?;
     smoke(&engine).map_err(Problem::Smoke)?;
     Ok(engine)
-}
-
-/// What the adapters of a model in memory may take.
-struct SlotMemory {
-    /// Not held: it would hold the model, which holds this.
-    shared: Weak<Shared>,
-    slot: SlotId,
-    taken: Arc<AtomicU64>,
-}
-
-impl AdapterMemory for SlotMemory {
-    fn take(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        let Some(shared) = self.shared.upgrade() else { return Err((0, 0)) };
-        let mut state = shared.lock();
-        state.books.take_for_adapter(self.slot, bytes).map_err(|free| (free, shared.config.memory_budget))?;
-        state.peak = state.peak.max(state.books.used());
-        Ok(())
-    }
-
-    fn taken(&self) -> &Arc<AtomicU64> {
-        &self.taken
-    }
 }
 
 /// Whether it answers at all: a token, or a vector of models that give only those.

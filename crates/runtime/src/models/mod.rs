@@ -43,7 +43,6 @@ use ingle_chat::KeepAlive;
 use crate::load::process_pool;
 
 pub use memory::available_memory;
-pub(crate) use spec::human;
 pub use spec::{ModelEvent, ModelSpec, ModelsConfig, ModelsError, OnMissing, Unloaded};
 
 /// Models by name, in memory or not.

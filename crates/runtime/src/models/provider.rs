@@ -163,10 +163,7 @@ impl Provider for Models {
     }
 
     fn unload_adapter(&self, model: Option<&str>, name: &AdapterName) -> Result<AdapterInfo, ProviderError> {
-        let unloaded = self.loaded(model)?.unload_adapter(model, name);
-        // Its memory is free, unless somebody uses it still: a model may wait for it.
-        self.shared.changed.notify_all();
-        unloaded
+        self.loaded(model)?.unload_adapter(model, name)
     }
 
     fn set_adapters(&self, model: Option<&str>, wishes: &[AdapterWish]) -> Result<(), ProviderError> {

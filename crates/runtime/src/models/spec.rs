@@ -212,7 +212,7 @@ pub(super) fn check(specs: &[ModelSpec], config: &ModelsConfig) -> Result<(), Mo
 }
 
 /// `1.2 GB`: bytes for people.
-pub(crate) fn human(n: u64) -> String {
+pub(super) fn human(n: u64) -> String {
     match n {
         0..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),

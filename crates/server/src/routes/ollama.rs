@@ -16,7 +16,7 @@ use ingle_api::openai::check_vocabulary;
 use ingle_chat::{Embeddings, ModelChange};
 
 use super::embeddings::written;
-use super::generate::{caller, collected, provider, settle, stream};
+use super::generate::{caller, collected, provider, stream};
 use super::models::{change, check_scope};
 use super::table::Routes;
 use super::{Context, Reply};
@@ -87,8 +87,7 @@ async fn answer(
     context.place(&call.request.principal, &mut call.request.priority, &mut call.request.terms)?;
     call.check_context(info.n_ctx)?;
     // The reply names the model as the caller did.
-    let model = call.request.model.take().unwrap_or(name);
-    settle(&context, &*provider, &info, std::slice::from_mut(&mut call.request))?;
+    let model = call.request.model.replace(info.id).unwrap_or(name);
     let envelope = Envelope { id, model, clock: since_epoch };
     if call.load_only {
         return Ok(json(StatusCode::OK, envelope.loaded(route)));
@@ -143,10 +142,10 @@ async fn vectors(
     let chosen = choose(&app, provider, request.model.as_deref(), call.keep_alive).await?;
     let Chosen { provider, name, info } = chosen;
     call.check_context(info.n_ctx)?;
-    let model = request.model.replace(info.id.clone()).unwrap_or(name);
+    let model = request.model.replace(info.id).unwrap_or(name);
     let embeddings = match request.inputs.is_empty() {
         true => Embeddings::default(),
-        false => vectors_of(&app, provider, request, &info, is_large, context.started).await?,
+        false => vectors_of(&app, provider, request, is_large, context.started).await?,
     };
     written(embeddings, move |embeddings| call.reply(&model, embeddings)).await
 }

@@ -8,7 +8,6 @@ mod chat;
 mod client;
 mod completions;
 mod conformance;
-mod described;
 mod documentation;
 mod embeddings;
 mod errors;
