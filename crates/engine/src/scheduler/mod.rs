@@ -184,6 +184,7 @@ impl Scheduler {
         let tokens = most.clamp(1, self.config.step_token_budget);
         let mut plan = Plan::new(self.step, tokens);
         self.note_tenants();
+        self.shares.note_budget(tokens);
         for level in self.shares.levels() {
             if level.0 == Priority::Background && self.normal_waits() {
                 break;
