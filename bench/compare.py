@@ -16,32 +16,19 @@ import argparse
 import datetime
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import chart
 import machine
+import program
 import report
 import venvs
 from driver import Driver, stop_wanted
 from plan import REFERENCE_TYPE, ROW_GROUPS, TYPES, plan
+from program import ROOT, WORK, built_ingle, ingle_facts, number_list, positive, results_folder, say, unused
 from sides import IkLlamaCpp, Ingle, LlamaCpp, SideError
-
-ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "target" / "bench"
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def number_list(text):
-    numbers = [int(part) for part in text.split(",")]
-    if not numbers or min(numbers) < 1:
-        raise argparse.ArgumentTypeError("numbers of at least 1, separated by commas")
-    return numbers
 
 
 def name_list(known):
@@ -52,13 +39,6 @@ def name_list(known):
             raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown (known: {', '.join(known)})")
         return [names[part.lower()] for part in text.split(",")]
     return parse
-
-
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def parser():
@@ -105,17 +85,6 @@ def known_types(binary, types, note):
     return found
 
 
-def ingle_facts(binary):
-    def output(*command):
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    commit = output("git", "rev-parse", "--short=10", "HEAD")
-    changed = output("git", "status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.toml", "Cargo.lock")
-    return {"version": output(binary, "--version"), "commit": commit and commit + (" with changes" if changed else "")}
-
-
 def environments(args):
     """The peers' environments by name: given ones, or built ones."""
     native = venvs.given(args.peer_venv) or venvs.native(args.work, say)
@@ -129,12 +98,6 @@ def environments(args):
 def described(peers, paths):
     """What each build says about itself and what was written down when it was built."""
     return {peer.name: {**venvs.built_with(paths[peer.name]), **peer.describe()} for peer in peers}
-
-
-def unused(folder, stem):
-    """The name itself, or with a number: results are never overwritten by another run."""
-    taken = {path.stem for path in folder.glob(f"{stem}*.json")}
-    return next(name for name in (stem, *(f"{stem}-{i}" for i in range(2, 1000))) if name not in taken)
 
 
 def write(folder, stem, result):
@@ -158,9 +121,7 @@ def write(folder, stem, result):
 
 
 def run(args):
-    binary = args.ingle.resolve()
-    if not binary.exists():
-        raise SideError(f"{binary} does not exist: run `cargo build --release`, or give it with --ingle FILE")
+    binary = built_ingle(args.ingle)
     if args.model and not args.model.exists():
         raise SideError(f"{args.model} does not exist")
     if args.ik and not (args.ik / "llama-bench").exists():
@@ -187,7 +148,7 @@ def run(args):
         "ingle": ingle_facts(binary), "peers": facts, "arguments": sys.argv[1:], "rounds": rounds, "minutes": minutes,
         "notes": driver.notes, "rows": driver.rows,
     }
-    folder = args.out or (args.work / "quick" if args.quick else ROOT / "bench" / "results")
+    folder = results_folder(args)
     stem = f"{result['date']}-{machine.slug(result['machine'])}" + (f"-{args.model.stem}" if args.model else "")
     stem = unused(folder, stem)
     try:
@@ -207,21 +168,8 @@ def run(args):
 
 
 def main():
-    def stop(*_):
-        stop_wanted.set()
-        raise KeyboardInterrupt
-
-    # Ended in any way, it ends the stopped processes and keeps what was measured.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    try:
-        run(parser().parse_args())
-    except (SideError, venvs.VenvError) as error:
-        say(f"compare.py: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    # The stopped processes are ended, too.
+    return program.main("compare.py", lambda: run(parser().parse_args()), stop_wanted.set)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,10 @@ def cores_in_use(seconds=0.3):
         return None
     total, idle = after[0] - before[0], after[1] - before[1]
     return (1 - idle / total) * os.cpu_count()
+
+
+def memory_of(pid):
+    """The largest resident size of a process so far, and the anonymous part of the present one, in bytes."""
+    found = fields(f"/proc/{pid}/status")
+    size = lambda key: kib(found.get(key))
+    return size("VmHWM"), size("RssAnon")

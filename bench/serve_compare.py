@@ -17,7 +17,6 @@ import datetime
 import json
 import os
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -25,12 +24,13 @@ import tempfile
 from pathlib import Path
 
 import machine
+import program
 import report
 import servers
 import venvs
-from compare import ROOT, WORK, ingle_facts, number_list, positive, say, unused
 from driver import warm_page_cache
-from sides import SideError
+from program import ROOT, WORK, built_ingle, core_set, ingle_facts, number_list, positive, results_folder, say, unused
+from sides import SideError, last_line
 
 # What is reported: key, heading, whether more is better.
 FIGURES = [
@@ -54,7 +54,7 @@ def parser():
     p.add_argument("--rounds", type=positive, default=3, metavar="N", help="turns of each side [default: 3]")
     p.add_argument("--threads", type=positive, default=os.cpu_count() or 1, metavar="N",
                    help="threads that compute [default: all cores]")
-    p.add_argument("--cores", type=lambda text: {int(part) for part in text.split(",")}, metavar="N,..",
+    p.add_argument("--cores", type=core_set, metavar="N,..",
                    help="pin both servers to these [default: not pinned]")
     p.add_argument("--memory-mib", type=positive, default=2048, metavar="N",
                    help="memory that a server may take; the report says who keeps it [default: 2048]")
@@ -83,7 +83,7 @@ def load(binary, url, args, clients, seed):
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode != 0:
-            raise SideError(f"the load failed ({done.returncode}): {servers.last_line(done.stderr or done.stdout)}")
+            raise SideError(f"the load failed ({done.returncode}): {last_line(done.stderr or done.stdout)}")
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return json.loads(path.read_text()), used
 
@@ -210,14 +210,12 @@ def model_file(args):
     command = [str(args.ingle), "bench", "--synthetic", SYNTHETIC, "--save", str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SideError(f"cannot make {SYNTHETIC}: {servers.last_line(done.stderr)}")
+        raise SideError(f"cannot make {SYNTHETIC}: {last_line(done.stderr)}")
     return path, True
 
 
 def run(args):
-    args.ingle = args.ingle.resolve()
-    if not args.ingle.exists():
-        raise SideError(f"{args.ingle} does not exist: run `cargo build --release`, or give it with --ingle FILE")
+    args.ingle = built_ingle(args.ingle)
     if not 0 <= args.shared_prefix < args.prompt_tokens:
         raise SideError("--shared-prefix must be below --prompt-tokens")
     if args.quick:
@@ -252,7 +250,7 @@ def run(args):
                                                      "rounds", "threads", "n_ctx")},
         "notes": notes, "rows": rows,
     }
-    folder = args.out or (args.work / "quick" if args.quick else ROOT / "bench" / "results")
+    folder = results_folder(args)
     stem = unused(folder, f"{result['date']}-{machine.slug(result['machine'])}-serve")
     try:
         warm_page_cache(path)
@@ -274,19 +272,7 @@ def run(args):
 
 
 def main():
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    try:
-        run(parser().parse_args())
-    except (SideError, venvs.VenvError) as error:
-        say(f"serve_compare.py: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return program.main("serve_compare.py", lambda: run(parser().parse_args()))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import machine
 import venvs
-from sides import SideError
+from sides import SideError, last_line, last_words
 
 # Loading the largest file takes less, except by hanging.
 READY_SECONDS_MAX = 300
@@ -48,10 +49,6 @@ def source(folder, say):
     if not (found / "CMakeLists.txt").exists():
         raise venvs.VenvError(f"{venvs.PACKAGE} has no llama.cpp inside")
     return found
-
-
-def last_line(text):
-    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
 
 
 def build(folder, name, c, cxx, say):
@@ -158,21 +155,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def memory(self):
-        """The largest resident size so far, and the anonymous part of the present one, in bytes."""
-        found = {}
-        try:
-            with open(f"/proc/{self.child.pid}/status") as lines:
-                for line in lines:
-                    key, _, value = line.partition(":")
-                    found[key] = value
-        except OSError:
-            return None, None
-        size = lambda key: int(found[key].split()[0]) * 1024 if key in found else None
-        return size("VmHWM"), size("RssAnon")
+        """As `machine.memory_of` has it."""
+        return machine.memory_of(self.child.pid)
 
     def last_words(self):
-        self.log.seek(0)
-        return last_line(self.log.read().decode(errors="replace"))
+        return last_words(self.log)
 
     def __exit__(self, *exception):
         if self.child.poll() is None:

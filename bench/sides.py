@@ -13,12 +13,24 @@ import tempfile
 import time
 from pathlib import Path
 
+import machine
+
 # Nothing that is asked for takes longer, except by hanging.
 ANSWER_SECONDS_MAX = 900
 
 
 class SideError(Exception):
     """A side could not do what it was asked for."""
+
+
+def last_line(text):
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]
+
+
+def last_words(log):
+    """The last line that a process has written to a file."""
+    log.seek(0)
+    return last_line(log.read().decode(errors="replace"))
 
 
 class Process:
@@ -83,22 +95,11 @@ class Process:
         return self.child.poll() is None
 
     def memory(self):
-        """The largest resident size so far, and the anonymous part of the present one, in bytes."""
-        found = {}
-        try:
-            with open(f"/proc/{self.child.pid}/status") as lines:
-                for line in lines:
-                    key, _, value = line.partition(":")
-                    found[key] = value
-        except OSError:
-            return None, None
-        size = lambda key: int(found[key].split()[0]) * 1024 if key in found else None
-        return size("VmHWM"), size("RssAnon")
+        """As `machine.memory_of` has it."""
+        return machine.memory_of(self.child.pid)
 
     def last_words(self):
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return last_words(self.errors)
 
     def close(self):
         if self.alive:

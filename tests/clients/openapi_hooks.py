@@ -25,11 +25,21 @@ CONTRADICTING = set(
 )
 
 
+# Who gives no time is refused with a status that stands for a server which has too much to do.
+DEADLINES = ("x-request-timeout", "x-queue-timeout")
+
+
 @schemathesis.hook
 def before_load_schema(ctx, raw_schema):
-    """Leaves out bounds that are far away: that they hold is tested beside each parser."""
+    """Leaves out bounds that are far away: that they hold is tested beside each parser. And deadlines."""
     schemas = raw_schema["components"]["schemas"]
     simplify(schemas)
+    shared = raw_schema["components"].get("parameters", {})
+    deadlines = [f"#/components/parameters/{key}" for key, p in shared.items() if p["name"].lower() in DEADLINES]
+    for operation in (o for path in raw_schema["paths"].values() for o in path.values()):
+        if isinstance(operation, dict) and "parameters" in operation:
+            kept = [p for p in operation["parameters"] if p.get("$ref") not in deadlines]
+            operation["parameters"] = kept
     if os.environ.get("INGLE_OPENAPI_PLAIN"):
         for name, schema in schemas.items():
             if name.endswith("Request"):

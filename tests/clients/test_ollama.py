@@ -58,6 +58,17 @@ def check_counts(reply):
     assert reply.total_duration >= reply.prompt_eval_duration + reply.eval_duration
 
 
+# Where Ollama's own server listens, its clients find ours without any setting: `ingle serve --listen 127.0.0.1:11434`.
+
+
+@pytest.mark.skipif(HOST != "http://127.0.0.1:11434" or bool(API_KEY), reason="the server listens elsewhere")
+def test_no_setting_at_all(name, monkeypatch):
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    assert ollama.Client().list().models[0].model == name
+    reply = ollama.Client().chat(name, messages(), options=GREEDY)
+    assert reply.message.content is not None and reply.done
+
+
 # What there is.
 
 
@@ -318,7 +329,7 @@ def test_options_are_refused_by_name(client, name, option, value):
         generate(client, name, options={option: value})
 
 
-def test_what_is_not_here(client, name):
+def test_what_a_key_without_the_scope_may_not(client, name):
     for ask in (
         lambda: client.pull("llama3"),
         lambda: client.push("llama3"),
@@ -326,8 +337,9 @@ def test_what_is_not_here(client, name):
         lambda: client.copy(name, "other"),
         lambda: client.delete(name),
     ):
-        with pytest.raises(ollama.ResponseError, match="is not available"):
+        with pytest.raises(ollama.ResponseError, match="may not") as e:
             ask()
+        assert e.value.status_code == 403
 
 
 def test_wrong_key(name):

@@ -32,6 +32,9 @@ pub use truncated::Truncated;
 
 use ingle_chat::Delta;
 
+/// The longest time that a request may be given, in seconds: more than a week is no deadline.
+pub const TIMEOUT_SECONDS_MAX: f64 = 604_800.0;
+
 /// Turns an answer's pieces into the bytes of an event stream, framing included.
 ///
 /// Exactly one of [`StreamEncoder::finish`] and [`StreamEncoder::fail`] is called, once, last.

@@ -44,6 +44,9 @@ pub struct Record {
     pub may_write_control_tokens: bool,
     /// What answered.
     pub model: RecordedModel,
+    /// What was added to it, in the order in which it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<RecordedAdapter>,
     /// How it ended.
     pub outcome: Outcome,
     /// One for each prompt.
@@ -72,6 +75,18 @@ pub struct RecordedModel {
     pub numeric_path: String,
     /// SHA-256 of the chat template in use, if there was one.
     pub template: Option<String>,
+}
+
+/// An adapter that was added to the model for a request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedAdapter {
+    /// What requests called it.
+    pub name: String,
+    /// SHA-256 over what it computes: the same from either format.
+    pub digest: String,
+    /// How strongly it was added.
+    pub scale: f32,
 }
 
 /// How a request ended.

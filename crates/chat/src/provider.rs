@@ -65,6 +65,10 @@ pub struct Usage {
     /// New tokens that the prediction foretold, over all choices. A matter of the two texts alone, however many were
     /// tried.
     pub foretold_tokens: u64,
+    /// How often tokens made way in a full context, over all choices.
+    pub context_shifts: u64,
+    /// How many tokens did, over all choices.
+    pub discarded_tokens: u64,
     /// Time from arrival to the first step that had this request.
     pub queued: Duration,
     /// Time from then to the first token.
@@ -307,6 +311,10 @@ pub struct ProviderStatus {
     pub requests_overdue_total: u64,
     /// Since start: sequences preempted.
     pub preemptions_total: u64,
+    /// Since start: times that tokens made way in a full context.
+    pub context_shifts_total: u64,
+    /// Since start: how many tokens did.
+    pub discarded_tokens_total: u64,
     /// Since start: steps run.
     pub steps_total: u64,
     /// K/V beyond the cache's own blocks.
@@ -589,6 +597,24 @@ pub trait Provider: Send + Sync {
             ModelEntry { info, state, status, memory_bytes, expires_in, ..ModelEntry::default() }
         };
         self.models().into_iter().enumerate().map(entry).collect()
+    }
+
+    /// Whether models may come and go while it runs, so that a name is to be looked for with
+    /// [`discover`](Self::discover) before it is said that there is no such model.
+    fn has_discovery(&self) -> bool {
+        false
+    }
+
+    /// Looks for a model that is not among [`models`](Self::models), or no longer the same; its id, if there is one.
+    /// It reads files, and blocks while it does.
+    fn discover(&self, _model: &str) -> Option<String> {
+        None
+    }
+
+    /// Models that could be discovered and have not been asked for yet, with what is known of them without opening
+    /// them. It reads files, and blocks while it does.
+    fn undiscovered(&self) -> Vec<ModelInfo> {
+        Vec::new()
     }
 
     /// Bytes of memory that all models together may have, if there is a limit.

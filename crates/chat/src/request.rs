@@ -39,6 +39,12 @@ pub struct Sampling {
     pub mirostat_eta: Defaulted<f32>,
     pub min_keep: Defaulted<usize>,
     pub order: Defaulted<Vec<SamplerKind>>,
+    /// Whether an answer goes on where the context is full: the first tokens stay, and of the others the oldest make way.
+    pub context_shift: Defaulted<bool>,
+    /// How many of the prompt's first tokens stay then; -1 is all of them.
+    pub n_keep: Defaulted<i32>,
+    /// How many tokens make way then; 0 is half of those that need not stay.
+    pub n_discard: Defaulted<i32>,
     /// `None`: a fresh one is drawn and reported.
     pub seed: Defaulted<u64>,
     /// Added to logits; `-inf` forbids.
@@ -81,6 +87,9 @@ impl Sampling {
             mirostat_eta,
             min_keep,
             order,
+            context_shift,
+            n_keep,
+            n_discard,
             seed
         )
     }

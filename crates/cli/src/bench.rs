@@ -2,7 +2,7 @@
 
 mod constrained;
 mod requests;
-mod serve;
+pub mod serve;
 mod session;
 mod speculation;
 mod texts;
@@ -27,7 +27,7 @@ use crate::process;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "bench",
     about: "Measure prefill and decode of a model, beside this machine's limits measured in the same run.\n\n\
             Figures are medians over the repetitions. GB/s count the file's bytes that a decoded token reads.\n\n\
@@ -55,7 +55,8 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     }
 }
 
-fn measure_model(args: &[OsString]) -> Result<()> {
+/// Its own options.
+pub fn arguments() -> Vec<Arg> {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -64,7 +65,7 @@ fn measure_model(args: &[OsString]) -> Result<()> {
             .value_parser(value_parser!(u32))
             .help(help)
     };
-    let extra = [
+    vec![
         Arg::new("synthetic").long("synthetic").value_name("SHAPE:TYPE").help(format!(
             "Make a model of random weights instead of loading one, such as llama-1b:Q4_K_M (shapes: {})",
             Synthetic::shapes().collect::<Vec<_>>().join(", ")
@@ -95,8 +96,11 @@ fn measure_model(args: &[OsString]) -> Result<()> {
             "Load once, then measure what standard input asks for: a JSON object per line, answered by one. \
              -p, -n, --batch and --depth are the largest sizes",
         ),
-    ];
-    let (parsed, m) = parse(USAGE, &extra, args, &Facts::default())?;
+    ]
+}
+
+fn measure_model(args: &[OsString]) -> Result<()> {
+    let (parsed, m) = parse(USAGE, &arguments(), args, &Facts::default())?;
     let mut settings = parsed.settings;
     if let Some(model) = parsed.positional.first() {
         if m.contains_id("model") {
@@ -180,10 +184,11 @@ fn open(settings: &Settings, synthetic_spec: Option<&String>) -> Result<(String,
     match (synthetic_spec, settings.model_file()) {
         (Some(_), Some(_)) => bail!("give a model or --synthetic, not both"),
         (None, None) => Ok(("the shipped model".into(), ingle_runtime::Source::Shipped.open()?)),
-        (None, Some(path)) => Ok((
-            path.display().to_string(),
-            GgufFile::open(path).with_context(|| format!("cannot use {}", path.display()))?,
-        )),
+        (None, Some(_)) => {
+            let chosen = crate::models::chosen(settings)?;
+            let file = chosen.source.open().with_context(|| format!("cannot use {}", chosen.shown))?;
+            Ok((chosen.shown, file))
+        }
         (Some(spec), None) => {
             say!("making {spec} ...");
             let mut bytes = Vec::new();

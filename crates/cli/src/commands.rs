@@ -1,4 +1,4 @@
-//! The short commands: `show`, `convert`, `tokenize`, `render`, `settings`, `openapi`.
+//! The short commands: `convert`, `tokenize`, `render`, `settings`, `openapi`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,21 +17,27 @@ use crate::settings;
 /// Most bytes that are read from standard input.
 const STDIN_BYTES_MAX: u64 = 1 << 30;
 
-fn matches(name: &'static str, about: &'static str, args: &[OsString], list: &[Arg]) -> ArgMatches {
+/// A command with its options, as clap knows it.
+pub fn command(name: &'static str, about: &'static str, list: &[Arg]) -> Command {
     Command::new(name)
         .bin_name(format!("ingle {name}"))
         .about(about)
         .no_binary_name(true)
         .args(list.iter().cloned())
-        .try_get_matches_from(args)
-        .unwrap_or_else(|error| error.exit())
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
+/// What a command line says. Ends the process, with a word, where it is wrong or asks for help.
+pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
+    command.try_get_matches_from(args).unwrap_or_else(|error| error.exit())
+}
+
+/// An option that is present or not.
+pub fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+/// An option with a value.
+pub fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
 
@@ -43,10 +49,14 @@ fn open(path: &str) -> Result<GgufFile> {
     GgufFile::open(&PathBuf::from(path)).with_context(|| format!("cannot use {path}"))
 }
 
+/// The options of `ingle settings`.
+pub fn settings_command() -> Command {
+    command("settings", "List every setting.", &[flag("markdown", "As the page docs/settings.md")])
+}
+
 /// `ingle settings`
 pub fn settings(args: &[OsString]) -> Result<()> {
-    let m =
-        matches("settings", "List every setting.", args, &[flag("markdown", "As the page docs/settings.md")]);
+    let m = matches(settings_command(), args);
     let mut out = std::io::stdout().lock();
     if m.get_flag("markdown") {
         write!(out, "{}", settings::markdown())?;
@@ -59,20 +69,24 @@ pub fn settings(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// The options of `ingle openapi`.
+pub fn openapi_command() -> Command {
+    command("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", &[])
+}
+
 /// `ingle openapi`
 pub fn openapi(args: &[OsString]) -> Result<()> {
-    matches("openapi", "Print what /openapi.json says: the HTTP API, described in OpenAPI 3.1.", args, &[]);
+    matches(openapi_command(), args);
     write!(std::io::stdout(), "{}", ingle_api::openapi::document())?;
     Ok(())
 }
 
-/// `ingle convert`
-pub fn convert(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle convert`.
+pub fn convert_command() -> Command {
+    command(
         "convert",
         "Make a GGUF file of a folder as Hugging Face lays it out: config.json, model.safetensors and a tokenizer. Models \
          of architecture bert are converted, which embed or rank texts.",
-        args,
         &[
             Arg::new("folder").value_name("FOLDER").required(true).help("The folder"),
             option("output", "FILE", "The GGUF file to write; it must not be there yet")
@@ -82,7 +96,12 @@ pub fn convert(args: &[OsString]) -> Result<()> {
                 .value_parser(WeightType::ALL.map(WeightType::name))
                 .default_value("f16"),
         ],
-    );
+    )
+}
+
+/// `ingle convert`
+pub fn convert(args: &[OsString]) -> Result<()> {
+    let m = matches(convert_command(), args);
     let text = |name: &str| m.get_one::<String>(name).expect("required, or it has a default");
     let weight_type = WeightType::from_name(text("type")).expect("the parser takes known names");
     let (folder, output) = (PathBuf::from(text("folder")), PathBuf::from(text("output")));
@@ -97,18 +116,22 @@ pub fn convert(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle tokenize`
-pub fn tokenize(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle tokenize`.
+pub fn tokenize_command() -> Command {
+    command(
         "tokenize",
         "Print the tokens of the text on standard input. It is taken as content: no control token is parsed.",
-        args,
         &[
             option("model", "FILE", "GGUF file whose tokenizer is used").short('m').required(true),
             flag("bos", "Add what the model starts and ends texts with"),
             flag("json", r#"Print {"ids": [...]}"#),
         ],
-    );
+    )
+}
+
+/// `ingle tokenize`
+pub fn tokenize(args: &[OsString]) -> Result<()> {
+    let m = matches(tokenize_command(), args);
     let file = open(m.get_one::<String>("model").expect("required"))?;
     let tokenizer = Tokenizer::from_metadata(file.metadata())?;
     let text = stdin_text()?;
@@ -128,18 +151,22 @@ pub fn tokenize(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle render`
-pub fn render(args: &[OsString]) -> Result<()> {
-    let m = matches(
+/// The options of `ingle render`.
+pub fn render_command() -> Command {
+    command(
         "render",
         "Render a chat template with the variables on standard input (JSON: messages, tools, ...), and print the \
          prompt as it is.",
-        args,
         &[
             option("template", "FILE", "Jinja file"),
             option("model", "FILE", "GGUF file whose template is used").short('m').conflicts_with("template"),
         ],
-    );
+    )
+}
+
+/// `ingle render`
+pub fn render(args: &[OsString]) -> Result<()> {
+    let m = matches(render_command(), args);
     let mut vars: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&stdin_text()?).context("standard input is no JSON object")?;
     let now = match vars.remove("now") {
@@ -170,80 +197,6 @@ pub fn render(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// `ingle show`
-pub fn show(args: &[OsString]) -> Result<()> {
-    let m = matches(
-        "show",
-        "Describe a model file: metadata, tensors, sizes.",
-        args,
-        &[
-            Arg::new("file").value_name("FILE").required(true),
-            flag("json", "Print for machines"),
-            flag("tensors", "List every tensor"),
-            flag("template", "Print the chat template only"),
-        ],
-    );
-    let path = m.get_one::<String>("file").expect("required");
-    let file = open(path)?;
-    let mut out = std::io::stdout().lock();
-    if m.get_flag("template") {
-        match file.metadata().opt_str("tokenizer.chat_template")? {
-            Some(template) => writeln!(out, "{template}")?,
-            None => bail!("{path} has no chat template"),
-        }
-        return Ok(());
-    }
-    let mut by_type: Vec<(&'static str, u64, u64)> = Vec::new();
-    for t in file.tensors() {
-        match by_type.iter_mut().find(|(name, ..)| *name == t.ty.name()) {
-            Some(entry) => {
-                entry.1 += 1;
-                entry.2 += t.n_bytes() as u64;
-            }
-            None => by_type.push((t.ty.name(), 1, t.n_bytes() as u64)),
-        }
-    }
-    by_type.sort_by_key(|&(_, _, bytes)| std::cmp::Reverse(bytes));
-    let n_params: u64 = file.tensors().iter().map(ingle_gguf::TensorInfo::n_elements).sum();
-    if m.get_flag("json") {
-        let metadata: serde_json::Map<_, _> =
-            file.metadata().iter().map(|(k, v)| (k.to_owned(), json_value(v))).collect();
-        let tensors: Vec<_> = file
-            .tensors()
-            .iter()
-            .map(|t| json!({ "name": t.name, "type": t.ty.name(), "dims": t.dims, "bytes": t.n_bytes() }))
-            .collect();
-        let report = json!({
-            "file": path, "bytes": file.n_bytes(), "parameters": n_params, "metadata": metadata, "tensors": tensors
-        });
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
-        return Ok(());
-    }
-    writeln!(out, "{path}: {}, {} parameters", bytes(file.n_bytes()), count(n_params))?;
-    for (name, n, size) in by_type {
-        writeln!(out, "  {n:5} tensors {name:8} {}", bytes(size))?;
-    }
-    match ingle_model::Sizing::from_gguf(&file) {
-        Ok(s) => {
-            let kv = s.kv_bytes(ingle_step::KvType::F16, 32, 32) / 32;
-            writeln!(out, "  keys and values in f16: {} per token, context {}", bytes(kv), s.n_ctx_train)?;
-        }
-        Err(why) => writeln!(out, "  cannot be run: {why}")?,
-    }
-    writeln!(out, "metadata:")?;
-    for (key, value) in file.metadata().iter() {
-        // Names come from the file: what could steer a terminal is shown as an escape.
-        writeln!(out, "  {} = {}", key.escape_debug(), short_value(value))?;
-    }
-    if m.get_flag("tensors") {
-        writeln!(out, "tensors:")?;
-        for t in file.tensors() {
-            writeln!(out, "  {:40} {:8} {:?}", t.name.escape_debug().to_string(), t.ty.name(), t.dims)?;
-        }
-    }
-    Ok(())
-}
-
 /// `1.2 GB`
 pub fn bytes(n: u64) -> String {
     match n {
@@ -255,7 +208,7 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// `1.24 billion`
-fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     match n {
         0..1_000_000 => n.to_string(),
         1_000_000..1_000_000_000 => format!("{:.2} million", n as f64 / 1e6),
@@ -264,7 +217,7 @@ fn count(n: u64) -> String {
 }
 
 /// A metadata value as one short line.
-fn short_value(value: &Value) -> String {
+pub fn short_value(value: &Value) -> String {
     const SHOWN: usize = 100;
     match value {
         Value::Array(a) => format!("[{} × {}]", a.len(), a.element_type()),
@@ -280,7 +233,7 @@ fn short_value(value: &Value) -> String {
     }
 }
 
-fn json_value(value: &Value) -> serde_json::Value {
+pub fn json_value(value: &Value) -> serde_json::Value {
     match value {
         Value::U8(v) => json!(v),
         Value::I8(v) => json!(v),

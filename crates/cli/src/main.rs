@@ -14,10 +14,20 @@ macro_rules! say {
 mod adapters;
 mod batch;
 mod bench;
+mod bundle;
+mod chat;
+mod client;
 mod clock;
 mod commands;
+mod completions;
+mod config;
+mod doctor;
+mod fit;
+mod models;
+mod network;
 mod process;
 mod progress;
+mod pull;
 mod replay;
 mod run;
 mod sampling;
@@ -30,7 +40,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-const HELP: &str = "\
+/// What `ingle help` says; each command has a line of its own.
+pub const HELP: &str = "\
 Ingle runs language models on your own machines.
 
 Usage: ingle <COMMAND> [OPTIONS]
@@ -40,13 +51,33 @@ Commands:
   batch     Answer a file of prompts or requests, line by line
   serve     Serve a model over HTTP with the APIs of OpenAI, Anthropic and Ollama
   replay    Run recorded requests again, and compare what comes
-  show      Describe a model file
+  ps        List the models that a running server has in memory
+  stop      Ask a running server to unload a model
+  pull      Fetch models into the store
+  push      Send a model of the store to a registry
+  login     Save a token for a hub or a registry
+  logout    Forget it
+  list      List the models of this machine
+  show      Describe a model: of the store, or a file
+  create    Make a model of the store from a Modelfile
+  cp        Give a model a second name
+  rm        Remove models from the store
+  prune     Remove what no model needs
+  verify    Compare the files of models with their digests
+  fit       Say what a model needs, and whether it can run here
+  doctor    Look over this machine and its settings, and say what to do
+  export    Put models into one file, for machines without a network
+  import    Take the models of such a file into the store
+  keygen    Make a key that signs such files
   convert   Make a GGUF file of a folder with safetensors
   bench     Measure prefill and decode, beside this machine's limits; `bench serve`: how servers answer
   tokenize  Print the tokens of a text
   render    Render a chat template
   settings  List every setting with its flag, environment variable and key
+  config    Show what holds and where each setting comes from; check a configuration file
   openapi   Print the description of the HTTP API
+  completions  Print a script that completes command lines, for bash, zsh, fish or PowerShell
+  man       Print the manual, or write its pages into a folder
 
 `ingle run` alone starts a conversation with the small model that ships with Ingle.
 `ingle <COMMAND> --help` has the details.
@@ -73,13 +104,34 @@ fn main() -> ExitCode {
         Some("batch") => batch::main(&args).map(|outcome| success = outcome),
         Some("serve") => serve::main(&args),
         Some("replay") => replay::main(&args).map(|outcome| success = outcome),
-        Some("show") => commands::show(&args),
+        Some("ps") => client::ps(&args),
+        Some("stop") => client::stop(&args),
+        Some("pull") => pull::pull(&args),
+        Some("push") => pull::push(&args),
+        Some("login") => pull::login(&args),
+        Some("logout") => pull::logout(&args),
+        Some("list" | "ls") => models::list(&args),
+        Some("show") => models::show(&args),
+        Some("create") => models::create(&args),
+        Some("cp") => models::copy(&args),
+        Some("rm") => models::remove(&args),
+        Some("prune") => models::prune(&args),
+        Some("verify") => models::verify(&args).map(|outcome| success = outcome),
+        Some("fit") => fit::main(&args),
+        Some("doctor") => doctor::main(&args).map(|outcome| success = outcome),
+        Some("export") => bundle::export(&args),
+        Some("import") => bundle::import(&args),
+        Some("keygen") => bundle::keygen(&args),
         Some("convert") => commands::convert(&args),
         Some("bench") => bench::main(&args).map(|outcome| success = outcome),
         Some("tokenize") => commands::tokenize(&args),
         Some("render") => commands::render(&args),
         Some("settings") => commands::settings(&args),
+        Some("config") => config::main(&args),
         Some("openapi") => commands::openapi(&args),
+        Some("completions") => completions::main(&args),
+        Some("man") => completions::man(&args),
+        Some(completions::NAMES) => completions::names(&args),
         Some("help" | "--help" | "-h") => std::io::stdout().write_all(HELP.as_bytes()).map_err(Into::into),
         Some("version" | "--version" | "-V") => {
             writeln!(std::io::stdout(), "ingle {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)

@@ -20,6 +20,14 @@ impl LoadProgress {
         Self(bar)
     }
 
+    /// The same for files that are read to be verified.
+    pub fn verifying() -> Self {
+        let bar = Self::new("");
+        bar.0.set_style(style("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
+        bar.0.set_message("verifying");
+        bar
+    }
+
     /// Takes in a report.
     pub fn report(&self, done: u64, total: u64) {
         self.0.set_length(total);
@@ -28,6 +36,34 @@ impl LoadProgress {
 }
 
 impl Drop for LoadProgress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A bar on standard error for bytes that are read or written, with rate and time left; silent where nobody looks.
+pub struct TransferProgress(ProgressBar);
+
+impl TransferProgress {
+    /// A bar that starts with the first report. `doing` is one word.
+    pub fn new(doing: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
+        bar.set_style(style("{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
+        bar.set_message(doing.to_owned());
+        Self(bar)
+    }
+
+    /// Takes in a report.
+    pub fn report(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for TransferProgress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -3,6 +3,7 @@
 
 mod report;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -11,26 +12,28 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use ingle_api::record::{Outcome, RECORD_BYTES_MAX, Record, RecordedModel, compare};
-use ingle_runtime::{Engine, LoadOptions, Source};
+use ingle_api::record::{Outcome, RECORD_BYTES_MAX, Record, RecordedAdapter, RecordedModel, compare};
+use ingle_chat::AdapterInfo;
+use ingle_runtime::{Engine, LoadOptions};
 use ingle_server::Replayer;
 use ingle_step::KvType;
 use tokio::task::JoinSet;
 
 use self::report::{Report, Verdict};
+use crate::models::chosen;
 use crate::progress::BatchProgress;
-use crate::run::{check_model, finish_loading, load_options, model_name};
+use crate::run::{finish_loading, load_options, model_name};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "replay",
     about: "Run recorded requests again, and compare what comes.\n\n\
             Records are what `ingle serve --record DIR` writes; a folder stands for all of its records. They run all at \
             once, whatever they ran beside when they were recorded, and tokens, log-probabilities and texts must be the \
-            same to the bit. Context and K/V type are as the records have them. A record of another model, \
-            chat template or arithmetic is refused.\n\n\
+            same to the bit. Context and K/V type are as the records have them, and so are the strengths of adapters, whose \
+            files are named with --lora. A record of another model, adapter, chat template or arithmetic is refused.\n\n\
             Exit codes: 0 if everything is the same, 3 if something differs or fails, 4 if records are of something else \
             than what is loaded here, 130 if it was stopped, 1 if it failed (a damaged record, a model that cannot be \
             loaded), 2 if the command line is wrong.",
@@ -66,14 +69,16 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     if parsed.positional.is_empty() {
         bail!("there is no record: name one, or a folder that `ingle serve --record` has written to");
     }
-    check_model(&settings)?;
+    chosen(&settings)?;
     let records = read_all(&parsed.positional)?;
     let model = one_model(&records)?;
     let engine = start_engine(&settings, model)?;
     let names = records.iter().filter_map(|found| asked_name(&found.record));
     let replayer = Replayer::new(engine.provider(), names);
-    let here = replayer.model()?;
-    if let Some(refusal) = refusal(model, &here) {
+    let mut differences = differences(model, &replayer.model()?);
+    let of_records = records.iter().flat_map(|found| &found.record.adapters);
+    differences.extend(missing_adapters(of_records, &replayer.adapters()?));
+    if let Some(refusal) = refusal(&differences) {
         say!("ingle replay: {refusal}");
         return Ok(ExitCode::from(REFUSED));
     }
@@ -170,7 +175,7 @@ fn start_engine(settings: &Settings, model: &RecordedModel) -> Result<Engine> {
     options.max_running_seqs = Some(parallel);
     options.max_waiting_requests = Some(4 * parallel.max(PARALLEL_DEFAULT));
     options.max_waiting_tokens = Some(usize::MAX);
-    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+    let source = chosen(settings)?.source;
     let options = LoadOptions { sampling: Default::default(), ..options };
     Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
 }
@@ -190,15 +195,39 @@ impl NumericPath {
 }
 
 /// Why records are not replayed here, and what would help.
-fn refusal(recorded: &RecordedModel, here: &RecordedModel) -> Option<String> {
-    let differences = differences(recorded, here);
+fn refusal(differences: &[String]) -> Option<String> {
     (!differences.is_empty())
         .then(|| format!("these records cannot give the same bytes here: {}", differences.join("; ")))
 }
 
-/// The parts that differ, each with what to do.
+/// As much of a digest as people compare.
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
+
+/// The adapters of records that are not here, each with what to do.
+fn missing_adapters<'a>(
+    recorded: impl Iterator<Item = &'a RecordedAdapter>,
+    here: &[AdapterInfo],
+) -> Vec<String> {
+    let missing = recorded.filter(|adapter| here.iter().all(|info| info.digest != adapter.digest));
+    let missing: BTreeSet<(&str, &str)> = missing.map(|a| (&*a.name, &*a.digest)).collect();
+    let in_words = |(name, digest): (&str, &str)| match here.iter().find(|info| info.name == name) {
+        Some(other) => format!(
+            "the adapter `{name}` is another one (recorded: {}, here: {}; name the recorded one's file with --lora)",
+            short(digest),
+            short(&other.digest)
+        ),
+        None => format!(
+            "the adapter `{name}` (recorded: {}) is not loaded (name its file with --lora)",
+            short(digest)
+        ),
+    };
+    missing.into_iter().map(in_words).collect()
+}
+
+/// The parts of models that differ, each with what to do.
 fn differences(recorded: &RecordedModel, here: &RecordedModel) -> Vec<String> {
-    let short = |digest: &str| digest.chars().take(12).collect::<String>();
     let mut found = Vec::new();
     if recorded.digest != here.digest {
         found.push(format!(
@@ -313,10 +342,12 @@ mod tests {
             template: None,
         };
         let check = |here: RecordedModel, expected: &str| {
-            let refusal = refusal(&model("cpu-n3-kv_f16-ctx512"), &here).expect("it is refused");
+            let differences = differences(&model("cpu-n3-kv_f16-ctx512"), &here);
+            let refusal = refusal(&differences).expect("it is refused");
             assert!(refusal.contains(expected), "{refusal}");
         };
-        assert_eq!(refusal(&model("cpu-n3-kv_f16-ctx512"), &model("cpu-n3-kv_f16-ctx512")), None);
+        let same = model("cpu-n3-kv_f16-ctx512");
+        assert_eq!(refusal(&differences(&same, &same)), None);
         check(model("cpu-n3-kv_q8_0-ctx512"), "recorded: f16, here: q8_0");
         check(model("cpu-n3-kv_f16-ctx1024"), "the context is another one (recorded: 512, here: 1024)");
         check(model("cpu-n4-kv_f16-ctx512"), "recorded: version 3, here: 4");
@@ -326,6 +357,33 @@ mod tests {
         check(RecordedModel { digest, ..model("cpu-n3-kv_f16-ctx512") }, "--model");
         let template = Some("t".into());
         check(RecordedModel { template, ..model("cpu-n3-kv_f16-ctx512") }, "--chat-template");
+    }
+
+    #[test]
+    fn adapters_are_known_by_what_they_compute() {
+        let recorded = |name: &str, digest: &str| RecordedAdapter {
+            name: name.into(),
+            digest: digest.repeat(64),
+            scale: 0.5,
+        };
+        let here = |name: &str, digest: &str| AdapterInfo {
+            name: name.into(),
+            digest: digest.repeat(64),
+            ..AdapterInfo::default()
+        };
+        let check = |records: &[RecordedAdapter], loaded: &[AdapterInfo], expected: &[&str]| {
+            let found = missing_adapters(records.iter(), loaded);
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.contains(expected), "{found}");
+            }
+        };
+        check(&[], &[here("sql", "a")], &[]);
+        check(&[recorded("sql", "a")], &[here("another name", "a")], &[]);
+        let other = "`sql` is another one (recorded: aaaaaaaaaaaa, here: bbbbbbbbbbbb";
+        check(&[recorded("sql", "a"), recorded("sql", "a")], &[here("sql", "b")], &[other]);
+        let gone = "`fr` (recorded: cccccccccccc) is not loaded";
+        check(&[recorded("sql", "a"), recorded("fr", "c")], &[here("sql", "b")], &[gone, other]);
     }
 
     #[test]

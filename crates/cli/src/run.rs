@@ -3,31 +3,31 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ingle_chat::{ChatInput, FinishReason, Message, ReasoningWish, Role};
-use ingle_runtime::{Engine, Generation, Interrupter, LoadOptions, Source, TemplateChoice};
+use ingle_chat::{ChatInput, FinishReason, Message, Role};
+use ingle_runtime::{Engine, Generation, LoadOptions, Preset, Source, TemplateChoice};
 
-use rustyline::config::Behavior;
-
+use crate::chat::{self, Look};
+use crate::models::chosen;
 use crate::progress::LoadProgress;
 use crate::sampling;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::speculation;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "run",
     about: "Answer a prompt, or converse in the terminal.\n\n\
-            With a prompt (as an argument, by --prompt, from --file, or on standard input) the answer goes to\n\
-            standard output. Without one, a conversation starts. Without a model, the small one that ships with\n\
-            Ingle is used.",
+            With a prompt (as arguments, by --prompt, from --file, or on standard input) the answer goes to\n\
+            standard output: `cat log | ingle run m \"what failed?\"` puts what is piped in before the question.\n\
+            Without one, a conversation starts. Without a model, the small one that ships with Ingle is used.\n\n\
+            A model that embeds prints its vector as a JSON array.",
     command: Commands::RUN,
     positional: &[
         ("MODEL", "GGUF file to load; left out where --model names it"),
-        ("PROMPT", "Answer this and stop; `-` is standard input"),
+        ("PROMPT...", "Answer these words and stop; `-` is standard input"),
     ],
 };
 
@@ -44,22 +44,27 @@ pub fn main(args: &[OsString]) -> Result<()> {
     {
         settings.model = vec![model.into()];
     }
-    if let Some(prompt) = positional.next() {
+    let words: Vec<String> = positional.collect();
+    if !words.is_empty() {
         if m.contains_id("prompt") {
-            bail!("there are two prompts: `{prompt}` and the one of --prompt");
+            bail!("there are two prompts: `{}` and the one of --prompt", words.join(" "));
         }
-        settings.prompt = Some(prompt);
-    }
-    if let Some(extra) = positional.next() {
-        bail!("`{extra}` is one argument too many: with --model, only a prompt follows");
+        settings.prompt = Some(words.join(" "));
     }
     max_tokens(&settings)?;
-    check_model(&settings)?;
+    chosen(&settings)?;
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    let prompt = prompt(&settings)?.map(|text| if settings.escape { unescape(&text) } else { text });
+    let prompt = prompt(&settings, !words.is_empty())?;
+    let prompt = prompt.map(|text| if settings.escape { unescape(&text) } else { text });
     let engine = load(&settings)?;
+    if let Some(text) = prompt.as_ref().filter(|_| embeds(&engine)) {
+        return embedding(&engine, &settings, text);
+    }
+    if settings.truncate.is_some() || settings.dimensions.is_some() {
+        bail!("--truncate and --dimensions are for models that embed, and this one generates text");
+    }
     let as_chat = engine.has_template() && !settings.raw;
     if !as_chat && settings.system.is_some() {
         bail!(
@@ -69,7 +74,9 @@ pub fn main(args: &[OsString]) -> Result<()> {
     match prompt {
         Some(prompt) if as_chat => one_shot(&engine, &settings, &prompt),
         Some(prompt) => completion(&engine, &settings, &prompt),
-        None if as_chat => converse(&engine, &settings),
+        None if settings.json => bail!("--json wants a prompt: a conversation is for people"),
+        None if as_chat => chat::converse(engine, &settings),
+        None if embeds(&engine) => bail!("the model embeds texts, and does not converse: give it a text"),
         None => bail!(
             "the model has no chat template, so it can only continue text: give a prompt, or a template with \
              --chat-template"
@@ -77,8 +84,15 @@ pub fn main(args: &[OsString]) -> Result<()> {
     }
 }
 
-/// The prompt, if there is one: from the arguments, a file, or a pipe.
-fn prompt(settings: &Settings) -> Result<Option<String>> {
+/// Whether the model is for vectors: its file says how texts become them, or it has nothing to generate with.
+fn embeds(engine: &Engine) -> bool {
+    let details = &engine.info().details;
+    details.metadata.contains_key(&format!("{}.pooling_type", details.architecture))
+}
+
+/// The prompt, if there is one: from the arguments, a file, or a pipe. `takes_pipe`: what is piped in stands before the
+/// words of the command line.
+fn prompt(settings: &Settings, takes_pipe: bool) -> Result<Option<String>> {
     if let Some(path) = &settings.file {
         if settings.prompt.is_some() {
             bail!("there are two prompts: one by --file, one by --prompt");
@@ -92,6 +106,10 @@ fn prompt(settings: &Settings) -> Result<Option<String>> {
     }
     match &settings.prompt {
         Some(prompt) if prompt == "-" => stdin().map(Some),
+        Some(prompt) if takes_pipe && !std::io::stdin().is_terminal() => Ok(Some(match stdin()? {
+            piped if piped.trim().is_empty() => prompt.clone(),
+            piped => format!("{piped}\n\n{prompt}"),
+        })),
         Some(prompt) => Ok(Some(prompt.clone())),
         None if !std::io::stdin().is_terminal() => match stdin()? {
             text if text.is_empty() => {
@@ -125,18 +143,6 @@ pub fn read_text(reader: impl Read, name: &str, bytes_max: u64) -> Result<String
         bail!("{name} has more than the {bytes_max} bytes that are read; give less");
     }
     String::from_utf8(bytes).with_context(|| format!("{name} is not valid UTF-8"))
-}
-
-/// Says what is missing where people expect a model to be found.
-pub fn check_model(settings: &Settings) -> Result<()> {
-    match settings.model_file() {
-        Some(path) if !path.exists() => bail!(
-            "there is no file `{}`; a model is a GGUF file on this machine, and without one the small model that \
-             ships with Ingle is used",
-            path.display()
-        ),
-        _ => Ok(()),
-    }
 }
 
 /// The most new tokens, if there is a limit.
@@ -174,12 +180,19 @@ fn unescape(text: &str) -> String {
     out + rest
 }
 
-fn load(settings: &Settings) -> Result<Engine> {
-    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+/// Loads the model that the settings name; its weights may still be on their way.
+///
+/// # Errors
+/// If the file, or something in it, cannot be used.
+pub fn load(settings: &Settings) -> Result<Engine> {
+    let chosen = chosen(settings)?;
+    // Requests say themselves how tokens are picked: a conversation may change it, and biases would add up.
+    let said = LoadOptions { sampling: Default::default(), ..load_options(settings)? };
+    let options = chosen.options(said);
+    let source = chosen.source;
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = load_options(settings)?;
     Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
 }
 
@@ -214,6 +227,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
     let (speculation, draft_model) = speculation::from_settings(s)?;
     let seconds = |x: Option<u32>| x.map(|s| Duration::from_secs(s.into()));
     Ok(LoadOptions {
+        preset: Preset::default(),
         speculation,
         draft_model,
         n_ctx: n(s.ctx_size.0),
@@ -256,201 +270,100 @@ pub fn say_notices(engine: &Engine) {
 }
 
 /// What a generation takes from the settings.
-fn configure(mut generation: Generation, settings: &Settings) -> Generation {
-    let request = generation.request_mut();
-    request.max_tokens = max_tokens(settings).expect("it was checked at the start");
-    request.stop = settings.stop.clone();
-    request.ignore_eos = settings.ignore_eos;
-    request.include_special = settings.special;
-    generation
+fn configure(mut generation: Generation, settings: &Settings) -> Result<Generation> {
+    chat::configure(generation.request_mut(), settings)?;
+    Ok(generation)
 }
 
 /// A raw prompt: the text goes on where it ends.
 fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let shown = if settings.no_display_prompt || settings.json { "" } else { prompt };
-    let generation = configure(engine.generate(prompt), settings);
-    answer(engine, generation, settings, &Interrupt::default(), shown, &mut out)?;
-    Ok(())
+    let shown = if settings.no_display_prompt { "" } else { prompt };
+    answer(engine, configure(engine.generate(prompt), settings)?, settings, shown, false)
 }
 
 /// One message, one answer.
 fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
-    let generation = configure(engine.converse(conversation(opening(settings, Some(prompt)))), settings);
-    answer(engine, generation, settings, &Interrupt::default(), "", &mut std::io::stdout().lock())?;
-    Ok(())
-}
-
-/// Messages as a conversation whose thoughts are shown as they come, with the model's own marks.
-fn conversation(messages: Vec<Message>) -> ChatInput {
-    let reasoning = ReasoningWish { in_text: true, ..ReasoningWish::default() };
-    ChatInput { messages, reasoning, ..ChatInput::default() }
-}
-
-/// The messages that a conversation opens with.
-fn opening(settings: &Settings, first: Option<&str>) -> Vec<Message> {
+    chat::refuse_images(prompt, &engine.info().id)?;
+    let look = if settings.json { Look::Raw } else { Look::of_stdout() };
     let system = settings.system.iter().map(|text| Message::text(Role::System, text));
-    system.chain(first.map(|text| Message::text(Role::User, text))).collect()
+    let messages = system.chain([Message::text(Role::User, prompt)]).collect();
+    let mut reasoning = chat::reasoning(settings, look);
+    if reasoning.enabled == Some(false) && !engine.info().details.has_reasoning {
+        reasoning.enabled = None;
+    }
+    let input = ChatInput { messages, reasoning, ..ChatInput::default() };
+    answer(engine, configure(engine.converse(input), settings)?, settings, "", true)
 }
 
-/// What Ctrl-C ends: the answer that is being given, if any.
-type Interrupt = Arc<Mutex<Option<Interrupter>>>;
-
-/// Streams an answer to `out`, after the text that stands `before` it, and returns it. It can be ended early through `interrupt`.
+/// An answer as the settings want to see it.
 fn answer(
     engine: &Engine,
     generation: Generation,
     settings: &Settings,
-    interrupt: &Interrupt,
     before: &str,
-    out: &mut impl Write,
-) -> Result<String> {
-    let mut stream = generation.stream()?;
-    // Its first step has begun already, and no token can come before the last weights are there.
-    finish_loading(engine, settings)?;
-    *lock(interrupt) = Some(stream.interrupter());
-    // Only now is it known that the request is not refused.
-    write!(out, "{before}")?;
-    out.flush()?;
-    let mut text = String::new();
-    for piece in &mut stream {
-        let piece = piece?;
-        text.push_str(&piece);
-        if !settings.json {
-            write!(out, "{piece}")?;
-            out.flush()?;
-        }
-    }
-    *lock(interrupt) = None;
-    let usage = stream.usage().copied();
+    is_prose: bool,
+) -> Result<()> {
     if settings.json {
-        let reason = match stream.finish_reason() {
-            Some(FinishReason::Length) => "length",
-            Some(FinishReason::Stop { .. } | FinishReason::ToolCalls) => "stop",
-            Some(FinishReason::Abort) | None => "abort",
-        };
-        let report = serde_json::json!({
-            "text": text,
-            "finish_reason": reason,
-            "seed": stream.seed(),
-            "prompt_tokens": usage.map(|u| u.prompt_tokens),
-            "cached_tokens": usage.map(|u| u.cached_tokens),
-            "completion_tokens": usage.map(|u| u.completion_tokens),
-            "prefill_s": usage.map(|u| u.prefill.as_secs_f64()),
-            "decode_s": usage.map(|u| u.decode.as_secs_f64()),
-        });
-        writeln!(out, "{report}")?;
-    } else if !text.ends_with('\n') {
-        writeln!(out)?;
+        return report(engine, generation, settings);
     }
-    if let Some(u) = usage.filter(|_| settings.verbose) {
-        let computed = u.prompt_tokens - u.cached_tokens;
-        say!(
-            "prompt: {} tokens, {} of them cached, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s; seed {}",
-            u.prompt_tokens,
-            u.cached_tokens,
-            computed as f64 / u.prefill.as_secs_f64().max(1e-9),
-            u.completion_tokens,
-            u.completion_tokens.saturating_sub(1) as f64 / u.decode.as_secs_f64().max(1e-9),
-            stream.seed(),
-        );
-    }
-    Ok(text)
-}
-
-fn lock(interrupt: &Interrupt) -> MutexGuard<'_, Option<Interrupter>> {
-    interrupt.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-const CHAT_HELP: &str = "\
-/clear          start over
-/system TEXT    start over with these instructions
-/help           this
-/bye            leave (so does Ctrl-D)
-A line that ends with a backslash goes on in the next. Ctrl-C ends an answer.";
-
-/// A conversation, until the user leaves.
-fn converse(engine: &Engine, settings: &Settings) -> Result<()> {
-    // Before lines are edited where progress is shown.
-    finish_loading(engine, settings)?;
-    let mut settings = settings.clone();
-    let interrupt = Interrupt::default();
-    {
-        let interrupt = Arc::clone(&interrupt);
-        // While a line is being edited the terminal is raw and Ctrl-C is a key; this is for answers.
-        crate::signals::on_interrupt(move || {
-            if let Some(answer) = lock(&interrupt).as_ref() {
-                answer.interrupt();
-            }
-        })?;
-    }
-    // Where the answers go into a file or a pipe, the prompt goes to the terminal itself.
-    let behavior = if std::io::stdout().is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
-    let config = rustyline::Config::builder().behavior(behavior).build();
-    let mut editor =
-        rustyline::DefaultEditor::with_config(config).context("this terminal cannot edit lines")?;
-    say!("{}: /help lists the commands, /bye leaves", engine.info().id);
-    let mut messages = opening(&settings, None);
-    while let Some(line) = read_message(&mut editor)? {
-        match line.trim() {
-            "" => continue,
-            "/bye" | "/exit" | "/quit" => break,
-            "/help" | "/?" => say!("{CHAT_HELP}"),
-            "/clear" => {
-                messages = opening(&settings, None);
-                say!("(started over)");
-            }
-            command if command == "/system" || command.starts_with("/system ") => {
-                let text = command["/system".len()..].trim();
-                settings.system = (!text.is_empty()).then(|| text.to_owned());
-                messages = opening(&settings, None);
-                say!("(started over)");
-            }
-            command if command.starts_with('/') => say!("there is no command `{command}`\n{CHAT_HELP}"),
-            _ => {
-                let _ = editor.add_history_entry(&line);
-                messages.push(Message::text(Role::User, line));
-                let generation = configure(engine.converse(conversation(messages.clone())), &settings);
-                match answer(engine, generation, &settings, &interrupt, "", &mut std::io::stdout().lock()) {
-                    Ok(text) => messages.push(Message::text(Role::Assistant, text)),
-                    // Nobody reads the answers any more.
-                    Err(error) if crate::is_broken_pipe(&error) => return Err(error),
-                    Err(error) => {
-                        // The conversation goes on without the message that could not be answered.
-                        messages.pop();
-                        say!("{}", crate::in_words(&error));
-                    }
-                }
-                if settings.single_turn {
-                    break;
-                }
-            }
-        }
+    let answered = chat::answer_once(engine, generation, settings, before, is_prose)?;
+    if let Some(timings) = chat::timings(&answered, engine).filter(|_| settings.verbose) {
+        say!("{timings}");
     }
     Ok(())
 }
 
-/// Reads lines until one does not end with a backslash; `None` at the end of input.
-fn read_message(editor: &mut rustyline::DefaultEditor) -> Result<Option<String>> {
-    use rustyline::error::ReadlineError;
-    let mut message = String::new();
-    loop {
-        match editor.readline(if message.is_empty() { ">>> " } else { "... " }) {
-            Ok(line) => match line.strip_suffix('\\') {
-                Some(start) => {
-                    message.push_str(start);
-                    message.push('\n');
-                }
-                None => return Ok(Some(message + &line)),
-            },
-            Err(ReadlineError::Eof) => return Ok(None),
-            Err(ReadlineError::Interrupted) if message.is_empty() => {
-                say!("(Ctrl-D or /bye leaves)");
-            }
-            Err(ReadlineError::Interrupted) => message.clear(),
-            Err(error) => return Err(error.into()),
-        }
+/// An answer for machines.
+fn report(engine: &Engine, generation: Generation, settings: &Settings) -> Result<()> {
+    let mut stream = generation.stream()?;
+    finish_loading(engine, settings)?;
+    let mut text = String::new();
+    for piece in &mut stream {
+        text.push_str(&piece?);
     }
+    let usage = stream.usage().copied();
+    let reason = match stream.finish_reason() {
+        Some(FinishReason::Length) => "length",
+        Some(FinishReason::Stop { .. } | FinishReason::ToolCalls) => "stop",
+        Some(FinishReason::Abort) | None => "abort",
+    };
+    let report = serde_json::json!({
+        "text": text,
+        "finish_reason": reason,
+        "seed": stream.seed(),
+        "prompt_tokens": usage.map(|u| u.prompt_tokens),
+        "cached_tokens": usage.map(|u| u.cached_tokens),
+        "completion_tokens": usage.map(|u| u.completion_tokens),
+        "context_shifts": usage.map(|u| u.context_shifts),
+        "discarded_tokens": usage.map(|u| u.discarded_tokens),
+        "prefill_s": usage.map(|u| u.prefill.as_secs_f64()),
+        "decode_s": usage.map(|u| u.decode.as_secs_f64()),
+    });
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+/// The vector of a text, as a JSON array.
+fn embedding(engine: &Engine, settings: &Settings, text: &str) -> Result<()> {
+    let mut embed = engine.embed([text]);
+    embed.request_mut().truncate = settings.truncate.unwrap_or(true);
+    embed.request_mut().dimensions = settings.dimensions;
+    let made = embed.run()?;
+    finish_loading(engine, settings)?;
+    let item = made.items.first().context("the model gave no vector")?;
+    if let Some(n) = item.truncated_from {
+        say!("note: only the first {} of {n} tokens went into the vector", item.n_tokens);
+    }
+    writeln!(std::io::stdout(), "{}", serde_json::json!(item.vector))?;
+    if settings.verbose {
+        say!(
+            "{} tokens, {} numbers, {:.3} s",
+            item.n_tokens,
+            item.vector.len(),
+            made.usage.prefill.as_secs_f64()
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

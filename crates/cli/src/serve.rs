@@ -12,20 +12,25 @@ use anyhow::{Context, Result, bail};
 use ingle_api::record::Record;
 use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
 use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
-use ingle_server::{Alias, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, WEIGHTS};
+use ingle_server::{
+    Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, Transfers, WEIGHTS,
+};
 
+use crate::models::{self, chosen};
+use crate::network;
 use crate::progress::LoadProgress;
-use crate::run::{check_model, load_options, say_notices};
+use crate::run::{load_options, say_notices};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "serve",
     about: "Serve models over HTTP with the APIs of OpenAI, Anthropic and Ollama.\n\n\
             Several models (--model several times, --models-dir, [[models]] in the configuration file) share one \
             memory (--memory-budget) and are loaded when they are asked for.\n\n\
-            It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth).",
+            It listens on 127.0.0.1:8080 unless told otherwise, and beyond loopback only with a key (or --no-auth). \
+            Clients of Ollama find it without any setting at --listen 127.0.0.1:11434; OLLAMA_HOST is read too.",
     command: Commands::SERVE,
     positional: &[(
         "MODEL",
@@ -36,8 +41,8 @@ const USAGE: Usage = Usage {
 /// Several models, or one that comes and goes.
 type Catalogue = (Vec<ModelSpec>, ModelsConfig);
 
-const HOST_DEFAULT: &str = "127.0.0.1";
-const PORT_DEFAULT: u16 = 8080;
+pub const HOST_DEFAULT: &str = "127.0.0.1";
+pub const PORT_DEFAULT: u16 = 8080;
 
 pub fn main(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(USAGE, &[], args, &Facts::default())?;
@@ -53,14 +58,17 @@ pub fn main(args: &[OsString]) -> Result<()> {
     for note in &parsed.notes {
         say!("note: {note}");
     }
+    let mut config = server_config(&settings)?;
+    let store = catalogue::store(&settings, &parsed.models)?;
+    config.store =
+        store.clone().map(|models::Models { store, catalogue, .. }| ModelStore { store, catalogue });
     let models = match catalogue::is_managed(&settings, &parsed.models) {
-        true => Some(catalogue::catalogue(&settings, &parsed.models)?),
+        true => Some(catalogue::catalogue(&settings, &parsed.models, store, config.api_keys.len() > 1)?),
         false => None,
     };
     if models.is_none() {
-        check_model(&settings)?;
+        chosen(&settings)?;
     }
-    let config = server_config(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(serve(settings, models, config));
     // Not the drop, which would wait for a model that is still being loaded.
@@ -78,6 +86,7 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
     if let Some(folder) = &settings.record {
         config.records = Some(open_records(folder, &settings)?);
     }
+    config.transfers = transfers(&settings)?.map(Arc::new);
     config.responses.clone_from(&responses);
     config.files.clone_from(&files);
     let served = serve_with(settings, models, config).await;
@@ -88,6 +97,12 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
         files.close().await;
     }
     served
+}
+
+/// The store of models and its way out, where there is a folder for one.
+fn transfers(settings: &Settings) -> Result<Option<Transfers>> {
+    let Ok(models::Models { store, catalogue, .. }) = models::Models::open(settings) else { return Ok(None) };
+    Ok(Some(Transfers::new(network::puller(settings, store, None)?, catalogue)))
 }
 
 /// Where data are kept, if they are.
@@ -183,7 +198,7 @@ async fn open_responses(folder: &Path, settings: &Settings) -> Option<Arc<Respon
 }
 
 /// Where the system keeps users' data.
-fn default_data_dir() -> Option<PathBuf> {
+pub fn default_data_dir() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = if cfg!(windows) {
         var("LOCALAPPDATA")
@@ -254,12 +269,13 @@ fn manage((mut specs, config): Catalogue, n_keys: usize, slot: &ProviderSlot) ->
 }
 
 fn load(settings: &Settings, n_keys: usize, slot: &ProviderSlot) -> Result<Engine> {
-    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
-    let name = settings.model_file().map_or("the shipped model".into(), |p| p.display().to_string());
+    let chosen = chosen(settings)?;
+    let options = chosen.options(load_options(settings)?);
+    let (source, name) = (chosen.source, chosen.shown);
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    let options = LoadOptions { is_shared: n_keys > 1, ..load_options(settings)? };
+    let options = LoadOptions { is_shared: n_keys > 1, ..options };
     let progress = LoadProgress::new(&name);
     let load = || -> Result<Engine, LoadError> {
         let engine = Engine::start(&source, &options)?;
@@ -293,10 +309,7 @@ fn origins(list: &[String]) -> Result<Vec<String>> {
 }
 
 fn server_config(s: &Settings) -> Result<ServerConfig> {
-    let mut listen = s.listen.clone();
-    if listen.is_empty() || s.host.is_some() || s.port.is_some() {
-        listen.extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
-    }
+    let listen = listen(s)?;
     let mut api_keys = split_commas(&s.api_key);
     let (mut scopes, mut weights) = (Vec::new(), Vec::new());
     if let Some(path) = &s.api_key_file {
@@ -337,6 +350,28 @@ fn server_config(s: &Settings) -> Result<ServerConfig> {
             .map_or(ServerConfig::default().shutdown_grace, |s| Duration::from_secs(s.into())),
         ..ServerConfig::default()
     })
+}
+
+/// Where to listen: `--listen`, `--host` and `--port`; else the server's address in Ollama's form; else the default.
+fn listen(s: &Settings) -> Result<Vec<SocketAddr>> {
+    let mut listen = s.listen.clone();
+    let is_named = s.host.is_some() || s.port.is_some();
+    match &s.server {
+        Some(address) if listen.is_empty() && !is_named => {
+            if address.is_https || !address.path.is_empty() {
+                bail!(
+                    "--server (or OLLAMA_HOST): `{address}` is no address to listen on: give HOST:PORT, and put a proxy in front for https"
+                );
+            }
+            listen = resolve(&address.host, address.port).context("--server (or OLLAMA_HOST)")?;
+        }
+        _ if listen.is_empty() || is_named => {
+            listen
+                .extend(resolve(s.host.as_deref().unwrap_or(HOST_DEFAULT), s.port.unwrap_or(PORT_DEFAULT))?);
+        }
+        _ => {}
+    }
+    Ok(listen)
 }
 
 /// A line of a file of keys.
@@ -396,6 +431,31 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_to_listen_on() {
+        use crate::settings::TABLE;
+        let check = |said: &[(&str, &str)], expected: &str| {
+            let mut settings = Settings::default();
+            for (key, value) in said {
+                let setting = TABLE.iter().find(|s| s.key == *key).expect("a setting");
+                (setting.set)(&mut settings, value).expect("a value");
+            }
+            let found = listen(&settings)
+                .map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            assert_eq!(found.unwrap_or_else(|error| error.to_string()), expected, "{said:?}");
+        };
+        check(&[], "127.0.0.1:8080");
+        check(&[("port", "1")], "127.0.0.1:1");
+        check(&[("listen", "127.0.0.1:2")], "127.0.0.1:2");
+        check(&[("listen", "127.0.0.1:2"), ("port", "1")], "127.0.0.1:2 127.0.0.1:1");
+        check(&[("server", "127.0.0.1")], "127.0.0.1:11434");
+        check(&[("server", "http://127.0.0.1:3")], "127.0.0.1:3");
+        check(&[("server", "127.0.0.1"), ("port", "1")], "127.0.0.1:1");
+        check(&[("server", "127.0.0.1"), ("listen", "127.0.0.1:2")], "127.0.0.1:2");
+        let error = "--server (or OLLAMA_HOST): `https://x:443` is no address to listen on: give HOST:PORT, and put a proxy in front for https";
+        check(&[("server", "https://x")], error);
+    }
 
     #[test]
     fn keys_and_their_scopes() {

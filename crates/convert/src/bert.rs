@@ -86,6 +86,9 @@ impl Config {
                 return Err(json.unsupported(format!("`{key}`")));
             }
         }
+        if !(config.norm_eps > 0.0 && config.norm_eps < 1.0) {
+            return Err(json.bad(format!("`layer_norm_eps` is {}, no small number", config.norm_eps)));
+        }
         if !config.n_embd.is_multiple_of(config.n_heads) {
             let what = format!("{} heads do not divide a `hidden_size` of {}", config.n_heads, config.n_embd);
             return Err(json.bad(what));
@@ -112,6 +115,9 @@ pub(crate) fn convert(
     weight_type: WeightType,
 ) -> Result<Converted, ConvertError> {
     let config = Config::read(json)?;
+    // Before anything is made that is as large as the settings say.
+    let table = format!("{}embeddings.word_embeddings.weight", prefix(checkpoint));
+    checkpoint.check_shape(&table, &config.dims(Shape::Rows(config.n_vocab)))?;
     let mut notes = Vec::new();
     let mut file = GgufWriter::new();
     put_hparams(&mut file, &config, &checkpoint.name(), weight_type);
@@ -179,7 +185,7 @@ fn pooling(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<u32, Conv
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
             match text("type").rsplit('.').next().unwrap_or_default() {
                 "Transformer" if text("path").is_empty() => {}
-                "Pooling" if !text("path").contains(['/', '\\', ':']) => folder = text("path").to_owned(),
+                "Pooling" if is_plain(text("path")) => folder = text("path").to_owned(),
                 // Vectors are normalized unless a request says otherwise.
                 "Normalize" => {}
                 _ => return Err(modules.unsupported(format!("the module {module}"))),
@@ -206,6 +212,16 @@ fn pooling(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<u32, Conv
     }
 }
 
+/// Whether a name is that of something in the folder.
+fn is_plain(name: &str) -> bool {
+    !name.contains(['/', '\\', ':']) && !["", ".", ".."].contains(&name)
+}
+
+/// Models with a head have the encoder under a name of its own.
+fn prefix(checkpoint: &Checkpoint) -> &'static str {
+    if checkpoint.tensor_names().any(|name| name.starts_with("bert.")) { "bert." } else { "" }
+}
+
 /// Tensors that take no part in what the file is for.
 fn is_of_training(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);
@@ -226,9 +242,7 @@ struct Tensors<'a> {
 impl Tensors<'_> {
     fn put_all(&mut self, n_labels: Option<usize>) -> Result<(), ConvertError> {
         let config = self.config;
-        // Models with a head have the encoder under a name of its own.
-        let prefix =
-            if self.checkpoint.tensor_names().any(|name| name.starts_with("bert.")) { "bert." } else { "" };
+        let prefix = prefix(self.checkpoint);
         let embeddings = format!("{prefix}embeddings.");
         let from = |name: &str| format!("{embeddings}{name}.weight");
         let ty = self.weight_type.of_matrix(config.n_embd);
@@ -260,7 +274,7 @@ impl Tensors<'_> {
             [_, n_cols] => self.weight_type.of_matrix(n_cols),
             _ => TensorType::F32,
         };
-        let is_old = self.checkpoint.tensor_names().any(|name| name == format!("{from}.gamma"));
+        let is_old = self.checkpoint.has(&format!("{from}.gamma"));
         let (weight, bias) = if is_old { ("gamma", "beta") } else { ("weight", "bias") };
         self.put(&format!("{from}.{weight}"), &format!("{to}.weight"), shape, ty)?;
         self.put_dims(&format!("{from}.{bias}"), &format!("{to}.bias"), &dims[..1], TensorType::F32)
@@ -272,15 +286,8 @@ impl Tensors<'_> {
     }
 
     fn put_dims(&mut self, from: &str, to: &str, dims: &[usize], ty: TensorType) -> Result<(), ConvertError> {
-        let tensor = self.checkpoint.tensor(from)?;
-        if tensor.shape != dims {
-            return Err(ConvertError::WrongShape {
-                name: from.to_owned(),
-                expected: dims.to_vec(),
-                found: tensor.shape,
-            });
-        }
-        let data = encode(from, ty, &tensor.values)?;
+        self.checkpoint.check_shape(from, dims)?;
+        let data = encode(from, ty, &self.checkpoint.tensor(from)?)?;
         // The file has the fastest dimension first.
         let reversed: Vec<u64> = dims.iter().rev().map(|&n| n as u64).collect();
         self.file.tensor(to, ty, &reversed, data);

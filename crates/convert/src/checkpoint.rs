@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -17,6 +18,8 @@ const TEXT_BYTES_MAX: u64 = 64 << 20;
 const WEIGHT_BYTES_MAX: u64 = 16 << 30;
 /// Longest header of a file of weights that is believed.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of the header's length, which come first.
+const LENGTH_BYTES: usize = 8;
 /// Most files of weights in a folder.
 const SHARDS_MAX: usize = 256;
 
@@ -24,17 +27,20 @@ const SHARDS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     folder: PathBuf,
-    /// The files of weights, whole.
-    files: Vec<(PathBuf, Vec<u8>)>,
+    files: Vec<WeightFile>,
     /// By name, in which file.
     tensors: BTreeMap<String, usize>,
 }
 
-/// A tensor's numbers, as floats in row-major order.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tensor {
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
+/// A file of weights.
+#[derive(Debug)]
+struct WeightFile {
+    /// Whole.
+    bytes: Vec<u8>,
+    /// What its header says, which was checked: tensors that overlap or leave holes are errors.
+    header: Metadata,
+    /// Where the tensors' bytes begin.
+    data: usize,
 }
 
 impl Checkpoint {
@@ -44,13 +50,15 @@ impl Checkpoint {
         for name in checkpoint.weight_files()? {
             let path = folder.join(&name);
             let bytes = read_weights(&path)?;
-            let file = parse(&path, &bytes)?;
-            for tensor in file.names() {
-                if checkpoint.tensors.insert(tensor.to_owned(), checkpoint.files.len()).is_some() {
+            let (n_header, header) = SafeTensors::read_metadata(&bytes)
+                .map_err(|error| bad(&path, format!("it is no safetensors file: {error}")))?;
+            for tensor in header.offset_keys() {
+                if checkpoint.tensors.contains_key(&tensor) {
                     return Err(bad(&path, format!("tensor `{tensor}` is in another file too")));
                 }
+                checkpoint.tensors.insert(tensor, checkpoint.files.len());
             }
-            checkpoint.files.push((path, bytes));
+            checkpoint.files.push(WeightFile { bytes, header, data: LENGTH_BYTES + n_header });
         }
         Ok(checkpoint)
     }
@@ -121,23 +129,45 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor as floats.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, ConvertError> {
-        let missing = || ConvertError::MissingTensor(name.to_owned());
-        let (path, bytes) = &self.files[*self.tensors.get(name).ok_or_else(missing)?];
-        let file = parse(path, bytes)?;
-        let view = file.tensor(name).map_err(|_| missing())?;
-        let values = match view.dtype() {
-            Dtype::F32 => numbers(view.data(), f32::from_le_bytes),
-            Dtype::F16 => numbers(view.data(), |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => numbers(view.data(), |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => numbers(view.data(), |b| f64::from_le_bytes(b) as f32),
+    /// Whether there is such a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    fn find(&self, name: &str) -> Result<(&WeightFile, &TensorInfo), ConvertError> {
+        let file = self.tensors.get(name).map(|file| &self.files[*file]);
+        let found = file.and_then(|file| Some((file, file.header.info(name)?)));
+        found.ok_or_else(|| ConvertError::MissingTensor(name.to_owned()))
+    }
+
+    /// Checks a tensor's shape, whose numbers are not read for that.
+    pub fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ConvertError> {
+        let (_, info) = self.find(name)?;
+        if info.shape == expected {
+            return Ok(());
+        }
+        Err(ConvertError::WrongShape {
+            name: name.to_owned(),
+            expected: expected.to_vec(),
+            found: info.shape.clone(),
+        })
+    }
+
+    /// A tensor's numbers as floats, in row-major order.
+    pub fn tensor(&self, name: &str) -> Result<Vec<f32>, ConvertError> {
+        let (WeightFile { bytes, data, .. }, info) = self.find(name)?;
+        let (start, end) = info.data_offsets;
+        let bytes = &bytes[data + start..data + end];
+        Ok(match info.dtype {
+            Dtype::F32 => numbers(bytes, f32::from_le_bytes),
+            Dtype::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
             other => {
                 let what = format!("its type {other:?} is not read: F64, F32, F16 and BF16 are");
                 return Err(ConvertError::BadTensor { name: name.to_owned(), what });
             }
-        };
-        Ok(Tensor { shape: view.shape().to_vec(), values })
+        })
     }
 }
 
@@ -145,14 +175,9 @@ fn numbers<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<
     data.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect()
 }
 
-/// Checks a file's header, tensors that overlap or leave holes included. Its size was checked before.
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ConvertError> {
-    SafeTensors::deserialize(bytes).map_err(|error| bad(path, format!("it is no safetensors file: {error}")))
-}
-
 fn read_weights(path: &Path) -> Result<Vec<u8>, ConvertError> {
     let io = |source| ConvertError::Io { path: path.to_owned(), source };
-    let mut header = [0; 8];
+    let mut header = [0; LENGTH_BYTES];
     File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(io)?;
     let found = u64::from_le_bytes(header);
     if found > HEADER_BYTES_MAX {

@@ -211,6 +211,9 @@ fn what_would_be_lost_or_does_not_fit_is_refused() {
     config("position_embedding_type", json!("relative_key"), "`relative_key`");
     config("hidden_size", json!("64"), "`hidden_size` is \"64\", not a number");
     config("hidden_size", json!(1u64 << 40), "from 1 to 2^24");
+    for eps in [json!(0), json!(-1e-12), json!(1), json!(1e-60), json!(157)] {
+        config("layer_norm_eps", eps, "no small number");
+    }
     config("num_attention_heads", json!(5), "5 heads do not divide");
     config("num_hidden_layers", json!(2), "`encoder.layer.1.attention.self.query.weight` is missing");
     config("intermediate_size", json!(N_FF + 1), "config.json needs [97, 64]");
@@ -232,6 +235,21 @@ fn what_would_be_lost_or_does_not_fit_is_refused() {
         "Dense",
     );
     changed(&|f| set(f, "modules.json", "{"), "it is no JSON");
+    // Settings of pooling are those of the folder, whatever it says.
+    for path in ["", ".", "..", "../x", "/etc", "a\\\\b", "c:x"] {
+        let modules = format!(r#"[{{"path": "{path}", "type": "sentence_transformers.models.Pooling"}}]"#);
+        changed(&|f| set(f, "modules.json", &modules), "the module");
+    }
+}
+
+/// Sizes of the settings are held against the weights before anything is made that is as large.
+#[test]
+fn large_sizes_take_no_memory() {
+    let mut folder = Folder::new("");
+    folder.config["vocab_size"] = json!(1 << 24);
+    let begun = std::time::Instant::now();
+    folder.check_refused("but config.json needs [16777216, 64]");
+    assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
 }
 
 /// A file of weights with this header and as many bytes of data.

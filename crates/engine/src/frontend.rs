@@ -5,6 +5,8 @@ mod checks;
 mod conversation;
 mod embedding;
 mod format;
+mod preset;
+mod shift;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -13,8 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ingle_chat::output::{OutputFormat, OutputParser};
 use ingle_chat::template::{ChatTemplate, CivilTime};
 use ingle_chat::{
-    Echo, ModelInfo, Pooling, Principal, Priority, Prompt, Prompted, ProviderError, Request, Sampling,
-    Segments, Task, Terms,
+    Echo, Infill, ModelInfo, Pooling, Principal, Priority, Prompt, Prompted, ProviderError, Request,
+    Sampling, Segments, Task, Terms,
 };
 use ingle_grammar::{Compiler, Grammar, Limits};
 use ingle_step::{Mirostat, SamplingParams, TokenId};
@@ -22,12 +24,14 @@ use ingle_tokenizer::Tokenizer;
 
 use crate::adapters::{AdapterDirectory, AdapterSet};
 use crate::sampling::DryBreakers;
+use crate::scheduler::Shift;
 
 pub use checks::{
     CHOICE_TOKENS_MAX, CHOICES_MAX, DRY_BREAKERS_MAX, LOGPROBS_MAX, PROMPT_LOGPROBS_ENTRIES_MAX,
     STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX,
 };
 pub use embedding::{EMBEDDING_VALUES_MAX, PreparedText, PreparedTexts};
+pub use preset::Preset;
 
 /// What keys without the scope are told.
 const NO_CONTROL_TOKENS: &str = "the prompt spells a control token of the model, which only keys with the scope \
@@ -48,6 +52,8 @@ pub struct Frontend {
     pub model: ModelInfo,
     /// The model's recommended settings.
     pub defaults: Sampling,
+    /// What its maker says of every request.
+    pub preset: Preset,
     /// How texts become vectors, or pairs of them scores.
     pub pooling: Pooling,
     /// What the model can do; the executor's word counts.
@@ -114,6 +120,10 @@ pub struct Prepared {
     pub dry_breakers: DryBreakers,
     /// At most this many new tokens per choice.
     pub max_tokens: usize,
+    /// What makes way where the context is full; `None` if that never comes.
+    pub shift: Option<Shift>,
+    /// The longest text of a sequence.
+    pub n_ctx: usize,
     /// No end before this many.
     pub min_tokens: usize,
     /// Text that ends an answer.
@@ -184,10 +194,11 @@ impl Frontend {
         Self {
             compiler: Compiler::new(&tokenizer, Limits::default()),
             tokenizer,
-            format: template.as_ref().map(|t| OutputFormat::detect(t.source())).unwrap_or_default(),
+            format: template.as_ref().map(ChatTemplate::output_format).unwrap_or_default(),
             template,
             model,
             defaults: Sampling::default(),
+            preset: Preset::default(),
             pooling: Pooling::Last,
             abilities: Abilities::default(),
             adapter_directory: None,
@@ -224,7 +235,14 @@ impl Frontend {
         let params = self.resolve(&request.sampling);
         checks::check_params(&params, n_vocab)?;
         let Reading { tokens: prompt, echo, parser, thoughts } = self.read(request, n_vocab)?;
-        let max_tokens = room(prompt.len(), request.max_tokens, n_ctx)?;
+        let shift = self.shift(request, &prompt, n_ctx)?;
+        let mut max_tokens = match shift {
+            Some(_) => shift::room(request, n_ctx)?,
+            None => room(prompt.len(), request.max_tokens, n_ctx)?,
+        };
+        if let (None, Some(usual)) = (request.max_tokens, self.preset.max_tokens) {
+            max_tokens = max_tokens.min(usual as usize);
+        }
         if request.min_tokens as usize > max_tokens {
             let message =
                 format!("min_tokens is {}, but at most {max_tokens} can follow", request.min_tokens);
@@ -242,8 +260,10 @@ impl Frontend {
             echo: echo.filter(|text| !text.is_empty()),
             params,
             max_tokens,
+            shift,
+            n_ctx,
             min_tokens: request.min_tokens as usize,
-            stop: request.stop.clone(),
+            stop: if request.stop.is_empty() { self.preset.stop.clone() } else { request.stop.clone() },
             stop_token_ids: request.stop_token_ids.clone(),
             ignore_eos: request.ignore_eos,
             n_choices: request.n,
@@ -346,7 +366,7 @@ impl Frontend {
                 (self.tokenizer.encode(&Segments::template(text), true), text.clone())
             }
             Prompt::Infill(infill) => {
-                let tokens = self.tokenizer.encode_infill(infill).ok_or_else(|| {
+                let tokens = self.encode_gap(infill)?.ok_or_else(|| {
                     let message = format!(
                         "model `{}` fills no gaps: its vocabulary has no tokens that mark prefix, suffix and middle; \
                          send only the text before as a prompt",
@@ -372,6 +392,18 @@ impl Frontend {
             return Err(invalid("prompt", "the prompt is empty: give it at least one token".into()));
         }
         Ok(Reading { tokens, echo: matches!(echo, Echo::Yes).then_some(text), parser: None, thoughts: None })
+    }
+
+    /// A gap as the template spells it, if the template knows gaps, else by the vocabulary's own tokens, if it has some.
+    fn encode_gap(&self, infill: &Infill) -> Result<Option<Vec<TokenId>>, ProviderError> {
+        let is_plain = infill.files.is_empty() && infill.begun.is_empty();
+        if let Some(template) = self.template.as_ref().filter(|_| is_plain) {
+            let rendered = template.render_gap(&infill.prefix, &infill.suffix, (self.now)());
+            if let Some(segments) = rendered.map_err(|error| invalid("suffix", error.to_string()))? {
+                return Ok(Some(self.tokenizer.encode(&segments, true)));
+            }
+        }
+        Ok(self.tokenizer.encode_infill(infill))
     }
 
     /// The caller's wish, else the model's recommendation, else the program's default.

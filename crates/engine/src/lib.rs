@@ -38,4 +38,4 @@ mod worker;
 mod worth;
 
 pub use engine::{Engine, EngineConfig, SWAP_MAX};
-pub use frontend::{Abilities, Frontend};
+pub use frontend::{Abilities, Frontend, Preset};

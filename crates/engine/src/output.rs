@@ -19,6 +19,7 @@ use crate::constraint::{self, Constraint};
 use crate::frontend::{Prepared, Thoughts};
 use crate::reader::Reader;
 use crate::sampling::{Sampler, log_softmax_of, top_logprobs};
+use crate::speculation::n_foretold;
 
 /// How many tokens are tried to end a thought without beginning the answer in the same token.
 const RESAMPLES_MAX: usize = 64;
@@ -48,6 +49,8 @@ struct Choice {
     /// Tokens that the format leaves no choice about; `None` if nobody has looked since the last token.
     ahead: Option<VecDeque<TokenId>>,
     n_tokens: usize,
+    /// What it has said, if the client has foretold something.
+    said: Vec<TokenId>,
     /// Whether what comes before its first token was told.
     has_begun: bool,
     finished: bool,
@@ -72,6 +75,20 @@ impl Answer {
     /// Those of them that were thoughts.
     pub fn reasoning_tokens(&self) -> usize {
         self.choices.iter().map(|c| c.n_thoughts).sum()
+    }
+
+    /// How many tokens of a choice its client foretold.
+    pub fn n_foretold(&self, choice: u32) -> usize {
+        n_foretold(&self.request.prediction, &self.choices[choice as usize].said)
+    }
+
+    /// How often tokens made way in a full context, and how many, over all choices.
+    pub fn n_shifts(&self) -> (usize, usize) {
+        let Prepared { shift: Some(shift), prompt, n_ctx, .. } = &self.request else { return (0, 0) };
+        // Behind the last token of an answer nothing makes way.
+        let n_tokens = |c: &Choice| (prompt.len() + c.n_tokens).saturating_sub(usize::from(c.finished));
+        let n_shifts = self.choices.iter().map(|c| shift.count(n_tokens(c), *n_ctx)).sum();
+        (n_shifts, n_shifts * shift.n_discard)
     }
 
     /// Whether every choice is complete.
@@ -125,8 +142,8 @@ impl Answer {
     }
 
     /// Takes the logits `(n_vocab,)` at the end of a choice's sequence, picks its next token and tells what that
-    /// means for the reader. `position` is the token's place in the sequence; `scratch` is for reuse. Gives the token
-    /// with those that must follow it (none if none was wanted), and whether the choice is complete.
+    /// means for the reader. `position` is the token's place behind the prompt and all that was said; `scratch` is for
+    /// reuse. Gives the token with those that must follow it (none if none was wanted), and whether the choice is complete.
     ///
     /// # Errors
     /// If the format that the answer obeys lets nothing follow.
@@ -189,6 +206,7 @@ impl Choice {
             forced: VecDeque::new(),
             ahead: None,
             n_tokens: 0,
+            said: Vec::new(),
             has_begun: false,
             finished: false,
         }
@@ -259,6 +277,9 @@ impl Choice {
     ) {
         self.sampler.accept(token);
         self.n_tokens += 1;
+        if !request.prediction.is_empty() {
+            self.said.push(token);
+        }
         if request.ends(end_tokens, token) {
             self.reader.end(token, events);
             self.finish(FinishReason::Stop { matched: None }, events);

@@ -134,9 +134,20 @@ impl PrefixCache {
         }
     }
 
-    /// Makes a place for the last full block of `tokens`, whose contents came from elsewhere: the caller fills the block
-    /// that it gets before anything else happens. Nobody holds it but the cache. `None` if the block is there already,
-    /// if those before it are not, or if every block is in use.
+    /// How many tokens of the longest cached beginning of `tokens` there are, those in a block that it shares only the
+    /// first slots of included. Holds nothing.
+    pub fn n_cached_tokens(&self, salt: u64, tokens: &[TokenId]) -> usize {
+        let mut at = NodeId::ROOT;
+        let mut chunks = tokens.chunks_exact(self.block_size);
+        let full =
+            chunks.by_ref().map_while(|chunk| self.child(at, salt, chunk).inspect(|&next| at = next)).count();
+        let n_full = full * self.block_size;
+        n_full + self.nearest(at, salt, &tokens[n_full..]).map_or(0, |(_, n_slots)| n_slots)
+    }
+
+    /// Makes a place for the last block of `tokens`, full or a tail, whose contents came from elsewhere: the caller fills
+    /// the block that it gets before anything else happens. Nobody holds it but the cache. `None` if the tree has those
+    /// tokens already, if it has not those before the block, or if every block is in use.
     pub fn adopt(
         &mut self,
         allocator: &mut BlockAllocator,
@@ -144,15 +155,20 @@ impl PrefixCache {
         tokens: &[TokenId],
         now: u64,
     ) -> Option<BlockId> {
-        assert!(tokens.len().is_multiple_of(self.block_size), "only full blocks are published");
-        let (before, last) = tokens.split_at(tokens.len().checked_sub(self.block_size)?);
+        let n_before = tokens.len().checked_sub(1)? / self.block_size * self.block_size;
+        let (before, last) = tokens.split_at(n_before);
         // Held, so that what is evicted for it is not what it hangs on.
         let (at, held) = self.match_prefix(allocator, salt, before);
-        let is_next = held.len() * self.block_size == before.len() && self.child(at, salt, last).is_none();
+        let is_new = self.nearest(at, salt, last).is_none_or(|(_, n_slots)| n_slots < last.len());
+        let is_next = held.len() * self.block_size == before.len() && is_new;
         let has_room = is_next && (allocator.n_free() > 0 || self.evict(allocator));
         let own = if has_room { allocator.take() } else { None };
         if let Some(own) = own {
-            self.insert(allocator, at, salt, last, own);
+            if last.len() == self.block_size {
+                self.insert(allocator, at, salt, last, own);
+            } else {
+                self.insert_tail(allocator, at, salt, last, own);
+            }
             self.release(allocator, own, now);
         }
         held.into_iter().rev().for_each(|block| self.release(allocator, block, now));
@@ -195,6 +211,12 @@ impl PrefixCache {
         salt: u64,
         tokens: &[TokenId],
     ) -> Option<(BlockId, usize)> {
+        let (node, n_slots) = self.nearest(at, salt, tokens)?;
+        Some((self.hold(allocator, node), n_slots))
+    }
+
+    /// The node below `at` that begins with most of `tokens`, and with how many.
+    fn nearest(&self, at: NodeId, salt: u64, tokens: &[TokenId]) -> Option<(NodeId, usize)> {
         let tokens = &tokens[..tokens.len().min(self.block_size)];
         let edge = Edge { parent: at, salt, tokens: tokens.into() };
         let before = self.edges.range(..&edge).next_back();
@@ -203,10 +225,9 @@ impl PrefixCache {
         let siblings = siblings.filter(|(other, _)| other.parent == at && other.salt == salt);
         let common = |(other, &node): (&Edge, &NodeId)| {
             let n = other.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-            (n, node)
+            (node, n)
         };
-        let (n_slots, node) = siblings.map(common).max_by_key(|&(n, _)| n).filter(|&(n, _)| n > 0)?;
-        Some((self.hold(allocator, node), n_slots))
+        siblings.map(common).max_by_key(|&(_, n)| n).filter(|&(_, n)| n > 0)
     }
 
     /// Publishes one more full block of a path. `at` is the path so far, whose blocks the caller holds, as it holds
@@ -232,7 +253,8 @@ impl PrefixCache {
     }
 
     /// Publishes the last block of a sequence, of which `tokens` fill the first slots, unless the tree has them already.
-    /// `at` is the path so far, whose blocks the caller holds; it also holds `block`, and has no more to write there.
+    /// `at` is the path so far, whose blocks the caller holds; it also holds `block`, and has no more to write there. True if
+    /// the block is in the tree now.
     pub fn insert_tail(
         &mut self,
         allocator: &mut BlockAllocator,
@@ -240,17 +262,18 @@ impl PrefixCache {
         salt: u64,
         tokens: &[TokenId],
         block: BlockId,
-    ) {
+    ) -> bool {
         assert!((1..self.block_size).contains(&tokens.len()), "a tail has tokens, and room for more");
         let edge = Edge { parent: at, salt, tokens: tokens.into() };
         let next = self.edges.range(&edge..).next();
         let is_known =
             |other: &Edge| other.parent == at && other.salt == salt && other.tokens.starts_with(tokens);
         if next.is_some_and(|(other, _)| is_known(other)) {
-            return;
+            return false;
         }
         self.remove_tail_within(allocator, &edge);
         self.add(allocator, edge, block);
+        true
     }
 
     fn add(&mut self, allocator: &mut BlockAllocator, edge: Edge, block: BlockId) -> NodeId {
@@ -659,6 +682,23 @@ mod tests {
             blocks.push(own);
         }
         f.release(&blocks);
+    }
+
+    #[test]
+    fn tails_come_from_elsewhere_too() {
+        let mut f = Fixture::new(4);
+        let adopt =
+            |f: &mut Fixture, text: &str| f.cache.adopt(&mut f.allocator, 0, &tokens(text), 1).is_some();
+        let cached = |f: &Fixture, text: &str| f.cache.n_cached_tokens(0, &tokens(text));
+        assert!(!adopt(&mut f, "abc"), "what is before it is not there");
+        assert!(adopt(&mut f, "ab") && adopt(&mut f, "abc"));
+        assert_eq!((cached(&f, "abcd"), cached(&f, "abd"), cached(&f, "ax")), (3, 2, 1));
+        assert!(!adopt(&mut f, "abc"), "it is there");
+        assert!(adopt(&mut f, "abcd"), "in place of the tail");
+        assert_eq!((f.cache.n_idle(), cached(&f, "abcde")), (2, 4));
+        assert!(!adopt(&mut f, "abc"), "a longer one is there");
+        assert!(!adopt(&mut f, ""));
+        assert_eq!(cached(&f, ""), 0);
     }
 
     /// What a copy gives of `text` after its full blocks.

@@ -98,16 +98,18 @@ impl Work {
     /// The same for the scheduler, which knows its tenant by `salt`.
     pub fn new_request(&self, tenant: u64, salt: u64) -> NewRequest {
         let prompt = self.prompt().to_vec();
-        let (max_tokens, n_choices, prompt_logits, pooling) = match self {
+        let (max_tokens, n_choices, prompt_logits, pooling, shift) = match self {
             Self::Generate(work) => {
                 let request = work.answer.request();
-                (request.max_tokens, request.n_choices, request.prompt_logprobs.is_some(), None)
+                let prompt_logits = request.prompt_logprobs.is_some();
+                (request.max_tokens, request.n_choices, prompt_logits, None, request.shift)
             }
-            Self::Embed(work) => (0, 1, false, Some(work.pooled)),
+            Self::Embed(work) => (0, 1, false, Some(work.pooled), None),
         };
         let standing = self.standing();
         NewRequest {
             n_choices,
+            shift,
             salt,
             prompt_logits,
             pooling,
@@ -143,6 +145,14 @@ impl Work {
     pub fn n_generated(&self) -> (usize, usize) {
         match self {
             Self::Generate(work) => (work.answer.completion_tokens(), work.answer.reasoning_tokens()),
+            Self::Embed(_) => (0, 0),
+        }
+    }
+
+    /// How often tokens made way in a full context, and how many.
+    pub fn n_shifts(&self) -> (usize, usize) {
+        match self {
+            Self::Generate(work) => work.answer.n_shifts(),
             Self::Embed(_) => (0, 0),
         }
     }

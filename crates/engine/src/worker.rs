@@ -1,39 +1,31 @@
 //! What the engine thread does: hops 5 to 10 of every request, one step after the other.
 
+mod books;
+mod faults;
 mod guesses;
+mod requests;
 mod tiers;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ingle_chat::{Condition, Delta, Event, ProviderError, Usage};
-use ingle_step::{Executor, ExecutorError, RowOut, SeqId, SeqOut, StepBatch, StepOut, TokenId};
+use ingle_chat::{Delta, Event, ProviderError, Usage};
+use ingle_step::{Executor, ExecutorError, SeqId, SeqOut, StepOut, TokenId};
 use tokio::sync::mpsc;
 
 use crate::engine::{Arrival, EngineConfig, Phase, Shared};
-use crate::scheduler::{
-    AddError, NewRequest, Overdue, Pace, Published, RequestId, Sampled, Scheduler, StepBudget, n_accepted,
-    row_counts,
-};
+use crate::scheduler::{Pace, Published, RequestId, Sampled, Scheduler, StepBudget, n_accepted, row_counts};
 use crate::speculation::Speculator;
 use crate::work::{Embedding, Work};
-use guesses::{Guessed, foretold};
-use tiers::{Fetch, Tiers};
+use faults::{message_of, numeric_error};
+use guesses::Guessed;
+use tiers::Tiers;
 
 /// How often an otherwise idle thread looks at its timeouts while requests are unfinished.
 const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Salts of adapters that are noted at a time, so that what is cached with them can be flushed.
-const ADAPTED_SALTS_MAX: usize = 4096;
-
-/// So many numeric errors within [`SUSPICION_WINDOW`] are no accident: the model is suspect.
-const SUSPICIOUS_ERRORS: usize = 3;
-/// How long a numeric error is held against a model.
-const SUSPICION_WINDOW: Duration = Duration::from_secs(60);
 
 /// The thread's own.
 pub(crate) struct Worker {
@@ -57,7 +49,7 @@ pub(crate) struct Worker {
     tenants: (Option<u64>, bool),
     /// A row of logits for samplers to overwrite. `(n_vocab,)`
     scratch: Vec<f32>,
-    /// When requests lately met numbers that are none; at most [`SUSPICIOUS_ERRORS`].
+    /// When requests lately met numbers that are none; at most [`faults::SUSPICIOUS_ERRORS`].
     numeric_errors: VecDeque<Instant>,
 }
 
@@ -91,7 +83,7 @@ struct Planned {
 
 struct PlannedSeq {
     seq: SeqId,
-    /// The position of its first row.
+    /// The position of its first row, counted with what has made way.
     start: usize,
     /// Whether a token follows its last row.
     is_sampled: bool,
@@ -226,7 +218,7 @@ impl Worker {
                     continue;
                 }
             };
-            let n_tokens = self.scheduler.n_tokens(seq);
+            let n_tokens = self.scheduler.n_tokens(seq) + self.scheduler.n_discarded(seq);
             // What its only choice has said in this step: drafts are for one choice alone.
             let (mut said, mut is_done) = (Vec::<TokenId>::new(), false);
             for row in &seq_out.rows {
@@ -272,8 +264,7 @@ impl Worker {
                         last.done = done;
                     }
                     if done {
-                        let before = self.scheduler.tokens(id).unwrap_or(&work.answer.request().prompt);
-                        active.guessed.foretold += foretold(work.answer.request(), before, &said);
+                        active.guessed.foretold += work.answer.n_foretold(choice);
                     }
                     events.drain(..).for_each(|event| work.outlet.push(Delta { choice, event }));
                 }
@@ -326,248 +317,6 @@ impl Worker {
         }
     }
 
-    /// Ends every request that got a number which is none. Called before anything of the step is committed, so
-    /// that nothing of theirs gets into the prefix cache.
-    fn end_numeric_errors(&mut self, out: &StepOut, planned: &Planned) {
-        for (seq_out, planned) in out.seqs.iter().zip(&planned.seqs) {
-            // What follows a guess may be nonsense if the guess is; whoever uses such a row looks at it.
-            let n_known = seq_out.rows.len() - planned.draft.len();
-            let bad = !seq_out.rows[..n_known].iter().all(RowOut::is_finite);
-            if bad && let Some((id, _)) = owner(&mut self.active, seq_out.seq) {
-                self.fail(id, numeric_error());
-                self.note_numeric_error(Instant::now());
-            }
-        }
-    }
-
-    fn note_numeric_error(&mut self, now: Instant) {
-        self.numeric_errors.push_back(now);
-        let first = self.numeric_errors.len().saturating_sub(SUSPICIOUS_ERRORS);
-        self.numeric_errors.drain(..first);
-        let is_suspect = self.numeric_errors.len() == SUSPICIOUS_ERRORS
-            && now.duration_since(self.numeric_errors[0]) <= SUSPICION_WINDOW;
-        let mut board = self.shared.board();
-        if is_suspect && board.status.condition == Condition::Sound {
-            let why = format!(
-                "{SUSPICIOUS_ERRORS} requests met values that are not finite within {} s: verify the model file, and load \
-                 it again",
-                SUSPICION_WINDOW.as_secs()
-            );
-            board.status.condition = Condition::Suspect(why);
-        }
-    }
-
-    /// No step will run any more: everyone is told so, and nobody is admitted.
-    fn give_up(&mut self, why: &str) -> bool {
-        self.scheduler.reset_kv();
-        self.in_step = None;
-        self.shared.board().status.condition = Condition::Unusable(why.to_owned());
-        for id in self.ids() {
-            let active = self.active.get_mut(&id).expect("just listed");
-            // Who has all that was asked for only has to fetch it.
-            if !active.complete {
-                self.fail(id, ProviderError::Unavailable(why.to_owned()));
-            }
-        }
-        true
-    }
-
-    /// After a step that failed nobody knows what the cache holds: its requests end, all others are computed again.
-    fn recover(&mut self, why: &str) -> bool {
-        if std::mem::take(&mut self.is_guessing) {
-            self.speculator.stop(why);
-        }
-        self.scheduler.reset_kv();
-        self.tiers.reset();
-        let in_step = self.in_step.take();
-        for id in self.ids() {
-            let active = self.active.get_mut(&id).expect("just listed");
-            match &in_step {
-                Some(ids) if !ids.contains(&id) => continue,
-                // Nobody knows who it was about; whoever only waits for the reader was not in it.
-                None if active.complete => continue,
-                _ => active.complete = false,
-            }
-            self.fail(id, ProviderError::Internal(format!("a step failed: {why}")));
-        }
-        true
-    }
-
-    /// Flushes what tenants want flushed. After the arrivals: who arrives after a flush finds nothing.
-    fn flush(&mut self) {
-        let tenants = std::mem::take(&mut self.shared.board().flushes);
-        for tenant in tenants {
-            self.scheduler.flush(self.shared.tenant_id(&tenant));
-            self.tiers.flush(&tenant);
-            let from = self.adapted_salts.range((tenant.clone(), 0)..);
-            let salts: Vec<u64> = from.take_while(|(t, _)| *t == tenant).map(|(_, salt)| *salt).collect();
-            salts.into_iter().for_each(|salt| self.scheduler.flush(salt));
-        }
-    }
-
-    /// Who shares cached beginnings: requests of one tenant with equal adapters.
-    fn salt(&mut self, work: &Work) -> u64 {
-        if work.adapters().key.is_empty() {
-            return self.shared.tenant_id(&work.standing().tenant);
-        }
-        if self.adapted_salts.len() >= ADAPTED_SALTS_MAX {
-            // Scales are any numbers, so there can be any number of salts. Those that nobody uses now are forgotten, with
-            // what is cached for them.
-            for (_, salt) in std::mem::take(&mut self.adapted_salts) {
-                self.scheduler.flush(salt);
-            }
-            let active = self.active.values().map(|active| &active.work);
-            let adapted = active.filter(|work| !work.adapters().key.is_empty());
-            self.adapted_salts = adapted.map(|work| self.adapted_salt(work)).collect();
-        }
-        let noted = self.adapted_salt(work);
-        let salt = noted.1;
-        self.adapted_salts.insert(noted);
-        salt
-    }
-
-    fn adapted_salt(&self, work: &Work) -> (String, u64) {
-        let tenant = &work.standing().tenant;
-        (tenant.clone(), self.shared.salt_id((tenant, &work.adapters().key)))
-    }
-
-    // ---- requests come and go ----
-
-    /// Hop 5, or a wait for what is on disk before it.
-    fn take_arrivals(&mut self) {
-        while let Ok(arrival) = self.arrivals.try_recv() {
-            let tenant = self.shared.tenant_id(&arrival.work.standing().tenant);
-            let first = *self.tenants.0.get_or_insert(tenant);
-            self.tenants.1 |= first != tenant;
-            let request = self.request_of(&arrival);
-            let compute_time = |n_prefill| self.shared.board().meter.estimate(n_prefill);
-            let fetch = self.tiers.fetch(arrival, &request, &self.scheduler, compute_time);
-            if let Fetch::Nothing(arrival) = fetch {
-                self.add(arrival);
-            }
-        }
-    }
-
-    fn request_of(&mut self, arrival: &Arrival) -> NewRequest {
-        let Arrival { work, at } = arrival;
-        let tenant = self.shared.tenant_id(&work.standing().tenant);
-        let (queue, total) = self.config.limits(work.standing());
-        let from_start = at.saturating_duration_since(self.shared.began);
-        NewRequest {
-            queue_deadline: queue.map(|limit| from_start.saturating_add(limit)),
-            deadline: total.map(|limit| from_start.saturating_add(limit)),
-            ..work.new_request(tenant, self.salt(work))
-        }
-    }
-
-    fn add(&mut self, arrival: Arrival) {
-        let request = self.request_of(&arrival);
-        let tenant = request.tenant;
-        let Arrival { mut work, at } = arrival;
-        match self.scheduler.add(request) {
-            Ok(id) => {
-                work.start();
-                self.active.insert(id, Active::new(work, at));
-            }
-            Err(error) => {
-                let mut board = self.shared.board();
-                let priority = work.standing().priority;
-                board.queues.leave(priority, tenant, work.prompt().len());
-                let error = match error {
-                    AddError::TooLong { max_tokens, .. } => work.too_long(max_tokens),
-                    full => board.overloaded(&full, priority, tenant),
-                };
-                work.fail(error);
-                board.status.requests_aborted_total += 1;
-                board.unfinished -= 1;
-                self.shared.idle.notify_all();
-            }
-        }
-    }
-
-    /// Lets go of clients that have gone or lag too long, and goes on for those that have caught up.
-    fn look_after_clients(&mut self) {
-        let now = Instant::now();
-        self.end_overdue(now);
-        for id in self.ids() {
-            let active = self.active.get_mut(&id).expect("just listed");
-            let stall = self.config.stall_timeout;
-            if active.work.is_closed() {
-                self.remove(id);
-            } else if active.paused.is_some() && active.work.flush() {
-                active.paused = None;
-                self.scheduler.set_paused(id, false);
-            } else if active.paused.is_some_and(|since| now.duration_since(since) > stall) {
-                let message = format!("nobody has read the answer for {} s", stall.as_secs());
-                self.fail(id, ProviderError::Unavailable(message));
-            }
-        }
-    }
-
-    /// Ends whose time is over, before anything more is computed for them.
-    fn end_overdue(&mut self, now: Instant) {
-        for (id, why) in self.scheduler.overdue(now.duration_since(self.shared.began)) {
-            let Some(active) = self.active.get(&id) else { continue };
-            let standing = active.work.standing();
-            let mut board = self.shared.board();
-            board.status.requests_overdue_total += 1;
-            let error = match why {
-                Overdue::Queued => {
-                    let waiting = board.queues.of(standing.priority).requests;
-                    let tenant = self.shared.tenant_id(&standing.tenant);
-                    board.overloaded(&AddError::Full { waiting }, standing.priority, tenant)
-                }
-                Overdue::Unfinished => {
-                    let limit = self.config.limits(standing).1.unwrap_or_default();
-                    ProviderError::DeadlineExceeded { limit }
-                }
-            };
-            drop(board);
-            self.fail(id, error);
-        }
-    }
-
-    /// Hop 10, as far as it is ours: sends what there is, and pauses whoever does not take it.
-    fn deliver(&mut self) {
-        for id in self.ids() {
-            let active = self.active.get_mut(&id).expect("just listed");
-            if active.work.flush() {
-                if active.complete {
-                    self.remove(id);
-                }
-            } else if active.paused.is_none() {
-                active.paused = Some(Instant::now());
-                self.scheduler.set_paused(id, true);
-            }
-        }
-    }
-
-    fn fail(&mut self, id: RequestId, error: ProviderError) {
-        if let Some(active) = self.remove(id) {
-            active.work.fail(error);
-        }
-    }
-
-    /// A request ends, complete or not.
-    fn remove(&mut self, id: RequestId) -> Option<Active> {
-        self.scheduler.abort(id);
-        let active = self.active.remove(&id)?;
-        let mut board = self.shared.board();
-        if active.started.is_none() {
-            let standing = active.work.standing();
-            let tenant = self.shared.tenant_id(&standing.tenant);
-            board.queues.leave(standing.priority, tenant, active.work.prompt().len());
-        }
-        if !active.complete {
-            board.status.requests_aborted_total += 1;
-        }
-        board.unfinished -= 1;
-        if board.unfinished == 0 {
-            self.shared.idle.notify_all();
-        }
-        Some(active)
-    }
-
     fn rest(&self) {
         if self.active.is_empty() && !self.tiers.is_fetching() {
             thread::park();
@@ -578,73 +327,6 @@ impl Worker {
 
     fn ids(&self) -> Vec<RequestId> {
         self.active.keys().copied().collect()
-    }
-
-    // ---- the books ----
-
-    fn note_batch(&mut self, batch: &StepBatch) -> Planned {
-        let began = Instant::now();
-        let n_rows = batch.seqs.iter().map(|seq| seq.inputs.len()).sum();
-        let mut planned = Planned {
-            step: batch.step,
-            began,
-            seqs: Vec::new(),
-            n_rows,
-            n_prompt_rows: 0,
-            draft_seconds: 0.0,
-        };
-        for seq in &batch.seqs {
-            let start = seq.start as usize;
-            planned.n_rows += seq.inputs.len();
-            let last_wanted = seq.wants.last().map(|&(row, _)| start + row as usize);
-            let draft = self.scheduler.draft(seq.seq).to_vec();
-            planned.seqs.push(PlannedSeq { seq: seq.seq, start, is_sampled: false, draft });
-            let Some((id, active)) = owner(&mut self.active, seq.seq) else { continue };
-            let n_prompt = active.work.prompt().len();
-            if let Some(added) = planned.seqs.last_mut() {
-                added.is_sampled = last_wanted.is_some_and(|position| position + 1 >= n_prompt);
-            }
-            planned.n_prompt_rows += n_prompt.saturating_sub(start).min(seq.inputs.len());
-            if active.started.is_none() {
-                let n_cached = self.scheduler.cached_tokens(id).unwrap_or(0);
-                active.started = Some((began, n_cached));
-                let standing = active.work.standing();
-                let tenant = self.shared.tenant_id(&standing.tenant);
-                self.shared.board().queues.leave(standing.priority, tenant, n_prompt);
-            }
-        }
-        planned
-    }
-
-    fn note_step(&mut self, planned: &Planned, sampled: &[Sampled]) {
-        let n_sampled = sampled.iter().map(|s| s.tokens.len()).sum();
-        let in_step = self.in_step.take().unwrap_or_default();
-        let complete = |id: &&RequestId| self.active.get(id).is_some_and(|a| a.complete);
-        let n_complete = in_step.iter().filter(complete).count();
-        let now = Instant::now();
-        self.pace.step(planned.n_rows, now.duration_since(planned.began));
-        let mut board = self.shared.board();
-        board.meter.step(planned.began, now, planned.n_prompt_rows, n_sampled);
-        let status = &mut board.status;
-        status.steps_total += 1;
-        status.prompt_tokens_total += planned.n_prompt_rows as u64;
-        status.generated_tokens_total += n_sampled as u64;
-        status.requests_finished_total += n_complete as u64;
-    }
-
-    fn publish(&self) {
-        let stats = self.scheduler.stats();
-        let kv_tiers = self.tiers.status(&self.scheduler);
-        let mut board = self.shared.board();
-        board.waiting_again = stats.waiting - stats.queued_requests;
-        let status = &mut board.status;
-        status.running = stats.running;
-        status.kv_blocks_used = stats.blocks_used;
-        status.kv_blocks_cached = stats.blocks_cached;
-        status.cached_tokens_total = stats.cached_tokens;
-        status.preemptions_total = stats.preemptions;
-        status.kv_tiers = kv_tiers;
-        status.speculation = self.speculation_status();
     }
 }
 
@@ -668,6 +350,7 @@ impl Active {
         let (started, n_cached) = self.started.unwrap_or((self.arrived, 0));
         let (first, last) = self.tokens.unwrap_or((started, started));
         let (completion_tokens, reasoning_tokens) = self.work.n_generated();
+        let (context_shifts, discarded_tokens) = self.work.n_shifts();
         Usage {
             prompt_tokens: self.work.prompt().len() as u64,
             cached_tokens: n_cached as u64,
@@ -677,6 +360,8 @@ impl Active {
             accepted_tokens: self.guessed.accepted as u64,
             prediction_tokens: self.work.n_predicted() as u64,
             foretold_tokens: self.guessed.foretold as u64,
+            context_shifts: context_shifts as u64,
+            discarded_tokens: discarded_tokens as u64,
             queued: started.duration_since(self.arrived),
             prefill: first.duration_since(started),
             decode: last.duration_since(first),
@@ -693,15 +378,4 @@ fn owner(active: &mut BTreeMap<RequestId, Active>, seq: SeqId) -> Option<(Reques
 /// Pools a text's rows, of which the first of this step is at `start`. True if the text is complete.
 fn pool(work: &mut Embedding, out: &SeqOut, start: usize) -> bool {
     out.rows.iter().fold(false, |_, row| work.row(start + row.row as usize, &row.values))
-}
-
-fn numeric_error() -> ProviderError {
-    let message = "numeric error: the model gave a value that is not finite; if this happens again, verify the model \
-                   file";
-    ProviderError::Internal(message.into())
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ingle_chat::Pooling;
 use ingle_engine::scheduler::{
-    AddError, NewRequest, Priority, QueueBounds, RequestId, Sampled, Scheduler, SchedulerConfig, SwapSlot,
+    AddError, NewRequest, Priority, QueueBounds, RequestId, Sampled, Scheduler, SchedulerConfig, Shift,
+    SwapSlot,
 };
-use ingle_step::{BlockImport, Executor, TokenId};
+use ingle_step::{BlockImport, Executor, SeqStep, TokenId};
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
 use crate::source::Source;
@@ -24,6 +25,8 @@ const STEPS_MAX: usize = 5_000;
 struct Client {
     prompt: Vec<TokenId>,
     max_tokens: usize,
+    /// What makes way where so many tokens are there.
+    shift: Option<(Shift, usize)>,
     prompt_logits: bool,
     pooling: Option<Pooling>,
     got: Vec<Vec<TokenId>>,
@@ -44,14 +47,27 @@ impl Client {
         }
     }
 
+    /// The text that a choice goes on from.
+    fn text(&self, choice: usize) -> Vec<TokenId> {
+        let mut text = self.prompt.clone();
+        for &token in &self.got[choice] {
+            text.push(token);
+            if let Some((Shift { n_keep, n_discard }, _)) =
+                self.shift.filter(|&(_, n_ctx)| text.len() == n_ctx)
+            {
+                text.drain(n_keep..n_keep + n_discard);
+            }
+        }
+        text
+    }
+
     /// The next token of a choice: the best one, moved by the choice's number so that choices differ. Some tokens are
     /// certain to be followed by others.
     fn sample(&mut self, choice: usize, logits: &[f32]) -> (Vec<TokenId>, bool) {
         assert!(!self.done[choice], "a finished choice has a result");
-        let mut history = self.prompt.clone();
-        history.extend(&self.got[choice]);
+        let text = self.text(choice);
         let mut expected = [0.0; N_VOCAB];
-        hashed_logits(&history, &mut expected);
+        hashed_logits(&text, &mut expected);
         assert_eq!(logits, expected, "the logits of another history");
         if self.max_tokens == 0 {
             self.done[choice] = true;
@@ -59,7 +75,7 @@ impl Client {
         }
         let best = (0..N_VOCAB).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("there are tokens");
         let token = TokenId(((best + choice) % N_VOCAB) as u32);
-        let n_jumped = if token.0 >= JUMPING.0 { history.len() % JUMP_MAX } else { 0 };
+        let n_jumped = if token.0 >= JUMPING.0 { text.len() % JUMP_MAX } else { 0 };
         let room = self.max_tokens - self.got[choice].len();
         let tokens: Vec<TokenId> = std::iter::repeat_n(token, (1 + n_jumped).min(room)).collect();
         self.got[choice].extend(&tokens);
@@ -131,9 +147,16 @@ impl Traffic {
         let prompt_logits = kind == 1;
         let pooling = [None, None, None, Some(Pooling::Mean), Some(Pooling::Cls), Some(Pooling::Last)][kind];
         let (max_tokens, n_choices) = if pooling.is_some() { (0, 1) } else { (max_tokens, n_choices) };
-        let fits = prompt.len() + max_tokens <= self.scheduler.max_seq_tokens();
+        let n_ctx = self.scheduler.max_seq_tokens();
+        let shift = (pooling.is_none() && n_ctx > 1 && source.below(4) == 3).then(|| {
+            let n_keep = source.below(n_ctx - 1);
+            Shift { n_keep, n_discard: 1 + source.below(n_ctx - 1 - n_keep) }
+        });
+        let n_more = if shift.is_some() { max_tokens.min(1) } else { max_tokens };
+        let fits = prompt.len() + n_more <= n_ctx;
         let added = self.scheduler.add(NewRequest {
             n_choices,
+            shift,
             salt: source.below(2) as u64,
             prompt_logits,
             pooling: pooling.map(Into::into),
@@ -147,6 +170,7 @@ impl Traffic {
                 let client = Client {
                     prompt,
                     max_tokens,
+                    shift: shift.map(|shift| (shift, n_ctx)),
                     prompt_logits,
                     pooling,
                     got,
@@ -201,7 +225,9 @@ impl Traffic {
         let n_rows: usize = batch.seqs.iter().map(|s| s.inputs.len()).sum();
         let most = self.config.step_token_budget.max(self.config.max_running_seqs.max(1) + 1);
         assert!(n_rows <= most, "{n_rows} rows over a budget of {most}");
-        let starts: Vec<u32> = batch.seqs.iter().map(|s| s.start).collect();
+        // Counted with what has made way.
+        let start = |s: &SeqStep| s.start + self.scheduler.n_discarded(s.seq) as u32;
+        let starts: Vec<u32> = batch.seqs.iter().map(start).collect();
         self.executor.submit(batch).expect("the scheduler forms sound batches");
         let out = self.executor.wait().expect("no fault is scripted");
         if fails {

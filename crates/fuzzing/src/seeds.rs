@@ -2,6 +2,8 @@
 
 use ingle_chat::template::{BUILTIN_TEMPLATES, builtin_template};
 use ingle_gguf::{Array, GgufWriter, TensorType, Value};
+use ingle_store::bundle::{BlobSource, BundledModel, Imprint, Plan, SecretKey, Source};
+use ingle_store::{Digest, Layer, Manifest, MediaType};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::tiny::CHATML;
 
@@ -9,6 +11,14 @@ use ingle_testkit::tiny::CHATML;
 pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut put = |target, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
+    for (name, key) in [("unsigned", None), ("signed", Some(SecretKey::from_seed(&[7; 32])))] {
+        let bundle = small_bundle(key.as_ref());
+        put("bundle", name, [&[0], &bundle[..]].concat());
+        if key.is_none() {
+            let index_bytes = &bundle[12..14];
+            put("bundle", "index", [&[1], index_bytes, &bundle[48..]].concat());
+        }
+    }
     for (name, body) in BODIES {
         put("chat_request", name, body.as_bytes().to_vec());
     }
@@ -38,10 +48,16 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         ids.extend([7, 9, 1, 11 + 0xF0, 11 + 0x9F, 3, 11 + 0x98, 11 + 0x80, 11 + 0xE2, 11 + 0x82, 11 + b'x']);
         put("detokenizer", &format!("vocabulary-{vocabulary}"), ids);
     }
+    for (target, name, bytes) in crate::adapters::seeds().into_iter().chain(crate::checkpoint::seeds()) {
+        put(target, name, bytes);
+    }
     // The other formats are choices: random ones reach everything.
     for seed in 0..8 {
         for target in [
+            "adapter_gguf",
+            "adapter_peft",
             "chat_request",
+            "checkpoint",
             "model_header",
             "model_output",
             "scheduler",
@@ -55,6 +71,27 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// A bundle of two models that share their configuration.
+fn small_bundle(key: Option<&SecretKey>) -> Vec<u8> {
+    let layer = |kind, bytes: &[u8]| Layer::new(kind, Digest::of(bytes), bytes.len() as u64);
+    let model = |name: &str, weights: &[u8]| BundledModel {
+        name: name.parse().expect("a name"),
+        manifest: Manifest::new(layer(MediaType::Config, b"{}"), vec![layer(MediaType::Model, weights)]),
+        licences: vec!["MIT".into()],
+    };
+    let long = [b'w'; 1500];
+    let mut models = vec![model("a:1", b"weights"), model("hf.co/b/c:Q8_0", &long)];
+    let blob =
+        |bytes: &[u8]| BlobSource::new(Digest::of(bytes), bytes.len() as u64, Source::Bytes(bytes.to_vec()));
+    let mut blobs = vec![blob(b"{}"), blob(b"weights"), blob(&long)];
+    let imprint = Imprint { creator: "ingle".into(), created: "2026-03-14T15:09:26Z".into() };
+    let plan =
+        Plan::with_chunks(&mut models, &mut blobs, &imprint, 1024, &mut |_, _| {}).expect("it is sound");
+    let mut out = Vec::new();
+    plan.write(&mut out, key, &mut |_, _| {}).expect("memory takes all");
+    out
 }
 
 const BODIES: &[(&str, &str)] = &[

@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use ingle_chat::template::{BUILTIN_TEMPLATES, ChatTemplate, CivilTime, TemplateOptions, builtin_template};
+use ingle_chat::template::{
+    BUILTIN_TEMPLATES, ChatTemplate, CivilTime, Syntax, TemplateOptions, builtin_template,
+};
 use ingle_chat::{ChatInput, Content, Message, Part, Role, Segment, ToolCall};
 use ingle_testkit::tiny::CHATML;
 use serde_json::{Value, json};
@@ -60,10 +62,19 @@ fn options(special: &[&str]) -> TemplateOptions {
     }
 }
 
-/// A template as source: an error, or a bounded text for a usual conversation, whose outside text is typed.
+/// A Jinja template as source: an error, or a bounded text for a usual conversation, whose outside text is typed.
 pub fn template_source(data: &[u8]) {
+    rendered(data, Syntax::Jinja);
+}
+
+/// The same of a template in Go's language.
+pub fn go_template_source(data: &[u8]) {
+    rendered(data, Syntax::Go);
+}
+
+fn rendered(data: &[u8], syntax: Syntax) {
     let source = String::from_utf8_lossy(data);
-    let Ok(template) = ChatTemplate::new(&source, options(SPECIAL)) else { return };
+    let Ok(template) = ChatTemplate::with_syntax(&source, syntax, options(SPECIAL)) else { return };
     let call =
         ToolCall { id: Some("c1".into()), name: "look".into(), arguments: json!({"at": ["x", 1.5, null]}) };
     let mut input = ChatInput {

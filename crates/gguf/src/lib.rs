@@ -13,6 +13,7 @@ mod writer;
 
 pub use error::GgufError;
 pub use metadata::{Array, Metadata, StringArray, Value, ValueType};
-pub use reader::{GgufFile, TensorInfo};
+pub use reader::{GgufFile, TensorInfo, shard_name};
+pub use source::ReadAt;
 pub use tensor_type::TensorType;
 pub use writer::GgufWriter;

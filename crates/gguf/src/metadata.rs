@@ -90,6 +90,11 @@ impl StringArray {
         self.ends.is_empty()
     }
 
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// The bytes of string `i`. Panics if `i` is out of range, as a slice does.
     pub fn get(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::metadata::{Array, Metadata, StringArray, Value, ValueType};
-use crate::source::Source;
+use crate::source::{Head, ReadAt, Source};
 use crate::{GgufError, TensorType};
 
 /// Largest alignment that is believed; ggml writes 32.
@@ -17,6 +18,8 @@ const NAME_BYTES_MAX: u64 = 1 << 16;
 const SHARDS_MAX: u64 = 4096;
 /// What is read of a file at first: all of the header, in most models.
 const HEAD_BYTES: u64 = 16 << 20;
+/// The same of a file that is elsewhere: what small vocabularies need.
+const HEAD_BYTES_ELSEWHERE: u64 = 1 << 20;
 /// The longest header that is believed; those of the largest vocabularies have a hundredth of it.
 const HEAD_BYTES_MAX: u64 = 1 << 30;
 
@@ -82,8 +85,70 @@ impl GgufFile {
     /// # Errors
     /// Any [`GgufError`]: nothing about the file is trusted.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let mut file = Self::parse(Source::open(path)?)?;
-        file.paths.push(path.to_owned());
+        Self::open_with(path, |i, count| shard_path(path, i, count))
+    }
+
+    /// Opens the shards of a model, whatever their files are called: all of them, in order.
+    ///
+    /// # Errors
+    /// As of [`Self::open`], and if they are not as many as the first one says.
+    pub fn open_parts(paths: &[PathBuf]) -> Result<Self, GgufError> {
+        let Some(first) = paths.first() else {
+            return Err(GgufError::Split("there is no shard".to_owned()));
+        };
+        let n_given = paths.len();
+        let wrong = |count: u64| GgufError::Split(format!("it has {count} shards, and {n_given} are given"));
+        let file = Self::open_with(first, |i, count| match count == n_given as u64 {
+            true => Ok(paths[i as usize].clone()),
+            false => Err(wrong(count)),
+        })?;
+        if file.paths.len() != n_given {
+            return Err(wrong(file.paths.len() as u64));
+        }
+        Ok(file)
+    }
+
+    /// Opens a file and the other shards, whose paths are asked for by their number from 0 and their count.
+    fn open_with(
+        path: &Path,
+        path_of: impl Fn(u64, u64) -> Result<PathBuf, GgufError>,
+    ) -> Result<Self, GgufError> {
+        let mut paths = vec![path.to_owned()];
+        let mut file = Self::assemble(Source::open(path)?, &path.display().to_string(), &mut |i, count| {
+            let shard_path = path_of(i, count)?;
+            let shard = (Source::open(&shard_path)?, shard_path.display().to_string());
+            paths.push(shard_path);
+            Ok(shard)
+        })?;
+        file.paths = paths;
+        Ok(file)
+    }
+
+    /// Opens a file that is elsewhere and parses its header, of which growing ranges are read until it is whole; the
+    /// tensors' bytes are read when they are asked for. If it is the first of a split model, `shard(i, count)` is asked
+    /// for the others (`i` counts from 0, so the first is 1).
+    ///
+    /// # Errors
+    /// As [`Self::open`], and what `shard` says.
+    pub fn open_elsewhere(
+        first: Arc<dyn ReadAt>,
+        shard: &mut dyn FnMut(u64, u64) -> Result<Arc<dyn ReadAt>, GgufError>,
+    ) -> Result<Self, GgufError> {
+        let name = first.name();
+        Self::assemble(Source::Elsewhere(first), &name, &mut |i, count| {
+            let shard = shard(i, count)?;
+            let name = shard.name();
+            Ok((Source::Elsewhere(shard), name))
+        })
+    }
+
+    /// A model of its first shard, and of the others if there are any. `open(i, count)` gives a shard and its name.
+    fn assemble(
+        first: Source,
+        name: &str,
+        open: &mut dyn FnMut(u64, u64) -> Result<(Source, String), GgufError>,
+    ) -> Result<Self, GgufError> {
+        let mut file = Self::parse(first)?;
         let count = file.metadata.opt_u64("split.count")?.unwrap_or(1);
         if count <= 1 {
             return Ok(file);
@@ -94,23 +159,21 @@ impl GgufFile {
         let no = file.metadata.u64("split.no")?;
         if no != 0 {
             return Err(GgufError::Split(format!(
-                "{} is shard {} of {count}: open the first shard instead",
-                path.display(),
+                "{name} is shard {} of {count}: open the first shard instead",
                 no + 1
             )));
         }
         for i in 1..count {
-            let shard_path = shard_path(path, i, count)?;
-            let shard = Self::parse(Source::open(&shard_path)?)?;
+            let (source, name) = open(i, count)?;
+            let shard = Self::parse(source)?;
             let (shard_no, shard_count) =
                 (shard.metadata.opt_u64("split.no")?, shard.metadata.opt_u64("split.count")?);
             if (shard_no, shard_count) != (Some(i), Some(count)) {
                 return Err(GgufError::Split(format!(
-                    "{} says it is shard {shard_no:?} of {shard_count:?}, expected {i} of {count} (from 0)",
-                    shard_path.display()
+                    "{name} says it is shard {shard_no:?} of {shard_count:?}, expected {i} of {count} (from 0)"
                 )));
             }
-            file.append_shard(shard, shard_path)?;
+            file.append_shard(shard)?;
         }
         if let Some(expected) = file.metadata.opt_u64("split.tensors.count")?
             && expected != file.tensors.len() as u64
@@ -120,6 +183,26 @@ impl GgufFile {
                 file.tensors.len()
             )));
         }
+        Ok(file)
+    }
+
+    /// Parses the header of a file of `n_bytes` of which only the first are there, header and all. Tensors are
+    /// described, but have no data: reading it is an error.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_head(head: Vec<u8>, n_bytes: u64) -> Result<Self, GgufError> {
+        let n_bytes = n_bytes.max(head.len() as u64);
+        Self::parse(Source::Elsewhere(Arc::new(Head { bytes: head, n_bytes })))
+    }
+
+    /// Opens one file alone, also if it is a shard of a model: its header, and the tensors that are in it.
+    ///
+    /// # Errors
+    /// Any [`GgufError`]: nothing about the file is trusted.
+    pub fn open_part(path: &Path) -> Result<Self, GgufError> {
+        let mut file = Self::parse(Source::open(path)?)?;
+        file.paths.push(path.to_owned());
         Ok(file)
     }
 
@@ -205,10 +288,9 @@ impl GgufFile {
         Ok(Self { metadata, tensors, by_name, shards: vec![source], paths: Vec::new() })
     }
 
-    fn append_shard(&mut self, mut other: Self, path: PathBuf) -> Result<(), GgufError> {
+    fn append_shard(&mut self, mut other: Self) -> Result<(), GgufError> {
         let shard = self.shards.len();
         self.shards.append(&mut other.shards);
-        self.paths.push(path);
         for mut tensor in other.tensors {
             tensor.shard = shard;
             if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
@@ -223,28 +305,41 @@ impl GgufFile {
 /// The path of shard `i` (from 0) beside the first one.
 fn shard_path(first: &Path, i: u64, count: u64) -> Result<PathBuf, GgufError> {
     let name = first.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let suffix = format!("-00001-of-{count:05}.gguf");
-    let stem = name.strip_suffix(&suffix).ok_or_else(|| {
-        GgufError::Split(format!("`{name}` has {count} shards, but its name does not end in `{suffix}`"))
-    })?;
-    Ok(first.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", i + 1)))
+    Ok(first.with_file_name(shard_name(name, i, count)?))
 }
 
-/// Reads as much of a file as its header turns out to need.
+/// The name of shard `i` (from 0) of `count`, by that of the first, such as `NAME-00001-of-00003.gguf`.
+///
+/// # Errors
+/// [`GgufError::Split`] if the first is not called so.
+pub fn shard_name(first: &str, i: u64, count: u64) -> Result<String, GgufError> {
+    let suffix = format!("-00001-of-{count:05}.gguf");
+    let stem = first.strip_suffix(&suffix).ok_or_else(|| {
+        GgufError::Split(format!("`{first}` has {count} shards, but its name does not end in `{suffix}`"))
+    })?;
+    Ok(format!("{stem}-{:05}-of-{count:05}.gguf", i + 1))
+}
+
+/// Reads as much of a file as its header turns out to need; each byte once.
 fn parse_head(source: &Source) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
     let len = source.len();
-    let mut n_head = len.min(if source.in_memory().is_some() { len } else { HEAD_BYTES });
+    if let Some(bytes) = source.in_memory() {
+        return Parser { bytes, len, at: 0, is_short: false }.file();
+    }
+    let first = if matches!(source, Source::Elsewhere(_)) { HEAD_BYTES_ELSEWHERE } else { HEAD_BYTES };
+    let (mut head, mut wanted) = (Vec::new(), len.min(first));
     loop {
-        let head = source.bytes(0, n_head as usize)?;
+        let n_read = head.len();
+        head.extend_from_slice(&source.bytes(n_read as u64, wanted as usize - n_read)?);
         let mut parser = Parser { bytes: &head, len, at: 0, is_short: false };
         let parsed = parser.file();
-        if !parser.is_short || n_head == len {
+        if !parser.is_short || wanted == len {
             return parsed;
         }
-        if n_head >= HEAD_BYTES_MAX {
+        if wanted >= HEAD_BYTES_MAX {
             return Err(GgufError::Header(format!("its header has more than {HEAD_BYTES_MAX} bytes")));
         }
-        n_head = len.min(4 * n_head);
+        wanted = len.min(4 * wanted);
     }
 }
 

@@ -6,16 +6,63 @@
 //! renamed, deleted, or replaced by renaming another over it, is none the worse: what was opened stays.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::GgufError;
+
+/// Bytes that are somewhere else, such as behind a web server that answers to ranges.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// What it is called in errors.
+    fn name(&self) -> String;
+
+    /// How many bytes there are.
+    fn n_bytes(&self) -> u64;
+
+    /// Fills `buf` with the bytes from `start` on, which lie within [`n_bytes`](Self::n_bytes).
+    ///
+    /// # Errors
+    /// If they cannot be had, all of them, or are no longer those that were there first.
+    fn read_exact_at(&self, start: u64, buf: &mut [u8]) -> std::io::Result<()>;
+}
+
+/// The beginning of a file of which nothing else is known but its length.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub bytes: Vec<u8>,
+    pub n_bytes: u64,
+}
+
+impl ReadAt for Head {
+    fn name(&self) -> String {
+        "the model of which only the header is there".into()
+    }
+
+    fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    fn read_exact_at(&self, start: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let known = usize::try_from(start).ok().and_then(|start| self.bytes.get(start..)).unwrap_or_default();
+        // Reading ahead of the header is harmless: what is there must come first.
+        let n = known.len().min(buf.len());
+        if n == 0 && !buf.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        buf[..n].copy_from_slice(&known[..n]);
+        buf[n..].fill(0);
+        Ok(())
+    }
+}
 
 /// Bytes that only this program's own errors change.
 #[derive(Debug)]
 pub(crate) enum Source {
     Disk(Disk),
+    Elsewhere(Arc<dyn ReadAt>),
     Owned(Vec<u8>),
     Static(&'static [u8]),
 }
@@ -54,6 +101,7 @@ impl Source {
     pub fn len(&self) -> u64 {
         match self {
             Self::Disk(disk) => disk.len,
+            Self::Elsewhere(source) => source.n_bytes(),
             Self::Owned(bytes) => bytes.len() as u64,
             Self::Static(bytes) => bytes.len() as u64,
         }
@@ -92,7 +140,7 @@ impl Source {
     /// The bytes, where they are in memory.
     pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            Self::Disk(_) => None,
+            Self::Disk(_) | Self::Elsewhere(_) => None,
             Self::Owned(bytes) => Some(bytes),
             Self::Static(bytes) => Some(bytes),
         }
@@ -100,8 +148,15 @@ impl Source {
 
     /// Fills `buf` with `len` bytes from `start` on.
     fn read(&self, start: u64, len: usize, buf: &mut Vec<u8>) -> Result<(), GgufError> {
-        let Self::Disk(disk) = self else { unreachable!("what is in memory is not read") };
         buf.resize(len, 0);
+        let disk = match self {
+            Self::Disk(disk) => disk,
+            Self::Elsewhere(elsewhere) => {
+                let io = |source| GgufError::Io { path: elsewhere.name().into(), source };
+                return elsewhere.read_exact_at(start, buf).map_err(io);
+            }
+            Self::Owned(_) | Self::Static(_) => unreachable!("what is in memory is not read"),
+        };
         let io = |source| GgufError::Io { path: disk.path.clone(), source };
         match read_exact_at(&disk.file, buf, start) {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(disk.changed()),

@@ -1,5 +1,6 @@
 //! Writing files: version 3, alignment 32, tensors in the order they are given.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ const ALIGNMENT: usize = 32;
 pub struct GgufWriter {
     metadata: Metadata,
     tensors: Vec<(String, TensorType, Vec<u64>, Data)>,
+    /// Of the tensors.
+    names: HashSet<String>,
 }
 
 /// Where a tensor's bytes come from.
@@ -61,7 +64,7 @@ impl GgufWriter {
 
     /// A file that starts with another one's metadata.
     pub fn with_metadata(metadata: Metadata) -> Self {
-        Self { metadata, tensors: Vec::new() }
+        Self { metadata, ..Self::default() }
     }
 
     /// Sets a key, replacing what it had.
@@ -99,7 +102,7 @@ impl GgufWriter {
     }
 
     fn push(&mut self, name: &str, ty: TensorType, dims: &[u64], data: Data) -> &mut Self {
-        assert!(self.tensors.iter().all(|t| t.0 != name), "tensor `{name}` is there twice");
+        assert!(self.names.insert(name.to_owned()), "tensor `{name}` is there twice");
         self.tensors.push((name.to_owned(), ty, dims.to_vec(), data));
         self
     }
@@ -109,11 +112,9 @@ impl GgufWriter {
         self.tensor(name, TensorType::F32, dims, data.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
-    /// Writes the file.
-    ///
-    /// # Errors
-    /// What the sink says.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    /// The file up to its tensors' data, and how many bytes all of it would have: what
+    /// [`GgufFile::from_head`](crate::GgufFile::from_head) takes.
+    pub fn head(&self) -> (Vec<u8>, u64) {
         let mut head = Vec::new();
         head.extend(b"GGUF");
         head.extend(3u32.to_le_bytes());
@@ -134,7 +135,16 @@ impl GgufWriter {
             offset += data.n_bytes().next_multiple_of(ALIGNMENT as u64);
         }
         head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
-        out.write_all(&head)?;
+        let n_bytes = head.len() as u64 + offset;
+        (head, n_bytes)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.head().0)?;
         for (.., data) in &self.tensors {
             data.write(out)?;
             let padding = data.n_bytes().next_multiple_of(ALIGNMENT as u64) - data.n_bytes();

@@ -288,6 +288,22 @@ impl KvLayer {
         &self.memory[self.block_range(block)]
     }
 
+    /// As [`KvLayer::block`], with only the first `n_slots` slots: the others are zero, whatever is in them.
+    ///
+    /// # Panics
+    /// If a block or a slot does not exist.
+    pub fn slots(&self, block: u32, n_slots: usize) -> Vec<u8> {
+        let layout = self.layout;
+        assert!(n_slots <= layout.block_size, "a block has {} slots, not {n_slots}", layout.block_size);
+        let source = self.block(block);
+        let mut target = vec![0; source.len()];
+        let head_bytes = layout.head_bytes();
+        for (source, target) in source.chunks_exact(head_bytes).zip(target.chunks_exact_mut(head_bytes)) {
+            copy_slots(&layout, source, target, n_slots);
+        }
+        target
+    }
+
     /// Overwrites a block with what [`KvLayer::block`] gave of a layer with this layout.
     ///
     /// # Panics

@@ -16,11 +16,11 @@ mod graph;
 mod hparams;
 mod pieces;
 mod rope;
-mod sizing;
+pub mod sizing;
 pub mod synthetic;
 mod weights;
 
-pub use adapter::{AdapterError, AdapterFile, AdapterLease, Adapters, RANK_MAX};
+pub use adapter::{AdapterError, AdapterFile, AdapterLease, AdapterSize, Adapters, RANK_MAX};
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cpu::{CpuExecutor, LoadOptions, Loading, Planned};
 pub use error::ModelError;

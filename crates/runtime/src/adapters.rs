@@ -7,16 +7,18 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::{AdapterInfo, AdapterName, AdapterWish, LoadAdapter, ModelInfo, ProviderError};
 use ingle_engine::adapters::{AdapterDirectory, AdapterSet};
-use ingle_model::{AdapterError, AdapterLease, Adapters};
+use ingle_model::{AdapterError, AdapterFile, AdapterLease, AdapterSize, Adapters};
 use ingle_step::{ADAPTERS_MAX, AdapterUse};
 use sha2::{Digest, Sha256};
 
 use crate::fingerprint::fingerprint;
+use crate::models::human;
 
 /// The most adapters of one model in memory.
 pub const ADAPTERS_LOADED_MAX: usize = 256;
@@ -36,6 +38,38 @@ pub struct AdapterSource {
     pub scale: f32,
 }
 
+/// Memory for a model's adapters, where there is a budget.
+pub(crate) trait AdapterMemory: Send + Sync {
+    /// Takes so many bytes.
+    ///
+    /// # Errors
+    /// If they are not free; how many are, of how many in all.
+    fn take(&self, bytes: u64) -> Result<(), (u64, u64)>;
+    /// The count of what was taken and is not given back.
+    fn taken(&self) -> &Arc<AtomicU64>;
+}
+
+/// Bytes that were taken; dropping it gives them back.
+struct Taken {
+    count: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Taken {
+    /// Gives back all but so many.
+    fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.count.fetch_sub(self.bytes - bytes, Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// The adapters of one model.
 pub(crate) struct AdapterTable {
     adapters: Adapters,
@@ -45,6 +79,7 @@ pub(crate) struct AdapterTable {
     /// Files that were named when the model was loaded, as the system knows them.
     files: Vec<PathBuf>,
     entries: Mutex<Entries>,
+    memory: Option<Arc<dyn AdapterMemory>>,
     /// One at a time is loaded: it takes memory and the compute pool.
     turn: Mutex<()>,
 }
@@ -59,6 +94,8 @@ struct Entries {
 struct Entry {
     info: AdapterInfo,
     lease: AdapterLease,
+    /// Behind the lease: what is given back is free.
+    taken: Option<Arc<Taken>>,
 }
 
 impl AdapterTable {
@@ -71,6 +108,7 @@ impl AdapterTable {
         model: ModelInfo,
         folder: Option<PathBuf>,
         sources: &[AdapterSource],
+        memory: Option<Arc<dyn AdapterMemory>>,
     ) -> Result<Self, (PathBuf, AdapterProblem)> {
         let known = |path: &Path| path.canonicalize().map_err(|source| unreadable(path, source));
         let mut table = Self {
@@ -79,6 +117,7 @@ impl AdapterTable {
             folder: None,
             files: Vec::new(),
             entries: Mutex::default(),
+            memory,
             turn: Mutex::new(()),
         };
         if let Some(folder) = folder {
@@ -107,8 +146,11 @@ impl AdapterTable {
         let mut entries = self.entries();
         let number =
             entries.find(name).map(|entry| entry.info.number).ok_or_else(|| entries.unknown(name))?;
-        let entry = entries.by_number.remove(&number).expect("just found");
-        Ok(entry.info)
+        let Entry { info, lease, taken } = entries.by_number.remove(&number).expect("just found");
+        // What it holds is given back when nobody looks.
+        drop(entries);
+        drop((lease, taken));
+        Ok(info)
     }
 
     /// All adapters, by number.
@@ -236,15 +278,41 @@ impl AdapterTable {
             Ok(())
         };
         check_room(&self.entries())?;
+        let mut taken = self.take(name, path)?;
+        let (mut info, lease) = self.read(name, path, scale)?;
+        if let Some(taken) = &mut taken {
+            if lease.memory_bytes() > taken.bytes {
+                return Err(AdapterProblem::Wish(format!(
+                    "the file of `{name}` was changed while it was read"
+                )));
+            }
+            taken.shrink(lease.memory_bytes());
+        }
+        let mut entries = self.entries();
+        let number = entries.next;
+        entries.next += 1;
+        info.number = number;
+        let replaced = entries.find(&wanted).map(|entry| entry.info.number);
+        let replaced = replaced.and_then(|number| entries.by_number.remove(&number));
+        entries.by_number.insert(number, Entry { info: info.clone(), lease, taken: taken.map(Arc::new) });
+        drop(entries);
+        drop(replaced);
+        Ok(info)
+    }
+
+    /// Reads an adapter and packs its weights; what it was read into is free again. Its number comes later.
+    fn read(
+        &self,
+        name: &str,
+        path: &Path,
+        scale: f32,
+    ) -> Result<(AdapterInfo, AdapterLease), AdapterProblem> {
         let file = self.adapters.read(path)?;
         let mut hash = Sha256::new();
         file.content(&mut |bytes| hash.update(bytes));
         let lease = self.adapters.load(&file)?;
-        let mut entries = self.entries();
-        let number = entries.next;
-        entries.next += 1;
         let info = AdapterInfo {
-            number,
+            number: 0,
             name: name.to_owned(),
             path: path.display().to_string(),
             scale,
@@ -256,9 +324,21 @@ impl AdapterTable {
             task_name: file.task_name,
             prompt_prefix: file.prompt_prefix,
         };
-        entries.by_number.retain(|_, entry| entry.info.name != name);
-        entries.by_number.insert(number, Entry { info: info.clone(), lease });
-        Ok(info)
+        Ok((info, lease))
+    }
+
+    /// Takes memory for an adapter, and for reading it, where there is a budget.
+    fn take(&self, name: &str, path: &Path) -> Result<Option<Taken>, AdapterProblem> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        let AdapterSize { held, reading } = AdapterFile::size(path)?;
+        let bytes = held.saturating_add(reading);
+        memory.take(bytes).map_err(|(free, budget)| AdapterProblem::NoRoom {
+            name: name.to_owned(),
+            bytes,
+            free,
+            budget,
+        })?;
+        Ok(Some(Taken { count: Arc::clone(memory.taken()), bytes }))
     }
 
     fn check_name(&self, name: &str) -> Result<(), AdapterProblem> {
@@ -310,7 +390,7 @@ impl AdapterDirectory for AdapterTable {
         let uses =
             chosen.iter().map(|(entry, scale)| AdapterUse { adapter: entry.lease.id(), scale: *scale });
         let uses = uses.collect();
-        let leases: Vec<AdapterLease> = chosen.into_iter().map(|(entry, _)| entry.lease).collect();
+        let leases: Vec<_> = chosen.into_iter().map(|(entry, _)| (entry.lease, entry.taken)).collect();
         Ok(AdapterSet { uses, key, lease: Some(Arc::new(leases) as Arc<dyn Any + Send + Sync>) })
     }
 }
@@ -418,6 +498,24 @@ pub enum AdapterProblem {
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] AdapterError),
+    /// The memory budget has no room for it.
+    #[error(
+        "adapter `{name}` needs {} while it is loaded, {} of the memory budget of {} are free: unload an adapter or a model, \
+         or start the server with a larger --memory-budget",
+        human(*bytes),
+        human(*free),
+        human(*budget)
+    )]
+    NoRoom {
+        /// What it was to be called.
+        name: String,
+        /// What it needs.
+        bytes: u64,
+        /// What there is.
+        free: u64,
+        /// Of how many.
+        budget: u64,
+    },
 }
 
 impl From<AdapterProblem> for ProviderError {
@@ -425,6 +523,7 @@ impl From<AdapterProblem> for ProviderError {
         match problem {
             AdapterProblem::Wish(message) => invalid("lora_name", message),
             AdapterProblem::File(error @ AdapterError::Memory { .. }) => Self::Unavailable(error.to_string()),
+            problem @ AdapterProblem::NoRoom { .. } => Self::Unavailable(problem.to_string()),
             AdapterProblem::File(error) => invalid("lora_path", error.to_string()),
         }
     }

@@ -1,7 +1,6 @@
 //! What a model's file says about itself, for pages about models.
 
 use ingle_chat::ModelDetails;
-use ingle_chat::output::OutputFormat;
 use ingle_chat::template::ChatTemplate;
 use ingle_gguf::{Array, GgufFile, Metadata, TensorType, Value as Pair};
 use serde_json::{Map, Value};
@@ -56,8 +55,8 @@ pub fn details(
     template: Option<&ChatTemplate>,
     has_infill: bool,
 ) -> ModelDetails {
+    let format = template.map(ChatTemplate::output_format).unwrap_or_default();
     let template = template.map(ChatTemplate::source);
-    let format = template.map(OutputFormat::detect).unwrap_or_default();
     ModelDetails {
         architecture: file
             .metadata()

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
 use ingle_model::CpuExecutor;
+use ingle_model::sizing::BLOCK_SIZE;
 use ingle_step::TokenId;
 use ingle_tokenizer::Tokenizer;
 
-use crate::load::{BLOCK_SIZE, LoadError, Source};
+use crate::load::{LoadError, Source};
 
 /// A draft model that was opened and checked.
 pub(crate) struct Draft {

@@ -110,7 +110,22 @@ impl Generation {
     }
 }
 
-/// Pieces of an answer, whole characters each. Blocks the thread that iterates.
+/// What an answer brings next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The request was admitted.
+    Started {
+        /// Tokens of its prompt.
+        prompt_tokens: u64,
+    },
+    /// New text, whole characters.
+    Text(String),
+    /// New thoughts, whole characters.
+    Reasoning(String),
+}
+
+/// Pieces of an answer, whole characters each. Blocks the thread that iterates. Its iterator gives the text alone,
+/// [`next_piece`](Self::next_piece) thoughts too.
 pub struct AnswerStream {
     deltas: BlockingStream<Interruptible>,
     interrupter: Interrupter,
@@ -157,6 +172,39 @@ impl AnswerStream {
         self.interrupter.clone()
     }
 
+    /// What comes next, thoughts and the beginning included; `None` at the end.
+    pub fn next_piece(&mut self) -> Option<Result<Piece, ProviderError>> {
+        loop {
+            match self.deltas.next()? {
+                Err(error) => return Some(Err(error)),
+                Ok(delta) => match delta.event {
+                    Event::Text { text, .. } if !text.is_empty() => return Some(Ok(Piece::Text(text))),
+                    Event::Text { .. } | Event::PromptLogprobs(_) => {}
+                    Event::Reasoning { text, .. } => {
+                        self.reasoning.push_str(&text);
+                        if !text.is_empty() {
+                            return Some(Ok(Piece::Reasoning(text)));
+                        }
+                    }
+                    Event::ToolCall { id, name, .. } => {
+                        self.calls.push((ToolCall { id, name, arguments: Value::Null }, String::new()));
+                    }
+                    Event::ToolArguments { index, json } => {
+                        if let Some((_, arguments)) = self.calls.get_mut(index as usize) {
+                            arguments.push_str(&json);
+                        }
+                    }
+                    Event::Started { seed, prompt_tokens } => {
+                        self.seed = seed;
+                        return Some(Ok(Piece::Started { prompt_tokens }));
+                    }
+                    Event::Finished(reason) => self.finish_reason = Some(reason),
+                    Event::Done(usage) => self.usage = Some(usage),
+                },
+            }
+        }
+    }
+
     fn into_answer(self, text: String) -> Result<Answer, ProviderError> {
         let tool_calls = self.tool_calls();
         match (self.finish_reason, self.usage) {
@@ -174,24 +222,10 @@ impl Iterator for AnswerStream {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.deltas.next()? {
+            match self.next_piece()? {
                 Err(error) => return Some(Err(error)),
-                Ok(delta) => match delta.event {
-                    Event::Text { text, .. } if !text.is_empty() => return Some(Ok(text)),
-                    Event::Text { .. } | Event::PromptLogprobs(_) => {}
-                    Event::Reasoning { text, .. } => self.reasoning.push_str(&text),
-                    Event::ToolCall { id, name, .. } => {
-                        self.calls.push((ToolCall { id, name, arguments: Value::Null }, String::new()));
-                    }
-                    Event::ToolArguments { index, json } => {
-                        if let Some((_, arguments)) = self.calls.get_mut(index as usize) {
-                            arguments.push_str(&json);
-                        }
-                    }
-                    Event::Started { seed, .. } => self.seed = seed,
-                    Event::Finished(reason) => self.finish_reason = Some(reason),
-                    Event::Done(usage) => self.usage = Some(usage),
-                },
+                Ok(Piece::Text(text)) => return Some(Ok(text)),
+                Ok(Piece::Started { .. } | Piece::Reasoning(_)) => {}
             }
         }
     }

@@ -59,10 +59,9 @@ pub(crate) fn open(
 /// Everything on which the bytes of a block depend besides its tokens. The digest is of samples of each tensor, so the
 /// file's time stands beside it: an edited file is another one.
 pub(crate) fn identity(source: &Source, digest: &str, info: &ExecutorInfo) -> String {
-    let modified = match source {
-        Source::File(path) => std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok(),
-        Source::Shipped | Source::Bytes(_) => None,
-    };
+    let times =
+        source.files().iter().map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()));
+    let modified = times.filter_map(Result::ok).max();
     let modified =
         modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_nanos();
     format!("{digest} {modified} {} {} slots, {} bytes", info.numeric_path, info.block_size, info.block_bytes)

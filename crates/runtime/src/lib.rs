@@ -20,6 +20,7 @@ mod draft;
 mod embed;
 mod fingerprint;
 mod generation;
+mod installed;
 mod kv_cache;
 mod load;
 pub mod models;
@@ -30,7 +31,9 @@ pub use adapters::{ADAPTERS_LOADED_MAX, AdapterProblem, AdapterSource};
 pub use embed::Embed;
 pub use ingle_engine::speculation::{Source as GuessSource, SpeculationConfig};
 
-pub use generation::{Answer, AnswerStream, Generation, Interrupter};
+pub use ingle_engine::Preset;
+
+pub use generation::{Answer, AnswerStream, Generation, Interrupter, Piece};
+pub use ingle_model::sizing::Needs;
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
 pub use models::{ModelSpec, Models, ModelsConfig};
-pub use prepare::Needs;

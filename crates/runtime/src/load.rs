@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use ingle_chat::template::TemplateError;
+use ingle_chat::template::{Syntax, TemplateError};
 use ingle_chat::{
     AdapterInfo, AdapterName, AdapterWish, ChatInput, EmbedFuture, EmbedRequest, LoadAdapter, ModelInfo,
     Pooling, Principal, Prompted, Provider, ProviderError, ProviderStatus, Request, Sampling, StartFuture,
     Task,
 };
+use ingle_engine::Preset;
 use ingle_engine::disk_cache::OpenError;
 use ingle_engine::speculation::SpeculationConfig;
 use ingle_gguf::{GgufError, GgufFile};
@@ -28,8 +29,6 @@ static SHIPPED: &[u8] = include_bytes!("../../../models/ingle-tiny.gguf");
 
 /// How many sequences of full length the KV cache holds unless it is told otherwise.
 pub(crate) const FULL_SEQS_DEFAULT: usize = 4;
-/// Slots in a KV block.
-pub(crate) const BLOCK_SIZE: usize = 32;
 /// Largest chat template file that is read.
 pub(crate) const TEMPLATE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -41,6 +40,8 @@ pub enum Source {
     Shipped,
     /// A GGUF file, or the first of a split model.
     File(PathBuf),
+    /// The files of a split model, in order, whatever they are called.
+    Parts(Vec<PathBuf>),
     /// A GGUF file in memory.
     Bytes(Vec<u8>),
 }
@@ -53,6 +54,15 @@ pub enum TemplateChoice {
     Model,
     /// A built-in one by name, such as `chatml`, or else a Jinja file of that path, or the Jinja text itself.
     NameOrFile(String),
+    /// This one.
+    Text {
+        /// The template.
+        text: String,
+        /// Its language.
+        syntax: Syntax,
+        /// It is taken only where the model has none of its own.
+        is_fallback: bool,
+    },
 }
 
 /// How to load. `None` everywhere is a good default.
@@ -106,6 +116,8 @@ pub struct LoadOptions {
     pub pooling: Option<Pooling>,
     /// Sampling settings that hold unless a request says otherwise; what is `None` is the model's own.
     pub sampling: Sampling,
+    /// What opens each conversation, and what ends answers, unless a request says otherwise.
+    pub preset: Preset,
     /// The model's name in the API. Default: the file's name.
     pub name: Option<String>,
     /// Adapters to load with the model.
@@ -256,7 +268,7 @@ impl Engine {
     /// # Errors
     /// If the file, or something in it, cannot be used.
     pub fn start(source: &Source, options: &LoadOptions) -> Result<Self, LoadError> {
-        Prepared::new(source, options)?.start(process_pool(options.n_threads)?)
+        Prepared::new(source, options)?.start(process_pool(options.n_threads)?, None)
     }
 
     /// Waits until all weights are in memory, telling `progress` how far they are.
@@ -433,6 +445,23 @@ impl Drop for LoadingProvider {
 }
 
 impl Source {
+    /// One file, or the files of a split model.
+    pub fn of_files(mut files: Vec<PathBuf>) -> Self {
+        match files.len() {
+            1 => Self::File(files.remove(0)),
+            _ => Self::Parts(files),
+        }
+    }
+
+    /// The files that it is on this machine.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::File(path) => std::slice::from_ref(path),
+            Self::Parts(paths) => paths,
+            Self::Shipped | Self::Bytes(_) => &[],
+        }
+    }
+
     /// Opens the file, without loading it.
     ///
     /// # Errors
@@ -441,6 +470,7 @@ impl Source {
         match self {
             Self::Shipped => GgufFile::from_static(SHIPPED),
             Self::File(path) => GgufFile::open(path),
+            Self::Parts(paths) => GgufFile::open_parts(paths),
             Self::Bytes(bytes) => GgufFile::from_bytes(bytes.clone()),
         }
     }

@@ -6,30 +6,31 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ingle_chat::ModelInfo;
-use ingle_chat::template::{ChatTemplate, TemplateOptions, builtin_template};
+use ingle_chat::template::{ChatTemplate, Syntax, TemplateOptions, builtin_template};
 use ingle_engine::{EngineConfig, Frontend};
 use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
-use ingle_model::{CpuExecutor, ModelError, Planned};
+use ingle_model::sizing::{BLOCK_SIZE, LOGITS_KEPT, Needs};
+use ingle_model::{AdapterFile, CpuExecutor, ModelError, Planned};
 use ingle_step::{Executor, KvType};
 use ingle_tokenizer::Tokenizer;
 
-use crate::adapters::{AdapterSource, AdapterTable};
+use crate::adapters::{AdapterMemory, AdapterSource, AdapterTable};
 use crate::details::details;
 use crate::draft::Draft;
 use crate::embed::pooling;
 use crate::fingerprint::{digest, fingerprint};
 use crate::kv_cache;
 use crate::load::{
-    BLOCK_SIZE, Engine, FULL_SEQS_DEFAULT, LoadError, LoadOptions, LoadingProvider, Source,
-    TEMPLATE_BYTES_MAX, TemplateChoice,
+    Engine, FULL_SEQS_DEFAULT, LoadError, LoadOptions, LoadingProvider, Source, TEMPLATE_BYTES_MAX,
+    TemplateChoice,
 };
 use crate::recommended;
 
 /// The longest context that is configured without being asked for.
 const N_CTX_DEFAULT_MAX: usize = 8192;
-/// Rows of logits that an executor keeps or works in, besides those that it gives.
-const LOGITS_KEPT: usize = 65;
+/// What a template takes for each byte of its source, as a tree of expressions.
+const TEMPLATE_MEMORY: u64 = 32;
 
 /// A model that has passed every check that needs no memory for it, and is not loaded.
 pub(crate) struct Prepared {
@@ -50,30 +51,6 @@ pub(crate) struct Prepared {
     pub needs: Needs,
 }
 
-/// Bytes of memory that a model needs, known before it is loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Weights, as they are held.
-    pub weights: u64,
-    /// Keys and values.
-    pub kv: u64,
-    /// What steps work in, at most.
-    pub buffers: u64,
-    /// All that a draft model needs.
-    pub draft: u64,
-    /// K/V of sequences that make way for others, at most.
-    pub swap: u64,
-}
-
-impl Needs {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        [self.kv, self.buffers, self.draft, self.swap]
-            .iter()
-            .fold(self.weights, |all, part| all.saturating_add(*part))
-    }
-}
-
 impl Prepared {
     /// Opens and checks a model.
     ///
@@ -91,6 +68,9 @@ impl Prepared {
         }
         let tokenizer = Arc::new(Tokenizer::from_metadata(md)?);
         let template = template(&file, &tokenizer, &options.template)?;
+
+        let template_bytes =
+            template.as_ref().map_or(0, |t| TEMPLATE_MEMORY.saturating_mul(t.source().len() as u64));
 
         let arch = md.str("general.architecture")?;
         let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
@@ -161,17 +141,19 @@ impl Prepared {
             ..defaults
         };
         let n_rows = config.step_token_budget.max(max_running_seqs);
+        // Rows of logits on their way, kept for the next step, and the samplers' own.
+        let n_logits = max_running_seqs + LOGITS_KEPT;
         let needs = Needs {
-            weights: sizing.packed_bytes,
-            kv: planned.kv_bytes,
             draft: draft.as_ref().map_or(0, |draft| draft.bytes),
+            text: tokenizer.memory_bytes() as u64 + template_bytes,
+            extras: adapter_bytes(&options.adapters)?,
             swap: config.swap_bytes.min(planned.kv_bytes.saturating_mul(ingle_engine::SWAP_MAX as u64)),
-            // Rows of logits on their way, kept for the next step, and the samplers' own.
-            buffers: sizing.buffer_bytes(n_rows, max_running_seqs + LOGITS_KEPT),
+            ..sizing.needs(executor.kv_type, BLOCK_SIZE, kv_tokens as u64, n_rows, n_logits)
         };
         let has_template = template.is_some();
         let mut frontend = Frontend::new(tokenizer, template, info.clone());
         frontend.defaults = info.defaults.clone();
+        frontend.preset = options.preset.clone();
         frontend.pooling = pooling(md, arch, options.pooling, &planned)?;
         frontend.check_defaults().map_err(|error| LoadError::Sampling(error.to_string()))?;
         Ok(Self {
@@ -194,11 +176,11 @@ impl Prepared {
     ///
     /// # Errors
     /// If there is no memory, or no thread, or what comes with the model cannot be used.
-    pub fn start(self, pool: Arc<Pool>) -> Result<Engine, LoadError> {
+    pub fn start(self, pool: Arc<Pool>, memory: Option<Arc<dyn AdapterMemory>>) -> Result<Engine, LoadError> {
         let Self { mut frontend, mut config, info, has_template, .. } = self;
         let executor = CpuExecutor::start(self.file, Arc::clone(&pool), &self.executor)?;
-        let adapters =
-            AdapterTable::new(executor.adapters().clone(), info.clone(), self.adapter_dir, &self.adapters);
+        let adapters = executor.adapters().clone();
+        let adapters = AdapterTable::new(adapters, info.clone(), self.adapter_dir, &self.adapters, memory);
         let adapters = Arc::new(adapters.map_err(|(path, source)| LoadError::Adapter { path, source })?);
         frontend.adapter_directory = Some(Arc::<AdapterTable>::clone(&adapters));
         let mut notices = Vec::new();
@@ -216,17 +198,35 @@ impl Prepared {
     }
 }
 
+/// Bytes for the adapters that come with a model, the reading of the largest included.
+fn adapter_bytes(sources: &[AdapterSource]) -> Result<u64, LoadError> {
+    let (mut held, mut reading) = (0_u64, 0);
+    for AdapterSource { path, .. } in sources {
+        let size = AdapterFile::size(path)
+            .map_err(|error| LoadError::Adapter { path: path.clone(), source: error.into() })?;
+        held = held.saturating_add(size.held);
+        reading = reading.max(size.reading);
+    }
+    Ok(held.saturating_add(reading))
+}
+
 fn template(
     file: &GgufFile,
     tokenizer: &Tokenizer,
     choice: &TemplateChoice,
 ) -> Result<Option<ChatTemplate>, LoadError> {
-    let (source, from) = match choice {
-        TemplateChoice::Model => match file.metadata().opt_str("tokenizer.chat_template")? {
-            None => return Ok(None),
-            Some(source) => (source.to_owned(), "of the model".to_owned()),
-        },
-        TemplateChoice::NameOrFile(name) => match builtin_template(name) {
+    let own = file.metadata().opt_str("tokenizer.chat_template")?;
+    let mut language = Syntax::Jinja;
+    let (source, from) = match (choice, own) {
+        (TemplateChoice::Model | TemplateChoice::Text { is_fallback: true, .. }, Some(source)) => {
+            (source.to_owned(), "of the model".to_owned())
+        }
+        (TemplateChoice::Model, None) => return Ok(None),
+        (TemplateChoice::Text { text, syntax, .. }, _) => {
+            language = *syntax;
+            (text.clone(), "of the Modelfile".to_owned())
+        }
+        (TemplateChoice::NameOrFile(name), _) => match builtin_template(name) {
             Some(source) => (source.to_owned(), name.clone()),
             // Peers take the template itself in the same place.
             None if name.contains("{%") || name.contains("{{") => (name.clone(), "of the options".to_owned()),
@@ -249,13 +249,15 @@ fn template(
         special_tokens: tokenizer.special_tokens().map(|(_, text)| text.to_owned()).collect(),
         ..TemplateOptions::default()
     };
-    ChatTemplate::new(&source, options).map(Some).map_err(|source| LoadError::Template { from, source })
+    ChatTemplate::with_syntax(&source, language, options)
+        .map(Some)
+        .map_err(|source| LoadError::Template { from, source })
 }
 
 fn default_name(source: &Source) -> String {
-    match source {
-        Source::Shipped => "ingle-tiny".into(),
-        Source::Bytes(_) => "model".into(),
-        Source::File(path) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    match (source, source.files().first()) {
+        (Source::Shipped, _) => "ingle-tiny".into(),
+        (_, None) => "model".into(),
+        (_, Some(path)) => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
     }
 }

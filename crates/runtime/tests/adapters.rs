@@ -8,7 +8,7 @@ use ingle_chat::{
     AdapterName, AdapterWish, Echo, EmbedInput, EmbedRequest, Event, LoadAdapter, Principal, Prompt,
     Provider, ProviderError, Request, Sampling, Task,
 };
-use ingle_runtime::{AdapterSource, Engine, LoadOptions, Source};
+use ingle_runtime::{AdapterSource, Engine, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
 use ingle_step::TokenId;
 use ingle_testkit::lora::TinyLora;
 use ingle_testkit::tiny::{Arch, TinySpec};
@@ -307,4 +307,56 @@ fn a_model_with_a_bad_adapter_is_not_loaded() {
     assert!(error.to_string().contains("--lora"), "{error}");
     let no_folder = LoadOptions { adapter_dir: Some(folder.path().join("no")), ..LoadOptions::default() };
     assert!(start(no_folder).is_err());
+}
+
+/// Under a budget of several models, adapters that come with a model are among its bytes, those that are loaded later count as
+/// long as anybody has them, and one that does not fit is refused by name.
+#[test]
+fn adapters_count_in_the_budget() {
+    let folder = folder();
+    let models = |adapters: Vec<AdapterSource>, budget: u64| {
+        let options = LoadOptions {
+            n_ctx: Some(64),
+            kv_tokens: Some(128),
+            max_running_seqs: Some(4),
+            step_token_budget: Some(16),
+            kv_swap_bytes: Some(0),
+            adapters,
+            adapter_dir: Some(folder.path().to_owned()),
+            ..LoadOptions::default()
+        };
+        let source = Source::Bytes(base().bytes());
+        let spec = ModelSpec { name: "base".into(), source, options, ..ModelSpec::default() };
+        let models = Models::new(vec![spec], ModelsConfig::new(budget)).expect("a catalogue");
+        by_name(&models, "base").expect("an answer");
+        models
+    };
+    let plain = models(Vec::new(), 1 << 40).memory().0;
+    let with_a = models(vec![source(&folder.path().join("a.gguf"), 0.0)], 1 << 40);
+    let needed = with_a.memory().0 - plain;
+    let held = with_a.adapters(None).expect("it is loaded")[0].memory_bytes;
+    assert!(needed > held && held > 0, "{needed} to load it, {held} afterwards");
+    assert!(with_a.status().memory_bytes <= with_a.memory().0);
+
+    // Room for one, and for reading it.
+    let models = models(Vec::new(), plain + needed);
+    models.load_adapter(&load_wish("x", "b.gguf")).expect("it fits");
+    assert_eq!(models.memory(), (plain + held, plain + needed), "what reading took is given back");
+    let error = models.load_adapter(&load_wish("y", "a.gguf")).expect_err("it does not");
+    assert!(matches!(error, ProviderError::Unavailable(_)), "{error}");
+    for part in ["adapter `y` needs", "--memory-budget"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(models.memory().0, plain + held);
+    // Who runs with it still has it.
+    let long = Request { model: Some("x".into()), max_tokens: Some(40), ..request() };
+    let stream = block_on(models.start(long)).expect("it starts");
+    models.unload_adapter(None, &AdapterName::Name("x".into())).expect("it may go");
+    assert_eq!(block_on_stream(stream).filter(Result::is_err).count(), 0);
+    let patience = std::time::Instant::now();
+    while models.memory().0 != plain {
+        assert!(patience.elapsed().as_secs() < 20, "memory of adapters is never free");
+        std::thread::yield_now();
+    }
+    models.load_adapter(&load_wish("y", "a.gguf")).expect("it fits now");
 }

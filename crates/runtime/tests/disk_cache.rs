@@ -1,6 +1,10 @@
 //! The prefix cache on disk: a conversation goes on after its model was unloaded, with only new tokens computed and the
 //! same bytes as without any cache; what lies in the folder is believed only if it is what was written, for the same
 //! model, arithmetic and tenant.
+//!
+//! **New** are the tokens of a prompt that no step has computed before: those of the question, and the last one of the
+//! answer before it, which was sampled and then needed nobody. Of a prompt that was computed to its end, the last token is
+//! computed again, to have its logits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,9 +85,9 @@ fn words(rng: &mut Rng, n: usize) -> Vec<TokenId> {
     (0..n).map(|_| TokenId(rng.below(256) as u32)).collect()
 }
 
-/// How many of these tokens can come from a cache that has seen `n_before` of them, of which the last was never computed.
-fn cacheable(n_before: usize) -> u64 {
-    (n_before.saturating_sub(1) / BLOCK * BLOCK) as u64
+/// How many tokens can come from a cache that has seen `n` of them, of which the last was never computed, or must be again.
+fn cacheable(n: usize) -> u64 {
+    n.saturating_sub(1) as u64
 }
 
 /// A conversation of ten turns with a restart before each of some; each turn's answer and usage.
@@ -99,15 +103,20 @@ fn converse(case: &Case, restart_before: &[usize], check_cached: bool) -> Vec<An
         let n_before = context.len();
         let question = words(&mut rng, 20 + turn);
         context.extend(question);
-        let before = tiers(&engine).disk_tokens_read_total;
+        let before = engine.provider().status();
         let (answer, usage) = ask(&engine, "ann", &context);
+        let status = engine.provider().status();
+        let computed = status.prompt_tokens_total - before.prompt_tokens_total;
+        assert_eq!(computed, context.len() as u64 - usage.cached_tokens, "turn {turn}");
         if check_cached {
-            let cached = usage.cached_tokens;
-            assert!(cached >= cacheable(n_before) && cached < context.len() as u64, "turn {turn}: {cached}");
-            if restart_before.contains(&turn) {
-                let read = tiers(&engine).disk_tokens_read_total - before;
-                assert_eq!((read, cached), (cacheable(n_before), read), "turn {turn}: from the disk");
-            }
+            assert_eq!(usage.cached_tokens, cacheable(n_before), "turn {turn}: all but what is new");
+            let read = status.kv_tiers.disk_tokens_read_total - before.kv_tiers.disk_tokens_read_total;
+            let is_restarted = restart_before.contains(&turn);
+            assert_eq!(
+                read,
+                if is_restarted { cacheable(n_before) } else { 0 },
+                "turn {turn}: from the disk"
+            );
         } else {
             assert_eq!(usage.cached_tokens, 0);
         }
@@ -121,10 +130,17 @@ fn converse(case: &Case, restart_before: &[usize], check_cached: bool) -> Vec<An
 fn check(mut case: Case) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let alone = converse(&case, &[], false);
-    let dir = TempDir::new().unwrap();
-    case.dir = Some(dir.path().join("kv"));
-    let found = converse(&case, &[4, 5, 9], true);
-    assert!(found == alone, "{:?} differs from itself without a cache", case.kv_type);
+    for restart_before in [&[4, 5, 9][..], &[1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+        let dir = TempDir::new().unwrap();
+        let folder = dir.path().join("kv");
+        case.dir = Some(folder.clone());
+        let found = converse(&case, restart_before, true);
+        assert!(found == alone, "{:?} differs from itself without a cache", case.kv_type);
+        // Whoever replaces a tail removes it: there are all full blocks, and the tail of the last turn.
+        let questions: usize = (0..N_TURNS).map(|turn| 20 + turn).sum();
+        let n_computed = questions + N_TURNS * N_NEW as usize - 1;
+        assert_eq!(files(&folder).len(), n_computed.div_ceil(BLOCK));
+    }
 }
 
 #[test]
@@ -158,7 +174,7 @@ fn only_what_was_written_is_believed() {
     let prompt = words(&mut Rng::new(3), 300);
     let (expected, usage) = ask(&case.load(), "ann", &prompt);
     assert_eq!(usage.cached_tokens, 0);
-    let n_blocks = (300 + N_NEW as usize - 1) / BLOCK;
+    let n_blocks = (300 + N_NEW as usize - 1).div_ceil(BLOCK);
     assert_eq!(files(dir.path()).len(), n_blocks);
 
     // Another tenant, another arithmetic and another model find nothing, and lose nothing.
@@ -190,6 +206,80 @@ fn only_what_was_written_is_believed() {
     assert!(answer == expected && usage.cached_tokens == cacheable(300), "what was refused is written anew");
 }
 
+/// At each field and each length, by the description of files in the engine's `disk_cache/record.rs`.
+#[test]
+fn a_tail_that_is_not_what_was_written_is_computed_again() {
+    type Damage = fn(&mut Vec<u8>);
+    const TOKENS: usize = 128;
+    const PAYLOAD: usize = TOKENS + 19 * 4;
+    let damage: [(&str, Damage); 16] = [
+        ("version", |bytes| bytes[7] ^= 1),
+        ("payload's length", |bytes| bytes[8] ^= 1),
+        ("number of tokens", |bytes| bytes[16] ^= 1),
+        ("cost", |bytes| bytes[24] ^= 1),
+        ("key", |bytes| bytes[33] ^= 1),
+        ("parent", |bytes| bytes[65] ^= 1),
+        ("tenant", |bytes| bytes[97] ^= 1),
+        ("tokens", |bytes| bytes[TOKENS + 1] ^= 1),
+        ("payload", |bytes| bytes[PAYLOAD] ^= 1),
+        ("MAC", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("empty", Vec::clear),
+        ("cut within the header", |bytes| bytes.truncate(TOKENS / 2)),
+        ("cut within the tokens", |bytes| bytes.truncate(TOKENS + 6)),
+        ("cut within the payload", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("cut within the MAC", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("longer", |bytes| bytes.push(0)),
+    ];
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let case = |dir: Option<&Path>| {
+        let dir = dir.map(Path::to_owned);
+        Case { dir, ..Case::new(TinySpec::new(Arch::Qwen3)) }
+    };
+    let origin = TempDir::new().unwrap();
+    let mut rng = Rng::new(3);
+    let mut context = words(&mut rng, 300);
+    let (answer, _) = ask(&case(Some(origin.path())).load(), "ann", &context);
+    context.extend(answer.iter().map(|&(token, _)| TokenId(token)));
+    context.extend(words(&mut rng, 25));
+    let expected = ask(&case(None).load(), "ann", &context).0;
+    for (what, damage) in damage {
+        let dir = TempDir::new().unwrap();
+        copy(origin.path(), dir.path());
+        // 339 tokens are ten blocks and 19.
+        let n_tokens =
+            |file: &PathBuf| u64::from_le_bytes(fs::read(file).unwrap()[16..24].try_into().unwrap());
+        let tail = files(dir.path()).into_iter().find(|file| n_tokens(file) == 19).expect("it is there");
+        let mut bytes = fs::read(&tail).unwrap();
+        damage(&mut bytes);
+        fs::write(&tail, bytes).unwrap();
+        let engine = case(Some(dir.path())).load();
+        let (answer, usage) = ask(&engine, "ann", &context);
+        assert!(answer == expected, "{what}");
+        assert_eq!(usage.cached_tokens, 320, "{what}: all but the tail");
+        assert_eq!(tiers(&engine).disk_blocks_refused_total, 1, "{what}");
+        drop(engine);
+        assert!(!tail.exists(), "{what}: it is removed");
+        let again = ask(&case(Some(dir.path())).load(), "ann", &context);
+        assert!(again.0 == expected && again.1.cached_tokens == cacheable(context.len()), "{what}");
+    }
+    // Whole, it is believed.
+    let (answer, usage) = ask(&case(Some(origin.path())).load(), "ann", &context);
+    assert!(answer == expected && usage.cached_tokens == 339);
+}
+
+/// All of a folder, that no engine has.
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 #[test]
 fn who_is_flushed_is_forgotten_on_disk_too() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,9 +295,9 @@ fn who_is_flushed_is_forgotten_on_disk_too() {
     // The thread flushes before it takes this.
     ask(&engine, "eve", &prompt);
     drop(engine);
-    let engine = case.load();
-    assert_eq!(ask(&engine, "ann", &prompt).1.cached_tokens, 0);
-    assert_eq!(ask(&engine, "bob", &prompt).1.cached_tokens, cacheable(100));
+    assert_eq!(ask(&case.load(), "ann", &prompt).1.cached_tokens, 0);
+    // Anew, so that nobody knows yet whether reading or computing takes longer.
+    assert_eq!(ask(&case.load(), "bob", &prompt).1.cached_tokens, cacheable(100));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use ingle_chat::{Delta, DeltaStream, Event, FinishReason, Provider, ProviderErro
 use tokio::time::Sleep;
 
 use crate::App;
+use crate::adapters::chosen;
 use crate::error::Failure;
-use crate::metrics::{ModelMetrics, Outcome};
+use crate::metrics::{AdapterMetrics, ModelMetrics, Outcome};
 use crate::phase::Phase;
 use crate::recording::{self, Kept, Recording};
 use crate::routes::Context as RequestContext;
@@ -42,6 +43,8 @@ pub(crate) struct Answer {
     app: Arc<App>,
     /// What its model counts.
     metrics: Arc<ModelMetrics>,
+    /// What its adapters count.
+    adapters: Vec<Arc<AdapterMetrics>>,
     provider: Arc<dyn Provider>,
     is_large: bool,
     /// Per prompt; `None` before it starts and once it is complete.
@@ -79,9 +82,13 @@ impl Answer {
     ) -> Result<Self, Failure> {
         let Call { mut requests, kept } = call;
         let is_large = kept.is_large;
-        let recording = recording::begin(app, &*provider, context, kept, &mut requests)?;
+        let first = requests.first();
+        let (model, wishes) =
+            (first.and_then(|r| r.model.as_deref()), first.and_then(|r| r.adapters.as_deref()));
+        let adapters = chosen(&*provider, model, wishes)?;
+        let metrics = app.metrics.of(model);
+        let recording = recording::begin(app, &*provider, context, kept, &adapters, &mut requests)?;
         let n = requests.first().map_or(1, |r| r.n as usize);
-        let metrics = app.metrics.of(requests.first().and_then(|r| r.model.as_deref()));
         let mut streams: Vec<Option<DeltaStream>> = requests.iter().map(|_| None).collect();
         let mut waiting: VecDeque<(usize, Request)> = requests.into_iter().enumerate().collect();
         let mut pause = None;
@@ -99,6 +106,7 @@ impl Answer {
             waiting.pop_front();
         }
         Ok(Self {
+            adapters: adapters.iter().map(|(info, _)| metrics.adapter_begins(&info.name)).collect(),
             last_text: vec![None; n * streams.len()],
             app: app.clone(),
             metrics,
@@ -250,11 +258,13 @@ impl Answer {
                 metrics.queue_time.observe(usage.queued);
                 metrics.prefill_time.observe(usage.prefill);
                 metrics.decode_time.observe(usage.decode);
+                self.adapters.iter().for_each(|adapter| adapter.ended(usage));
                 self.span.in_scope(|| {
                     tracing::info!(
                         prompt_tokens = usage.prompt_tokens,
                         cached_tokens = usage.cached_tokens,
                         completion_tokens = usage.completion_tokens,
+                        context_shifts = usage.context_shifts,
                         queued_ms = usage.queued.as_millis() as u64,
                         prefill_ms = usage.prefill.as_millis() as u64,
                         decode_ms = usage.decode.as_millis() as u64,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::recording::RecordSink;
+use crate::store::ModelStore;
+use crate::transfers::Transfers;
 use ingle_ledger::{Files, Responses};
 
 /// Another name for a model.
@@ -89,6 +91,10 @@ pub struct ServerConfig {
     pub files: Option<Arc<Files>>,
     /// Where records of requests go; `None`: nowhere.
     pub records: Option<Arc<dyn RecordSink>>,
+    /// The store whose models Ollama's routes list, copy and delete. Without one they are refused.
+    pub store: Option<ModelStore>,
+    /// The store of models and its way out; `None`: models are neither pulled nor pushed here.
+    pub transfers: Option<Arc<Transfers>>,
 }
 
 impl Default for ServerConfig {
@@ -112,6 +118,8 @@ impl Default for ServerConfig {
             responses: None,
             files: None,
             records: None,
+            store: None,
+            transfers: None,
         }
     }
 }

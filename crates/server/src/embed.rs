@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ingle_chat::{EmbedRequest, Embeddings, EmbeddingsFuture, Provider};
+use ingle_chat::{EmbedRequest, Embeddings, EmbeddingsFuture, ModelInfo, Provider};
 
 use crate::App;
+use crate::adapters::chosen;
 use crate::error::Failure;
 use crate::metrics::{ModelMetrics, Outcome};
 use crate::phase::Phase;
@@ -17,16 +18,21 @@ struct Ending {
     outcome: Outcome,
 }
 
-/// The vectors of all texts of a request. Dropping the future aborts what still runs.
+/// The vectors of all texts of a request for a model, which may be an adapter's name. Dropping the future aborts what still runs.
 pub(crate) async fn embed(
     app: &Arc<App>,
     provider: Arc<dyn Provider>,
     request: EmbedRequest,
+    info: &ModelInfo,
     is_large: bool,
     started: Instant,
 ) -> Result<Embeddings, Failure> {
-    let metrics = app.metrics.of(request.model.as_deref());
+    let model = Some(info.parent.as_deref().unwrap_or(&info.id));
+    let metrics = app.metrics.of(model);
+    let (wishes, _) = provider.adapters_of(info, None)?;
+    let adapters = chosen(&*provider, model, wishes.as_deref())?;
     let vectors = admit(app, provider, request, is_large).await?;
+    let adapters: Vec<_> = adapters.iter().map(|(info, _)| metrics.adapter_begins(&info.name)).collect();
     let mut ending = Ending { metrics, started, outcome: Outcome::Aborted };
     let result = tokio::select! {
         result = vectors => result.map_err(Failure::from),
@@ -37,6 +43,7 @@ pub(crate) async fn embed(
     let usage = &embeddings.usage;
     ending.metrics.queue_time.observe(usage.queued);
     ending.metrics.prefill_time.observe(usage.prefill);
+    adapters.iter().for_each(|adapter| adapter.ended(usage));
     tracing::info!(
         texts = embeddings.items.len(),
         prompt_tokens = usage.prompt_tokens,

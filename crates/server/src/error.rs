@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     BodyBroken,
     TooManyBodies,
     NotFound,
+    /// No model of this name where it was looked for; what was said.
+    NoSuchModel(String),
     MethodNotAllowed,
     /// A route of peers that is not here yet; what to do instead.
     NotYet(&'static str),
@@ -96,7 +98,7 @@ impl Failure {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyBodies => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuchModel(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loading | Self::LoadFailed | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -199,6 +201,7 @@ impl Failure {
                 "unknown_route",
                 "no such route; there are those that the documentation lists, under /v1 and /api",
             ),
+            Self::NoSuchModel(message) => invalid("model_not_found", message),
             Self::MethodNotAllowed => invalid(
                 "method_not_allowed",
                 "this route does not take this method; the header `Allow` says which",

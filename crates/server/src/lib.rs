@@ -5,6 +5,7 @@
 //! be worked off, and for shutdown: then it stops accepting, lets answers run for a grace period, ends those that are
 //! left with one error event each, and closes. Wire formats are `api`'s; no handler computes anything about models.
 
+mod adapters;
 mod answer;
 mod auth;
 mod background;
@@ -23,6 +24,8 @@ mod replay;
 mod routes;
 mod slot;
 mod sse;
+mod store;
+mod transfers;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -37,6 +40,8 @@ pub use names::resolve as resolve_model;
 pub use recording::RecordSink;
 pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
+pub use store::ModelStore;
+pub use transfers::Transfers;
 
 use connection::Listener;
 use phase::{Phase, Phases};

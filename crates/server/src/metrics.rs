@@ -1,7 +1,7 @@
 //! The metrics page, in Prometheus' text format.
 //!
 //! Ours are called `ingle_…`. Those that vLLM's dashboards read are repeated under vLLM's names. Labels take only
-//! values that we chose: routes, statuses, reasons, the models of the catalogue.
+//! values that we chose: routes, statuses, reasons, the models of the catalogue, and a bounded number of adapters.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ingle_chat::{Condition, ModelEntry, ModelState};
+use ingle_chat::{Condition, ModelEntry, ModelState, Usage};
 
 /// Bounds of latencies that people wait for, in seconds.
 const WAITS: &[f64] = &[
@@ -77,6 +77,27 @@ pub(crate) struct Metrics {
 /// The most models that are counted each by itself.
 const MODELS_MAX: usize = 2048;
 
+/// The most adapters of a model that are counted each by itself, whatever comes and goes; further ones are [`OTHER`].
+const ADAPTERS_MAX: usize = 256;
+/// The label of what is not counted by itself.
+const OTHER: &str = "other";
+
+/// What is counted of replies with one adapter.
+#[derive(Default)]
+pub(crate) struct AdapterMetrics {
+    requests: AtomicU64,
+    prompt_tokens: AtomicU64,
+    generated_tokens: AtomicU64,
+}
+
+impl AdapterMetrics {
+    /// Counts an answer that is complete.
+    pub fn ended(&self, usage: &Usage) {
+        self.prompt_tokens.fetch_add(usage.prompt_tokens, Relaxed);
+        self.generated_tokens.fetch_add(usage.completion_tokens, Relaxed);
+    }
+}
+
 /// What is counted of one model's replies.
 pub(crate) struct ModelMetrics {
     pub time_to_first_token: Histogram,
@@ -87,6 +108,8 @@ pub(crate) struct ModelMetrics {
     e2e_latency: Histogram,
     finished: Mutex<BTreeMap<&'static str, u64>>,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
+    /// By name, [`OTHER`] included.
+    adapters: Mutex<BTreeMap<String, Arc<AdapterMetrics>>>,
 }
 
 impl Default for ModelMetrics {
@@ -102,6 +125,7 @@ impl Default for ModelMetrics {
             outcomes: Mutex::new(
                 [Outcome::Finished, Outcome::Failed, Outcome::Aborted].map(|o| (o, 0)).into(),
             ),
+            adapters: Mutex::default(),
         }
     }
 }
@@ -110,6 +134,15 @@ impl ModelMetrics {
     /// Counts a choice that ended for a reason.
     pub fn finished(&self, reason: &'static str) {
         *self.finished.lock().expect(LOCK).entry(reason).or_default() += 1;
+    }
+
+    /// Counts a reply that begins with an adapter.
+    pub fn adapter_begins(&self, name: &str) -> Arc<AdapterMetrics> {
+        let mut adapters = self.adapters.lock().expect(LOCK);
+        let name = if adapters.contains_key(name) || adapters.len() < ADAPTERS_MAX { name } else { OTHER };
+        let adapter = adapters.entry(name.to_owned()).or_default().clone();
+        adapter.requests.fetch_add(1, Relaxed);
+        adapter
     }
 
     /// Counts a reply that ended.
@@ -156,6 +189,8 @@ const VALUES: &[Value<'static>] = &[
     value(&["vllm:prompt_tokens_total"], "counter", "Prompt tokens, cached ones included.", |e| (e.status.prompt_tokens_total + e.status.cached_tokens_total) as f64),
     value(&["ingle_generated_tokens_total", "vllm:generation_tokens_total"], "counter", "Tokens generated.", |e| e.status.generated_tokens_total as f64),
     value(&["ingle_preemptions_total", "vllm:num_preemptions_total"], "counter", "Sequences preempted.", |e| e.status.preemptions_total as f64),
+    value(&["ingle_context_shifts_total"], "counter", "Times that tokens made way in a full context.", |e| e.status.context_shifts_total as f64),
+    value(&["ingle_discarded_tokens_total"], "counter", "Tokens that did.", |e| e.status.discarded_tokens_total as f64),
     value(&["ingle_kv_swap_blocks"], "gauge", "KV blocks of preempted sequences kept in memory.", |e| e.status.kv_tiers.swap_blocks as f64),
     value(&["ingle_kv_swap_blocks_max"], "gauge", "KV blocks that can be kept so.", |e| e.status.kv_tiers.swap_blocks_total as f64),
     value(&["ingle_kv_swapped_out_blocks_total"], "counter", "KV blocks moved out at preemptions.", |e| e.status.kv_tiers.swapped_out_total as f64),
@@ -208,6 +243,26 @@ fn render_accepted(models: &[(String, &ModelEntry, Arc<ModelMetrics>)], out: &mu
     }
 }
 
+/// What is counted of each adapter.
+fn render_adapters(models: &[(&str, &ModelMetrics)], out: &mut String) {
+    type Pick = fn(&AdapterMetrics) -> &AtomicU64;
+    #[rustfmt::skip]
+    let counters: [(&str, &str, Pick); 3] = [
+        ("ingle_adapter_requests_total", "Requests that began with the adapter.", |a| &a.requests),
+        ("ingle_adapter_prompt_tokens_total", "Prompt tokens of their complete answers, cached ones included.", |a| &a.prompt_tokens),
+        ("ingle_adapter_generated_tokens_total", "Tokens of their complete answers.", |a| &a.generated_tokens),
+    ];
+    for (name, help, pick) in counters {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (label, metrics) in models {
+            for (adapter, counted) in &*metrics.adapters.lock().expect(LOCK) {
+                let n = pick(counted).load(Relaxed);
+                let _ = writeln!(out, "{name}{{{label},adapter=\"{}\"}} {n}", escaped(adapter));
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// Counts a reply's head.
     pub fn http(&self, route: &str, status: u16) {
@@ -229,10 +284,15 @@ impl Metrics {
     /// The page about these models, or about none yet.
     pub fn render(&self, entries: &[ModelEntry], budget: Option<u64>) -> String {
         let nothing = [ModelEntry::default()];
-        let entries = if entries.is_empty() { &nothing } else { entries };
+        // What an adapter adds to is what runs.
+        let mut entries: Vec<&ModelEntry> =
+            entries.iter().filter(|entry| entry.info.parent.is_none()).collect();
+        if entries.is_empty() {
+            entries.extend(&nothing);
+        }
         let label = |entry: &ModelEntry| format!("model_name=\"{}\"", escaped(&entry.info.id));
         let models: Vec<(String, &ModelEntry, Arc<ModelMetrics>)> =
-            entries.iter().map(|entry| (label(entry), entry, self.of(Some(&entry.info.id)))).collect();
+            entries.iter().map(|&entry| (label(entry), entry, self.of(Some(&entry.info.id)))).collect();
         let mut out = String::with_capacity(16 * 1024 * entries.len());
         for Value { names, kind, help, value } in VALUES {
             for name in *names {
@@ -288,6 +348,7 @@ impl Metrics {
                 }
             }
         }
+        render_adapters(models, out);
         let name = "ingle_replies_total";
         let _ = writeln!(out, "# HELP {name} Replies by how they ended.\n# TYPE {name} counter");
         for (label, metrics) in models {
@@ -328,6 +389,32 @@ mod tests {
         let expected = "x_bucket{m=\"a\",le=\"0.1\"} 2\nx_bucket{m=\"a\",le=\"1\"} 3\n\
                         x_bucket{m=\"a\",le=\"+Inf\"} 4\nx_sum{m=\"a\"} 5.65\nx_count{m=\"a\"} 4\n";
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn adapters_beyond_the_bound_are_counted_together() {
+        let model = ModelMetrics::default();
+        let usage = Usage { prompt_tokens: 5, completion_tokens: 2, ..Usage::default() };
+        for round in 0..2 {
+            for i in 0..ADAPTERS_MAX + 10 {
+                let adapter = model.adapter_begins(&format!("a{i}\""));
+                if round == 0 {
+                    adapter.ended(&usage);
+                }
+            }
+        }
+        let mut page = String::new();
+        render_adapters(&[("m=\"x\"", &model)], &mut page);
+        let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines.len(), 3 * (ADAPTERS_MAX + 1));
+        for expected in [
+            r#"ingle_adapter_requests_total{m="x",adapter="a0\""} 2"#,
+            r#"ingle_adapter_requests_total{m="x",adapter="other"} 20"#,
+            r#"ingle_adapter_prompt_tokens_total{m="x",adapter="other"} 50"#,
+            r#"ingle_adapter_generated_tokens_total{m="x",adapter="a255\""} 2"#,
+        ] {
+            assert!(lines.contains(&expected), "{expected} is not in\n{page}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingle_chat::{KeepAlive, ModelEntry, ModelInfo, Provider, ProviderError};
+use ingle_chat::{KeepAlive, ModelEntry, ModelInfo, ModelState, Provider, ProviderError, ProviderStatus};
 
 use crate::App;
 use crate::config::ServerConfig;
@@ -32,6 +32,41 @@ pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(Str
     models.into_iter().map(|m| (m.id.clone(), m)).chain(aliased).collect()
 }
 
+/// The id of a model that may have come, or changed, since the last request; where models come and go.
+pub(crate) async fn looked_for(provider: &Arc<dyn Provider>, wanted: Option<&str>) -> Option<String> {
+    let wanted = wanted.filter(|_| provider.has_discovery())?.to_owned();
+    let provider = Arc::clone(provider);
+    // It reads files.
+    tokio::task::spawn_blocking(move || provider.discover(&wanted)).await.ok().flatten()
+}
+
+/// Models that nobody has asked for yet, as entries that are not loaded.
+pub(crate) async fn undiscovered(provider: &Arc<dyn Provider>) -> Vec<(String, ModelEntry)> {
+    if !provider.has_discovery() {
+        return Vec::new();
+    }
+    let provider = Arc::clone(provider);
+    let infos = tokio::task::spawn_blocking(move || provider.undiscovered()).await.unwrap_or_default();
+    let entry = |info: ModelInfo| {
+        let entry = ModelEntry {
+            state: ModelState::Unloaded,
+            status: ProviderStatus::default(),
+            memory_bytes: 0,
+            expires_in: None,
+            is_pinned: false,
+            is_managed: true,
+            in_use: 0,
+            loads_total: 0,
+            unloads_total: 0,
+            evictions_total: 0,
+            failures_total: 0,
+            info,
+        };
+        (entry.info.id.clone(), entry)
+    };
+    infos.into_iter().map(entry).collect()
+}
+
 /// A model that a request has hold of: it stays what it is until the last clone of its provider is dropped.
 pub(crate) struct Chosen {
     /// Who answers for it.
@@ -49,7 +84,8 @@ pub(crate) async fn choose(
     wanted: Option<&str>,
     keep_alive: Option<KeepAlive>,
 ) -> Result<Chosen, Failure> {
-    let (name, info) = resolve(&app.config, &*provider, wanted)?;
+    let found = looked_for(&provider, wanted).await;
+    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(wanted))?;
     let held = tokio::select! {
         held = provider.hold(Some(&info.id), keep_alive) => held?,
         () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),

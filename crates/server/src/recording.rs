@@ -10,10 +10,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ingle_api::record::{
-    Outcome, Record, RecordedAnswer, RecordedCall, RecordedChoice, RecordedModel, RecordedSampling,
-    RecordedTurn, RecordedUsage, hex,
+    Outcome, Record, RecordedAdapter, RecordedAnswer, RecordedCall, RecordedChoice, RecordedModel,
+    RecordedSampling, RecordedTurn, RecordedUsage, hex,
 };
-use ingle_chat::{Delta, Event, ModelInfo, Principal, Provider, ProviderError, Request, Sampling};
+use ingle_chat::{
+    AdapterInfo, AdapterName, AdapterWish, Delta, Event, ModelInfo, Principal, Provider, ProviderError,
+    Request, Sampling,
+};
 
 use crate::App;
 use crate::error::Failure;
@@ -51,9 +54,29 @@ pub(crate) struct Rerun {
     pub principal: Principal,
     /// For each prompt.
     pub sampling: Vec<Sampling>,
+    /// For all of them.
+    pub adapters: Vec<RecordedAdapter>,
     pub history: Vec<RecordedTurn>,
     /// What came of it.
     pub record: Mutex<Option<Record>>,
+}
+
+impl Rerun {
+    /// What the request ran with, among the adapters that are here: by what they compute, whatever they are called and
+    /// whatever applies to others here.
+    ///
+    /// # Errors
+    /// If one is not here.
+    pub fn wishes(&self, here: &[AdapterInfo]) -> Result<Vec<AdapterWish>, ProviderError> {
+        let wish = |recorded: &RecordedAdapter| {
+            let found = here.iter().find(|info| info.digest == recorded.digest).ok_or_else(|| {
+                let message = format!("the adapter `{}` of the record is not here", recorded.name);
+                ProviderError::InvalidRequest { message, param: Some("lora".into()) }
+            })?;
+            Ok(AdapterWish { adapter: AdapterName::Number(found.number), scale: recorded.scale })
+        };
+        self.adapters.iter().map(wish).collect()
+    }
 }
 
 /// What is kept of a body that is parsed.
@@ -90,6 +113,7 @@ pub(crate) fn begin(
     provider: &dyn Provider,
     context: &Context,
     kept: Kept,
+    adapters: &[(AdapterInfo, f32)],
     requests: &mut [Request],
 ) -> Result<Option<Recording>, Failure> {
     let wanted = requests.first().and_then(|request| request.model.as_deref());
@@ -110,7 +134,9 @@ pub(crate) fn begin(
     }
     let first = requests.first().and_then(|request| request.sampling.seed).or(info.defaults.seed);
     let first = *context.shown.seed.get_or_init(|| first.unwrap_or_else(draw));
-    context.shown.fingerprint.get_or_init(|| info.fingerprint.clone());
+    let wishes = requests.first().and_then(|request| request.adapters.as_deref());
+    let (_, fingerprint) = provider.adapters_of(&info, wishes)?;
+    context.shown.fingerprint.get_or_init(|| fingerprint);
     for (i, request) in requests.iter_mut().enumerate() {
         let seed = || info.defaults.seed.unwrap_or((first + i as u64) % SEEDS);
         request.sampling.seed.get_or_insert_with(seed);
@@ -121,7 +147,13 @@ pub(crate) fn begin(
         (None, _) => return Ok(None),
     };
     let is_hidden = requests.iter().all(|request| request.logprobs.is_none());
-    let record = draft(context, &info, requests);
+    let recorded = |(info, scale): &(AdapterInfo, f32)| RecordedAdapter {
+        name: info.name.clone(),
+        digest: info.digest.clone(),
+        scale: *scale,
+    };
+    let adapters = adapters.iter().map(recorded).collect();
+    let record = Record { adapters, ..draft(context, &info, requests) };
     requests.iter_mut().for_each(|request| _ = request.logprobs.get_or_insert(0));
     Ok(Some(Recording { record, kept, to, is_hidden }))
 }

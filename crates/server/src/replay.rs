@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use ingle_api::record::{Record, RecordedModel};
-use ingle_chat::{Principal, Provider, ProviderError};
+use ingle_chat::{AdapterInfo, Principal, Provider, ProviderError};
 
 use crate::config::{Alias, ServerConfig};
 use crate::recording::{Rerun, identity};
@@ -70,6 +70,14 @@ impl Replayer {
         first.as_ref().map(identity).ok_or_else(none)
     }
 
+    /// The adapters that are here, to be compared with those that had a part.
+    ///
+    /// # Errors
+    /// If there is no model.
+    pub fn adapters(&self) -> Result<Vec<AdapterInfo>, ProviderError> {
+        self.provider.adapters(None)
+    }
+
     /// Runs a record's request to its end, whatever its model was.
     ///
     /// # Errors
@@ -82,6 +90,7 @@ impl Replayer {
         let rerun = Arc::new(Rerun {
             principal,
             sampling: sampling.collect::<Result<_, _>>().map_err(ReplayError::Unusable)?,
+            adapters: record.adapters.clone(),
             history: record.history.clone(),
             record: Mutex::new(None),
         });

@@ -251,6 +251,13 @@ pub trait Executor: Send {
     /// If there is no such block, or the device failed.
     fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError>;
 
+    /// As [`export_block`](Self::export_block), with only the first `n_slots` slots: in place of the others there are
+    /// zeros, so that nothing leaves with them that was there before.
+    ///
+    /// # Errors
+    /// As [`export_block`](Self::export_block); also if a block has fewer slots.
+    fn export_slots(&mut self, block: BlockId, n_slots: usize) -> Result<Vec<u8>, ExecutorError>;
+
     /// Overwrites a block with what [`export_block`](Self::export_block) gave, bit for bit: whoever has it in a table then
     /// goes on as if its tokens had been computed there. Between steps only.
     ///

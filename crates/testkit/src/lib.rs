@@ -3,9 +3,14 @@
 
 pub mod bert;
 pub mod bytes;
+pub mod http;
+pub mod hub;
+pub mod kill;
 pub mod lora;
 pub mod quant;
+pub mod reply;
 pub mod rng;
 pub mod scripted;
+pub mod sim_files;
 pub mod stories;
 pub mod tiny;

@@ -38,12 +38,14 @@ pub struct ScriptedExecutor {
     info: ExecutorInfo,
     logits: LogitsFn,
     latency: Duration,
+    row_latency: Duration,
     faults: BTreeMap<u64, Fault>,
     /// Sequences with it among their first two tokens get each of their rows twice.
     doubled: Option<TokenId>,
     /// `(n_blocks, block_size)`; `None` where nothing was written.
     slots: Vec<Vec<Option<Slot>>>,
-    results: VecDeque<(StepOut, Option<Fault>)>,
+    /// With the time that each takes.
+    results: VecDeque<(StepOut, Duration, Option<Fault>)>,
     n_steps: u64,
 }
 
@@ -81,6 +83,7 @@ impl ScriptedExecutor {
             },
             logits: Box::new(hashed_logits),
             latency: Duration::ZERO,
+            row_latency: Duration::ZERO,
             faults: BTreeMap::new(),
             doubled: None,
             slots: vec![vec![None; block_size]; n_blocks],
@@ -108,6 +111,13 @@ impl ScriptedExecutor {
     #[must_use]
     pub fn with_latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
+        self
+    }
+
+    /// Each step takes this much longer for each of its rows.
+    #[must_use]
+    pub fn with_row_latency(mut self, latency: Duration) -> Self {
+        self.row_latency = latency;
         self
     }
 
@@ -276,16 +286,18 @@ impl Executor for ScriptedExecutor {
         let half = batch.seqs.len() / 2;
         let run = |(i, seq)| self.run(seq, fault.is_some() && i >= half);
         let seqs = batch.seqs.iter().enumerate().map(run).collect();
-        self.results.push_back((StepOut { step: batch.step, seqs }, fault));
+        let n_rows: usize = batch.seqs.iter().map(|seq| seq.inputs.len()).sum();
+        let took = self.latency + self.row_latency * n_rows as u32;
+        self.results.push_back((StepOut { step: batch.step, seqs }, took, fault));
         Ok(())
     }
 
     fn wait(&mut self) -> Result<StepOut, ExecutorError> {
-        let Some((out, fault)) = self.results.pop_front() else {
+        let Some((out, took, fault)) = self.results.pop_front() else {
             return Err(ExecutorError::InvalidBatch("no step was submitted".into()));
         };
-        if !self.latency.is_zero() {
-            thread::sleep(self.latency);
+        if !took.is_zero() {
+            thread::sleep(took);
         }
         match fault {
             Some(Fault::Unusable) => Err(ExecutorError::Unusable("the model file changed".into())),
@@ -298,6 +310,16 @@ impl Executor for ScriptedExecutor {
     fn export_block(&mut self, block: BlockId) -> Result<Vec<u8>, ExecutorError> {
         self.check_block(block)?;
         Ok(self.slots[block.0 as usize].iter().flat_map(|&slot| Slot::to_bytes(slot)).collect())
+    }
+
+    fn export_slots(&mut self, block: BlockId, n_slots: usize) -> Result<Vec<u8>, ExecutorError> {
+        let mut bytes = self.export_block(block)?;
+        let rest = bytes.get_mut(n_slots * SLOT_BYTES..).ok_or_else(|| {
+            let block_size = self.info.block_size;
+            ExecutorError::InvalidBatch(format!("{n_slots} slots of a block of {block_size}"))
+        })?;
+        rest.fill(0);
+        Ok(bytes)
     }
 
     fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {

@@ -83,6 +83,16 @@ fn pair(left: u32, right: u32) -> u64 {
 }
 
 impl Bpe {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.pieces.memory_bytes()
+            + self.index.memory_bytes()
+            + self.whole.capacity()
+            + self.in_text.capacity()
+            + self.merges.allocation_size()
+            + self.joints.as_ref().map_or(0, Joints::memory_bytes)
+    }
+
     /// Reads the merges. `in_text` says of each token whether text may become it.
     pub(crate) fn new(
         md: &Metadata,

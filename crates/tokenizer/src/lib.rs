@@ -93,6 +93,11 @@ struct Matcher {
 }
 
 impl Matcher {
+    fn memory_bytes(&self) -> usize {
+        self.automaton.as_ref().map_or(0, AhoCorasick::memory_usage)
+            + self.ids.capacity() * size_of::<TokenId>()
+    }
+
     fn new(vocab: &Vocab, wanted: impl Fn(TokenId, Kind) -> bool) -> Result<Self, TokenizerError> {
         let ids: Vec<TokenId> = vocab
             .ids()
@@ -228,6 +233,22 @@ impl Tokenizer {
             eos,
             separator,
         })
+    }
+
+    /// Bytes in memory, apart from words that it has seen and remembers.
+    pub fn memory_bytes(&self) -> usize {
+        let model = match &self.model {
+            Model::Bpe(bpe) => bpe.memory_bytes(),
+            Model::Spm(spm) => spm.memory_bytes(),
+            Model::Wpm(wpm) => wpm.memory_bytes(),
+            Model::Unigram(unigram) => unigram.memory_bytes(),
+        };
+        let matchers = [&self.in_template, &self.in_content].map(Matcher::memory_bytes);
+        size_of::<Self>()
+            + self.vocab.memory_bytes()
+            + self.bytes.memory_bytes()
+            + model
+            + matchers.iter().sum::<usize>()
     }
 
     /// How many tokens the vocabulary has.

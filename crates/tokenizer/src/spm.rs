@@ -57,6 +57,17 @@ impl PartialEq for Candidate {
 impl Eq for Candidate {}
 
 impl Spm {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        // Small pieces take what the system gives at least.
+        let pieces: usize = self.pieces.iter().map(|piece| piece.len().next_multiple_of(16) + 16).sum();
+        size_of::<Self>()
+            + self.index.memory_bytes()
+            + self.pieces.capacity() * size_of::<Box<[u8]>>()
+            + pieces
+            + self.scores.capacity() * size_of::<f32>()
+            + self.joints.memory_bytes()
+    }
+
     /// `in_text` says of each token whether text may become it.
     pub(crate) fn new(vocab: &Vocab, in_text: &[bool], unknown: Option<TokenId>) -> Self {
         let pieces: Vec<Box<[u8]>> = vocab.ids().map(|id| vocab.spelling(id).into()).collect();

@@ -12,6 +12,10 @@ pub(crate) struct Trie {
 }
 
 impl Trie {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.children.allocation_size() + self.ends.allocation_size()
+    }
+
     /// Adds a piece; of equal ones the last counts. An empty piece is ignored.
     pub(crate) fn insert(&mut self, piece: &[u8], number: u32) {
         let mut node = 0;

@@ -20,6 +20,13 @@ pub(crate) struct Unigram {
 }
 
 impl Unigram {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let charsmap = |map: &CharsMap| map.units.capacity() * size_of::<u32>() + map.replacements.capacity();
+        self.trie.memory_bytes()
+            + self.scores.capacity() * size_of::<f32>()
+            + self.normalizer.as_ref().map_or(0, charsmap)
+    }
+
     /// `in_text` says of each token whether text may become it.
     pub(crate) fn new(
         md: &Metadata,

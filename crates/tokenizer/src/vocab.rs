@@ -32,6 +32,12 @@ pub(crate) struct Vocab {
 }
 
 impl Vocab {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.spellings.memory_bytes()
+            + self.kinds.capacity() * size_of::<Kind>()
+            + self.scores.capacity() * size_of::<f32>()
+    }
+
     pub(crate) fn read(md: &Metadata) -> Result<Self, TokenizerError> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let Some(spellings) = md.opt_strings(TOKENS)? else {
@@ -186,6 +192,10 @@ pub(crate) struct PieceIndex {
 }
 
 impl PieceIndex {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.table.allocation_size()
+    }
+
     pub(crate) fn with_capacity(n: usize) -> Self {
         Self { table: HashTable::with_capacity(n), hasher: hashbrown::DefaultHashBuilder::default() }
     }

@@ -55,6 +55,10 @@ pub(crate) struct Joints {
 }
 
 impl Joints {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.others.allocation_size()
+    }
+
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut joints = Self { ascii: [0; 128], others: HashSet::new() };
         for piece in pieces.filter_map(|piece| std::str::from_utf8(piece).ok()) {

@@ -17,6 +17,10 @@ pub(crate) struct Wpm {
 }
 
 impl Wpm {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.trie.memory_bytes()
+    }
+
     /// `in_text` says of each token whether text may become it.
     pub(crate) fn new(
         vocab: &Vocab,

@@ -1,4 +1,4 @@
-//! Real clients from PyPI and npm against the release binary.
+//! Real clients from PyPI and npm against the release binary, or the one of `INGLE_BINARY`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const SUITES: [Suite; 5] = [
 /// The suite in JavaScript.
 const JS: &str = "js";
 
-/// Builds the release binary, serves the shipped model, and runs `tests/clients` against it. The first of `args` may
+/// Builds the release binary (unless `INGLE_BINARY` names one), serves the shipped model, and runs `tests/clients` against it. The first of `args` may
 /// name the only suite to run; the others go to pytest, or to node.
 pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let is_suite = |name: &str| name == JS || SUITES.iter().any(|suite| suite.name == name);
@@ -42,11 +42,15 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         suite.install(root)?;
     }
     let with_js = is_wanted(JS) && install_js(root)?;
-    sh(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--package", "ingle-cli"])
-        .current_dir(root))?;
-
-    let binary = root.join("target/release/ingle");
+    let binary = match std::env::var_os("INGLE_BINARY") {
+        Some(binary) => root.join(binary),
+        None => {
+            sh(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+                .args(["build", "--release", "--package", "ingle-cli"])
+                .current_dir(root))?;
+            root.join("target/release/ingle")
+        }
+    };
     let server = Server::start(&binary, &root.join("target/clients-data"))?;
     if with_js {
         let mut node = Command::new("node");

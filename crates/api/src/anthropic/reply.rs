@@ -88,6 +88,12 @@ pub(super) struct Usage {
     cache_creation_input_tokens: u64,
     cache_read_input_tokens: u64,
     output_tokens: u64,
+    /// How often tokens made way in a full context; absent if none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_shifts: Option<u64>,
+    /// How many tokens did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded_tokens: Option<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -177,6 +183,8 @@ impl Ending {
             input_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
             cache_read_input_tokens: usage.cached_tokens,
             output_tokens: usage.completion_tokens,
+            context_shifts: (usage.context_shifts > 0).then_some(usage.context_shifts),
+            discarded_tokens: (usage.context_shifts > 0).then_some(usage.discarded_tokens),
             ..Usage::default()
         }
     }

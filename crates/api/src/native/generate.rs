@@ -328,6 +328,10 @@ impl Answers {
         put("completion_tokens", json!(completion_tokens));
         if let Some(usage) = &growth.usage {
             put("cached_tokens", json!(usage.cached_tokens));
+            if usage.context_shifts > 0 {
+                put("context_shifts", json!(usage.context_shifts));
+                put("discarded_tokens", json!(usage.discarded_tokens));
+            }
             let latency = (usage.queued + usage.prefill + usage.decode).as_secs_f64();
             put("e2e_latency", json!((latency * 1e6).round() / 1e6));
         }

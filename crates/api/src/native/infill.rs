@@ -30,7 +30,6 @@ pub const REFUSED_INFILL: &[Refused] = &[
 pub const HARMLESS_INFILL: &[Harmless] = &[
     harmless("cache_prompt", "true", is_true),
     harmless("id_slot", "-1", |v| v.as_i64() == Some(-1)),
-    harmless("n_keep", "0 (the context is never shifted)", is_zero),
     harmless("n_indent", "0", is_zero),
     harmless("t_max_prompt_ms", TIME, is_zero),
     harmless("t_max_predict_ms", TIME, is_zero),
@@ -133,7 +132,7 @@ impl Growing {
         };
         let mut cost = Cost::default();
         cost.add(&self.usage);
-        Some(json!({
+        let mut reply = json!({
             "index": 0,
             "content": content,
             "stop": true,
@@ -142,11 +141,16 @@ impl Growing {
             "tokens_evaluated": self.usage.prompt_tokens,
             "tokens_cached": self.usage.prompt_tokens + self.usage.completion_tokens,
             "has_new_line": self.text.contains('\n'),
-            "truncated": false,
+            "truncated": self.usage.context_shifts > 0,
             "stop_type": stop_type,
             "stopping_word": stopping_word,
             "timings": cost.timings(),
-        }))
+        });
+        if self.usage.context_shifts > 0 {
+            reply["context_shifts"] = self.usage.context_shifts.into();
+            reply["discarded_tokens"] = self.usage.discarded_tokens.into();
+        }
+        Some(reply)
     }
 }
 

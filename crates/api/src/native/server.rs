@@ -43,7 +43,8 @@ pub fn props(name: &str, info: &ModelInfo, status: &ProviderStatus, version: &st
 pub fn slots(info: &ModelInfo, status: &ProviderStatus) -> String {
     let slot = |id: usize| {
         let is_processing = id < status.running;
-        json!({ "id": id, "n_ctx": info.n_ctx, "speculative": false, "is_processing": is_processing })
+        let is_guessed_for = status.speculation.is_on;
+        json!({ "id": id, "n_ctx": info.n_ctx, "speculative": is_guessed_for, "is_processing": is_processing })
     };
     Value::from((0..total_slots(status)).map(slot).collect::<Vec<_>>()).to_string()
 }
@@ -168,10 +169,14 @@ mod tests {
             assert_eq!(list.len(), total);
             let busy = list.iter().filter(|s| s["is_processing"] == true).count();
             assert_eq!(busy, running);
+            assert!(list.iter().all(|slot| slot["speculative"] == false));
             assert_eq!(is_full(&status), running == total);
             let props: Value = serde_json::from_str(&props("m", &info, &status, "1.2.3")).expect("JSON");
             assert_eq!(props["total_slots"], total);
             assert_eq!(props["default_generation_settings"]["n_ctx"], 64);
         }
+        let mut status = ProviderStatus::default();
+        status.speculation.is_on = true;
+        assert!(slots(&info, &status).contains(r#""speculative":true"#));
     }
 }

@@ -83,6 +83,9 @@ fn finish(mut fields: Fields, mut request: Request, load_only: bool) -> Result<C
     request.format = take_format(&mut fields)?;
     request.logprobs = take_logprobs(&mut fields)?;
     let num_ctx = take_options(&mut fields, &mut request)?;
+    if let Some(shift) = fields.bool("shift")? {
+        request.sampling.context_shift = Some(shift);
+    }
     let stream = fields.bool("stream")?.unwrap_or(true);
     let keep_alive = take_keep_alive(&mut fields)?;
     fields.finish()?;

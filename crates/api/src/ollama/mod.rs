@@ -5,6 +5,7 @@
 //! [`crate::openai::sampling`].
 
 pub(crate) mod common;
+pub mod create;
 mod embed;
 mod error;
 mod messages;
@@ -14,6 +15,7 @@ pub mod refused;
 mod reply;
 pub(crate) mod schema;
 mod time;
+pub mod transfer;
 
 use std::time::Duration;
 

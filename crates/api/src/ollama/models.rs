@@ -1,4 +1,4 @@
-//! `/api/tags`, `/api/ps`, `/api/show`, `/api/version`.
+//! `/api/tags`, `/api/ps`, `/api/show`, `/api/copy`, `/api/delete`, `/api/version`.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ struct Details<'a> {
     parent_model: &'static str,
     format: &'static str,
     family: &'a str,
-    families: [&'a str; 1],
+    families: Vec<&'a str>,
     parameter_size: String,
     quantization_level: &'a str,
     context_length: usize,
@@ -67,13 +67,67 @@ pub(super) struct Running<'a> {
 pub(super) struct Show<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     license: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    system: &'a str,
     modelfile: String,
     parameters: String,
     template: &'a str,
     details: Details<'a>,
     model_info: Map<String, Value>,
     capabilities: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<Opening<'a>>,
     modified_at: String,
+}
+
+/// A message that opens each conversation with a model.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OllamaOpeningMessage")]
+struct Opening<'a> {
+    role: &'a str,
+    content: &'a str,
+}
+
+/// A model of the store, as lists show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredTag {
+    /// Its name, with the tag.
+    pub name: String,
+    /// When it was put there, since the epoch.
+    pub modified: Duration,
+    /// Bytes of all its files.
+    pub size: u64,
+    /// Digest of its manifest, in hexadecimal.
+    pub digest: String,
+    /// The format of its weights.
+    pub format: String,
+    /// Its architecture.
+    pub family: String,
+    /// The architectures of its parts.
+    pub families: Vec<String>,
+    /// Its parameters, for readers.
+    pub parameter_size: String,
+    /// The type of most of its weights.
+    pub quantization: String,
+}
+
+/// What the store has of a model beside its file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredPage {
+    /// When it was put there, since the epoch.
+    pub modified: Duration,
+    /// Its licences.
+    pub license: String,
+    /// Its system message.
+    pub system: String,
+    /// Its template, where it is not that of the file.
+    pub template: Option<String>,
+    /// Its Modelfile, if it can be written.
+    pub modelfile: Option<String>,
+    /// Its parameters by name.
+    pub parameters: Map<String, Value>,
+    /// Role and text of the messages that open each conversation.
+    pub messages: Vec<(String, String)>,
 }
 
 /// `/api/version`.
@@ -81,8 +135,30 @@ pub fn version() -> String {
     json!({ "version": VERSION }).to_string()
 }
 
-/// `/api/tags`: all models, under each of their names.
-pub fn tags(models: &[(String, ModelInfo)]) -> String {
+/// `/api/tags`: the models of the store, and all that are served, under each of their names.
+pub fn tags(stored: &[StoredTag], models: &[(String, ModelInfo)]) -> String {
+    let of_store = |tag: &StoredTag| {
+        let tag = Tag {
+            name: tag.name.clone(),
+            model: tag.name.clone(),
+            modified_at: rfc3339(tag.modified),
+            size: tag.size,
+            digest: &tag.digest,
+            details: Details {
+                parent_model: "",
+                format: "gguf",
+                family: &tag.family,
+                families: tag.families.iter().map(String::as_str).collect(),
+                parameter_size: tag.parameter_size.clone(),
+                quantization_level: &tag.quantization,
+                context_length: 0,
+                embedding_length: 0,
+            },
+            // Nobody has opened it yet.
+            capabilities: Vec::new(),
+        };
+        serde_json::to_value(tag).expect("a plain struct")
+    };
     let tag = |(name, info): &'_ (String, ModelInfo)| {
         let tag = Tag {
             name: tagged(name),
@@ -95,7 +171,8 @@ pub fn tags(models: &[(String, ModelInfo)]) -> String {
         };
         serde_json::to_value(tag).expect("a plain struct")
     };
-    json!({ "models": models.iter().map(tag).collect::<Vec<_>>() }).to_string()
+    let all = stored.iter().map(of_store).chain(models.iter().map(tag));
+    json!({ "models": all.collect::<Vec<_>>() }).to_string()
 }
 
 /// `/api/ps`: those of the models that are in memory. `now` is the time since the epoch.
@@ -148,29 +225,94 @@ impl ShowCall {
                 .with_code("unsupported_field"));
         }
         let verbose = fields.bool("verbose")?.unwrap_or(false);
-        // Old clients say `name`, some say both, one of them empty.
-        let (model, name) = (fields.string("model")?, fields.string("name")?);
-        let model = [model, name].into_iter().flatten().find(|name| !name.is_empty());
-        let model = model.ok_or_else(|| fields.error("model", "`model` is missing: name the model"))?;
+        let model = named(&mut fields)?;
         fields.finish()?;
         Ok(Self { model, verbose })
     }
 }
 
-/// `/api/show`: one model's page.
-pub fn show(name: &str, info: &ModelInfo, verbose: bool) -> String {
+/// A request to give a model a second name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyCall {
+    /// The model.
+    pub source: String,
+    /// Its second name.
+    pub destination: String,
+}
+
+impl CopyCall {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
+        let mut fields = Fields::new(parse_object(body)?);
+        let mut name = |field: &'static str| {
+            let text = fields.string(field)?.filter(|name| !name.is_empty());
+            text.ok_or_else(|| {
+                fields.error(field, format!("`{field}` is missing: it is the name of a model"))
+            })
+        };
+        let (source, destination) = (name("source")?, name("destination")?);
+        fields.finish()?;
+        Ok(Self { source, destination })
+    }
+}
+
+/// A request to take a model away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteCall {
+    /// Which model.
+    pub model: String,
+}
+
+impl DeleteCall {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
+        let mut fields = Fields::new(parse_object(body)?);
+        let model = named(&mut fields)?;
+        fields.finish()?;
+        Ok(Self { model })
+    }
+}
+
+/// The model of a body. Old clients say `name`, some say both, one of them empty.
+fn named(fields: &mut Fields) -> Result<String, RequestError> {
+    let (model, name) = (fields.string("model")?, fields.string("name")?);
+    let model = [model, name].into_iter().flatten().find(|name| !name.is_empty());
+    model.ok_or_else(|| fields.error("model", "`model` is missing: name the model"))
+}
+
+/// `/api/show`: one model's page. What the store has wins over what the file says.
+pub fn show(name: &str, info: &ModelInfo, stored: Option<&StoredPage>, verbose: bool) -> String {
     let details = &info.details;
-    let template = details.template.as_deref().unwrap_or_default();
+    let none = StoredPage { modified: Duration::from_secs(info.created), ..StoredPage::default() };
+    let page = stored.unwrap_or(&none);
+    let template = page.template.as_deref().or(details.template.as_deref()).unwrap_or_default();
+    let of_file = details.metadata.get("general.license").and_then(Value::as_str).unwrap_or_default();
     text(&Show {
-        license: details.metadata.get("general.license").and_then(Value::as_str).unwrap_or_default(),
-        modelfile: format!("FROM {}\nTEMPLATE \"\"\"{template}\"\"\"\n", tagged(name)),
-        parameters: format!("{:<30} {}", "num_ctx", info.n_ctx),
+        license: if page.license.is_empty() { of_file } else { &page.license },
+        system: &page.system,
+        modelfile: match &page.modelfile {
+            Some(modelfile) => modelfile.clone(),
+            None => format!("FROM {}\nTEMPLATE \"\"\"{template}\"\"\"\n", tagged(name)),
+        },
+        parameters: parameters(info, &page.parameters),
         template,
         details: self::details(info),
         model_info: model_info(info, verbose),
         capabilities: capabilities(info),
-        modified_at: rfc3339(Duration::from_secs(info.created)),
+        messages: page.messages.iter().map(|(role, content)| Opening { role, content }).collect(),
+        modified_at: rfc3339(page.modified),
     })
+}
+
+/// One parameter a line; lists have a line for each of their values.
+fn parameters(info: &ModelInfo, of_store: &Map<String, Value>) -> String {
+    let line = |key: &str, value: &Value| format!("{key:<30} {value}");
+    let context = line("num_ctx", &info.n_ctx.into());
+    let others = of_store.iter().filter(|(key, _)| *key != "num_ctx").flat_map(|(key, value)| match value {
+        Value::Array(values) => values.iter().map(|value| line(key, value)).collect::<Vec<_>>(),
+        value => vec![line(key, value)],
+    });
+    std::iter::once(context).chain(others).collect::<Vec<_>>().join("\n")
 }
 
 fn details(info: &ModelInfo) -> Details<'_> {
@@ -179,7 +321,7 @@ fn details(info: &ModelInfo) -> Details<'_> {
         parent_model: "",
         format: "gguf",
         family,
-        families: [family],
+        families: vec![family],
         parameter_size: human_count(info.n_params),
         quantization_level: &info.details.quantization,
         context_length: info.n_ctx,

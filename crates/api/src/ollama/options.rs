@@ -32,6 +32,9 @@ pub(super) fn take_options(
         }
         Some(n) => Some(n as u32),
     };
+    // Below zero is as many as the operator lets there be.
+    let draft_max = options.integer(&["draft_num_predict"], -1, I32_MAX)?;
+    request.draft_max = draft_max.and_then(|n| u32::try_from(n).ok());
     let num_ctx = options.integer(&["num_ctx"], 1, I32_MAX)?.map(|n| n as usize);
     options.finish()?;
     Ok(num_ctx)

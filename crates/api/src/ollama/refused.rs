@@ -83,7 +83,6 @@ pub const EMPTY: &[Refused] = &[
 /// Accepted on both routes with values under which the answer stays the same.
 pub const HARMLESS: &[Harmless] = &[
     harmless("truncate", "true or false (prompts are never cut: one that is too long is an error)", boolean),
-    harmless("shift", "false (the context is never shifted: an answer ends where it is full)", is_false),
     harmless("_debug_render_only", "false", is_false),
 ];
 
@@ -96,12 +95,10 @@ pub const REFUSED_OPTIONS: &[Refused] = &[
 
 /// Options that are accepted with values under which the answer stays the same.
 pub const HARMLESS_OPTIONS: &[Harmless] = &[
-    harmless("num_keep", "a whole number (the context is never shifted)", whole),
     harmless("num_batch", "a whole number (the operator sets it)", whole),
     harmless("num_gpu", "a whole number (the operator sets it)", whole),
     harmless("main_gpu", "a whole number (the operator sets it)", whole),
     harmless("num_thread", "a whole number (the operator sets it)", whole),
-    harmless("draft_num_predict", "a whole number (drafts change no answer)", whole),
     harmless("use_mmap", "true or false (the operator sets it)", boolean),
     harmless("use_mlock", "true or false (the operator sets it)", boolean),
     harmless("numa", "true or false (the operator sets it)", boolean),

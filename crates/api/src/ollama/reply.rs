@@ -59,6 +59,12 @@ struct Metrics {
     prompt_eval_duration: u64,
     eval_count: u64,
     eval_duration: u64,
+    /// How often tokens made way in a full context; absent if none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_shifts: Option<u64>,
+    /// How many tokens did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded_tokens: Option<u64>,
 }
 
 /// What a line adds to the answer.
@@ -132,6 +138,8 @@ impl Metrics {
             prompt_eval_duration: ns(usage.prefill),
             eval_count: usage.completion_tokens,
             eval_duration: ns(usage.decode),
+            context_shifts: (usage.context_shifts > 0).then_some(usage.context_shifts),
+            discarded_tokens: (usage.context_shifts > 0).then_some(usage.discarded_tokens),
         }
     }
 }

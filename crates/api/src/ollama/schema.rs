@@ -4,6 +4,7 @@ use ingle_chat::EMBED_INPUTS_MAX;
 use serde_json::{Value, json};
 
 use super::common::EFFORTS;
+use super::create::REFUSED_CREATE;
 use super::embed::{DIMENSIONS_MAX, Embedded, Single};
 use super::messages::IMAGES;
 use super::models::{CHANGES, Running, Show, Tag};
@@ -47,6 +48,80 @@ pub(crate) fn show_body() -> Object {
     empty(object, &[CHANGES])
 }
 
+/// The body of `/api/create`.
+pub(crate) fn create_body() -> Object {
+    let text = |object: Object, name, help| object.field(name, string(), help);
+    let object = Object::new()
+        .field("model", string(), "What the model will be called.")
+        .field("name", string(), "Older name of `model`; one of both is needed.")
+        .field("from", string(), "The model that it is made from; this or `files` is needed.")
+        .field("files", map(), "Blobs with weights, sent to /api/blobs before: file names to digests.")
+        .field("adapters", map(), "Blobs with LoRA adapters, as GGUF files: file names to digests.")
+        .field("license", either([string(), list(string())]), "Licences.")
+        .field("parameters", map(), "As PARAMETER in Modelfiles; `stop` may be a list.")
+        .field("messages", list(map()), "Messages that open each conversation: `role` and `content`.")
+        .field("stream", boolean(), "A line for each step. Default: true.")
+        .field("info", map().with("maxProperties", 0), "Only empty.");
+    let object = text(object, "template", "The chat template, in Go's language or Jinja.");
+    let object = text(object, "system", "The system message.");
+    let object = text(object, "requires", "The least version of Ollama.");
+    let object = text(object, "renderer", "Kept; the file's own chat template makes the prompts.");
+    let object = text(object, "parser", "Kept; answers are read as the chat template shows.");
+    empty(object, &[REFUSED_CREATE])
+}
+
+/// A line of `/api/create`'s reply.
+pub(crate) fn create_line() -> Schema {
+    Object::new().must("status", string(), "The step; `success` is the last.").schema()
+}
+
+/// The body of `/api/copy`.
+pub(crate) fn copy_body() -> Schema {
+    let object = Object::new().must("source", string(), "Which model.").must(
+        "destination",
+        string(),
+        "Its second name.",
+    );
+    object.schema()
+}
+
+/// The body of `/api/delete`.
+pub(crate) fn delete_body() -> Schema {
+    let object = Object::new().field("model", string(), "Which model.").field(
+        "name",
+        string(),
+        "Older name of `model`; one of both is needed.",
+    );
+    object.schema()
+}
+
+/// The body of `/api/pull`.
+pub(crate) fn pull_body() -> Object {
+    push_body().field("update", boolean(), "Replace a model whose content has changed since it was pulled.")
+}
+
+/// The body of `/api/push`.
+pub(crate) fn push_body() -> Object {
+    let nothing = || string().chars(0, 0);
+    Object::new()
+        .field("model", string(), "Which model, as users name it.")
+        .field("name", string(), "Older name of `model`; one of both is needed.")
+        .field("insecure", boolean(), "Without encryption, where the operator allows it.")
+        .field("stream", boolean(), "Lines, unless it is `false`.")
+        .field("username", nothing(), "Only empty.")
+        .field("password", nothing(), "Only empty.")
+}
+
+/// A line of `/api/pull` and `/api/push`.
+pub(crate) fn transfer_line() -> Schema {
+    Object::new()
+        .field("status", string(), "What is done.")
+        .optional("digest", string(), "Of the file that moves on.")
+        .optional("total", integer(0, i64::MAX.into()), "Bytes of the file.")
+        .optional("completed", integer(0, i64::MAX.into()), "Bytes that are there.")
+        .schema()
+}
+
 /// Fields that must be empty if they are there.
 fn empty(object: Object, tables: &[&[Refused]]) -> Object {
     let nothing = || either([string().chars(0, 0), empty_list()]);
@@ -63,6 +138,7 @@ fn shared(object: Object) -> Object {
         .field("logprobs", boolean(), "Log-probabilities of the answer's tokens.")
         .field("top_logprobs", integer(0, TOP_LOGPROBS_MAX), "So many alternatives with each.")
         .field("options", options(), "How tokens are picked.")
+        .field("shift", boolean(), "Whether an answer goes on in a full context, whose oldest tokens make way.")
         .field("keep_alive", duration(), "How long the model stays afterwards, where models come and go: seconds or a duration; below 0 for ever; 0 unloads it, at once without a prompt.")
         .harmless(&[HARMLESS])
         .without(&[REFUSED])
@@ -122,6 +198,11 @@ fn options() -> Schema {
         .field("stop", stop(), "Texts that end the answer.")
         .field("num_predict", most, "The most new tokens; -1 and -2: what the context holds.")
         .field("num_ctx", integer(1, I32_MAX), "The context that the caller counts on.")
+        .field(
+            "draft_num_predict",
+            integer(-1, I32_MAX),
+            "Most tokens that are guessed at a time; 0 is none.",
+        )
         .harmless(&[HARMLESS_OPTIONS])
         .schema()
 }

@@ -99,10 +99,12 @@ fn fields_set_what_they_say() {
     }
     // What clients send when nobody set it, and what changes no answer.
     check(
-        json!({ "template": "", "context": [], "images": [], "options": {}, "truncate": true, "shift": false,
+        json!({ "template": "", "context": [], "images": [], "options": {}, "truncate": true,
                 "_debug_render_only": false, "think": null, "unknown_but_null": null }),
         |_| {},
     );
+    check(json!({ "shift": true }), |c| c.request.sampling.context_shift = Some(true));
+    check(json!({ "shift": false }), |c| c.request.sampling.context_shift = Some(false));
     for keep_alive in [
         json!(0),
         json!(-1),
@@ -137,11 +139,14 @@ fn options_set_what_they_say() {
     check_option(json!({ "mirostat_tau": 4 }), |r| r.sampling.mirostat_tau = Some(4.0));
     check_option(json!({ "mirostat_eta": 0.5 }), |r| r.sampling.mirostat_eta = Some(0.5));
     check_option(json!({ "stop": ["a", "b"] }), |r| r.stop = vec!["a".into(), "b".into()]);
+    check_option(json!({ "num_keep": 4 }), |r| r.sampling.n_keep = Some(4));
+    check_option(json!({ "draft_num_predict": 4 }), |r| r.draft_max = Some(4));
+    check_option(json!({ "draft_num_predict": -1 }), |_| {});
     // Further samplers, by the names that they have in the other dialects.
     check_option(json!({ "dry_multiplier": 0.5 }), |r| r.sampling.dry_multiplier = Some(0.5));
     check_option(
-        json!({ "num_keep": 4, "num_batch": 512, "num_gpu": -1, "main_gpu": 0, "num_thread": 8.0,
-                "draft_num_predict": 4, "use_mmap": true, "use_mlock": false, "numa": false, "low_vram": true,
+        json!({ "num_batch": 512, "num_gpu": -1, "main_gpu": 0, "num_thread": 8.0,
+                "use_mmap": true, "use_mlock": false, "numa": false, "low_vram": true,
                 "logits_all": true, "f16_kv": true, "vocab_only": false, "embedding_only": false,
                 "penalize_newline": true, "tfs_z": 1 }),
         |_| {},
@@ -170,7 +175,7 @@ fn fields_are_refused_by_name() {
         refuse(json!({ "format": 5 }), "format", "not a number");
         refuse(json!({ "think": "hard" }), "think", "low, medium, high, max");
         refuse(json!({ "think": 1 }), "think", "true, false");
-        refuse(json!({ "shift": true }), "shift", "never shifted");
+        refuse(json!({ "shift": 1 }), "shift", "true or false");
         refuse(json!({ "truncate": 1 }), "truncate", "never cut");
         refuse(json!({ "_debug_render_only": true }), "_debug_render_only", "can be false");
         refuse(json!({ "top_logprobs": 3 }), "top_logprobs", "needs `logprobs`");
@@ -626,7 +631,7 @@ fn pages() {
         )
     };
     let all = [("m".to_owned(), model()), ("alias:x".to_owned(), model())];
-    assert_eq!(tags(&all), format!(r#"{{"models":[{},{}]}}"#, listed("m:latest"), listed("alias:x")));
+    assert_eq!(tags(&[], &all), format!(r#"{{"models":[{},{}]}}"#, listed("m:latest"), listed("alias:x")));
     let expected = format!(
         r#"{{"models":[{{"name":"m:latest","model":"m:latest","size":770000000,"digest":"{digest}","details":{details},"expires_at":"2316-02-24T22:00:36.854775807Z","size_vram":0,"context_length":4096}}]}}"#
     );
@@ -652,8 +657,8 @@ fn pages() {
             r#"{{"license":"mit","modelfile":"FROM m:latest\nTEMPLATE \"\"\"{{{{ x }}}}\"\"\"\n","parameters":"num_ctx                        4096","template":"{{{{ x }}}}","details":{details},"model_info":{{"general.architecture":"llama","general.license":"mit","llama.context_length":4096,"tokenizer.ggml.tokens":null,"tokenizer.ggml.eos_token_ids":{ids},"general.parameter_count":1235814432}},"capabilities":["completion","tools","insert"],"modified_at":"2023-11-14T22:13:20.000000000Z"}}"#
         )
     };
-    assert_eq!(show("m", &model(), false), page("null"));
-    assert_eq!(show("m", &model(), true), page("[1,2]"));
+    assert_eq!(show("m", &model(), None, false), page("null"));
+    assert_eq!(show("m", &model(), None, true), page("[1,2]"));
     assert_eq!(models::version(), r#"{"version":"0.33.0"}"#);
 }
 

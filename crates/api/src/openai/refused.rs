@@ -50,7 +50,6 @@ pub const REFUSED: &[Refused] = &[
     refused("n_predict", "use `max_tokens`"),
     refused("max_new_tokens", "use `max_tokens`"),
     refused("n_probs", "use `logprobs`"),
-    refused("n_keep", "the context is never shifted; remove it"),
     refused("adapters", "use `lora`, or an adapter's name as `model`"),
     refused("lora_path", "use `lora`, or an adapter's name as `model`"),
     refused("adaptive_target", "this sampler is not available; remove it"),

@@ -58,6 +58,8 @@ const WHOLES: &[Whole] = &[
     Whole(&["repeat_last_n"], -1, I32_MAX, |s| &mut s.repeat_last_n),
     Whole(&["dry_allowed_length"], 0, I32_MAX, |s| &mut s.dry_allowed_length),
     Whole(&["dry_penalty_last_n"], -1, I32_MAX, |s| &mut s.dry_penalty_last_n),
+    Whole(&["n_keep", "num_keep"], -1, I32_MAX, |s| &mut s.n_keep),
+    Whole(&["n_discard"], 0, I32_MAX, |s| &mut s.n_discard),
 ];
 
 /// Names of the fields that are real numbers, with their ranges.
@@ -152,6 +154,7 @@ pub(crate) fn take_sampling(fields: &mut Fields, sampling: &mut Sampling) -> Res
         *share = share.max(f32::MIN_POSITIVE);
     }
     sampling.mirostat = fields.integer(&["mirostat", "mirostat_mode"], 0, 2)?.map(|v| v as u8);
+    sampling.context_shift = fields.bool("context_shift")?;
     sampling.min_keep = fields.integer(&["min_keep"], 0, I32_MAX)?.map(|v| v as usize);
     // -1 means "draw one", as llama.cpp's users write it; other negative numbers are seeds like any other.
     sampling.seed =
@@ -391,6 +394,9 @@ mod tests {
         check(&["dry_base"], json!(1.5), |r| r.sampling.dry_base = Some(1.5));
         check(&["dry_allowed_length"], json!(3), |r| r.sampling.dry_allowed_length = Some(3));
         check(&["dry_penalty_last_n"], json!(9), |r| r.sampling.dry_penalty_last_n = Some(9));
+        check(&["context_shift"], json!(true), |r| r.sampling.context_shift = Some(true));
+        check(&["n_keep", "num_keep"], json!(-1), |r| r.sampling.n_keep = Some(-1));
+        check(&["n_discard"], json!(64), |r| r.sampling.n_discard = Some(64));
         let breakers = || vec!["\n".to_owned(), "é".to_owned()];
         check(&["dry_sequence_breakers"], json!(["\n", "é"]), |r| {
             r.sampling.dry_sequence_breakers = Some(breakers());

@@ -48,6 +48,12 @@ fn about(name: &str) -> &'static str {
         "dry_base" => "How that grows with their length.",
         "dry_allowed_length" => "Sequences up to this length are not penalized.",
         "dry_penalty_last_n" => "How far that looks back; -1 is all.",
+        "n_keep" | "num_keep" => {
+            "Where the context shifts: how many first tokens of the prompt stay; -1 is all."
+        }
+        "n_discard" => {
+            "Where the context shifts: how many tokens make way; 0 is half of those that need not stay."
+        }
         "mirostat_tau" => "The surprise that Mirostat aims for.",
         "mirostat_eta" => "How fast Mirostat learns.",
         _ => "",
@@ -74,6 +80,11 @@ pub(crate) fn sampling(mut object: Object) -> Object {
         .with("maxProperties", LOGIT_BIAS_MAX);
     object
         .fields(&["mirostat", "mirostat_mode"], &integer(0, 2), "Version of Mirostat; 0 is off.")
+        .field(
+            "context_shift",
+            boolean(),
+            "Whether an answer goes on in a full context, whose oldest tokens make way; else it ends there.",
+        )
         .field("min_keep", integer(0, I32_MAX), "Truncating samplers leave at least so many tokens.")
         .fields(
             &["seed", "sampling_seed"],

@@ -18,6 +18,12 @@ pub struct Usage {
     pub prompt_tokens_details: PromptTokensDetails,
     /// More about the new ones.
     pub completion_tokens_details: CompletionTokensDetails,
+    /// How often tokens made way in a full context; absent if none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_shifts: Option<u64>,
+    /// How many tokens did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discarded_tokens: Option<u64>,
 }
 
 /// `usage.prompt_tokens_details` of a reply.
@@ -80,6 +86,8 @@ pub(crate) struct Cost {
     accepted_tokens: u64,
     prediction_tokens: u64,
     foretold_tokens: u64,
+    context_shifts: u64,
+    discarded_tokens: u64,
     prefill: Duration,
     decode: Duration,
 }
@@ -95,6 +103,8 @@ impl Cost {
         self.accepted_tokens += usage.accepted_tokens;
         self.prediction_tokens += usage.prediction_tokens;
         self.foretold_tokens += usage.foretold_tokens;
+        self.context_shifts += usage.context_shifts;
+        self.discarded_tokens += usage.discarded_tokens;
         self.prefill += usage.prefill;
         self.decode += usage.decode;
     }
@@ -112,6 +122,8 @@ impl Cost {
                 rejected_prediction_tokens: is_predicted
                     .then_some(self.prediction_tokens.saturating_sub(self.foretold_tokens)),
             },
+            context_shifts: (self.context_shifts > 0).then_some(self.context_shifts),
+            discarded_tokens: (self.context_shifts > 0).then_some(self.discarded_tokens),
         }
     }
 
@@ -163,6 +175,8 @@ mod tests {
             accepted_tokens: 2,
             prediction_tokens: 7,
             foretold_tokens: 3,
+            context_shifts: 1,
+            discarded_tokens: 20,
             queued: ms(99),
             prefill: ms(12),
             decode: ms(30),
@@ -171,6 +185,8 @@ mod tests {
         cost.add(&ingle_chat::Usage { cached_tokens: 0, prefill: ms(20), ..one });
         let usage = cost.usage();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (20, 6, 26));
+        assert_eq!((usage.context_shifts, usage.discarded_tokens), (Some(2), Some(40)));
+        assert_eq!(Cost::default().usage().context_shifts, None);
         let details = CompletionTokensDetails {
             reasoning_tokens: 2,
             accepted_prediction_tokens: Some(6),

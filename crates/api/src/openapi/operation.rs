@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Schema, count_of, integer, string};
+use super::schema::{Schema, count_of, integer, matching, string};
 use super::{Components, SCHEMAS};
 
 /// Whose errors a route has.
@@ -49,6 +49,7 @@ const ERRORS: &[(u16, &str)] = &[
     (429, "Too much waits."),
     (500, "The server's fault; its log says more under the request's id."),
     (503, "The model is not there yet, or the server is shutting down."),
+    (504, "The time that the request had is over."),
     (529, "Too much waits."),
 ];
 
@@ -70,6 +71,8 @@ pub(super) struct Operation {
     parameters: Vec<Parameter>,
     /// Names of parameters among the components.
     headers: Vec<&'static str>,
+    /// Names of headers of its answers among the components, beside those of all replies.
+    reply_headers: Vec<&'static str>,
     /// Its media type, and what it is.
     body: Option<(&'static str, Shape)>,
     body_required: bool,
@@ -91,6 +94,7 @@ impl Operation {
             summary,
             parameters: Vec::new(),
             headers: vec!["request-id"],
+            reply_headers: Vec::new(),
             body: None,
             body_required: true,
             example: None,
@@ -125,6 +129,31 @@ impl Operation {
         let body: Shape = Box::new(move |_| form().into_value());
         let post = Self { body: Some((FORM, body)), ..Self::new("POST", path, tag, summary) };
         post.fails(&[400, 404, 408, 413, 415, 429, 503])
+    }
+
+    /// A DELETE that says in its body what is meant.
+    pub fn delete_of(
+        path: &'static str,
+        tag: Tag,
+        summary: &'static str,
+        body: impl Fn(&mut Components) -> Value + 'static,
+    ) -> Self {
+        let delete = Self { body: Some((JSON, Box::new(body))), ..Self::delete(path, tag, summary) };
+        delete.fails(&[400, 404, 408, 413, 415, 429, 503])
+    }
+
+    /// A POST whose body is the thing itself.
+    pub fn put_bytes(path: &'static str, tag: Tag, summary: &'static str) -> Self {
+        let body: Shape = Box::new(|_| string().into_value());
+        let post = Self { body: Some((BYTES, body)), ..Self::new("POST", path, tag, summary) };
+        post.fails(&[400, 408, 429, 503])
+    }
+
+    /// The digest in the path.
+    pub fn digest(mut self) -> Self {
+        let (schema, text) = (matching("sha256[:-][0-9a-f]{64}"), "The blob's SHA-256.");
+        self.parameters.push(Parameter { place: "path", name: "digest", schema, text });
+        self.fails(&[400, 404])
     }
 
     /// The body may be left out.
@@ -181,6 +210,27 @@ impl Operation {
     pub fn headers(mut self, names: &[&'static str]) -> Self {
         self.headers.extend(names);
         self
+    }
+
+    /// Headers of its answers.
+    pub fn reply_headers(mut self, names: &[&'static str]) -> Self {
+        self.reply_headers.extend(names);
+        self
+    }
+
+    /// Runs the model: it can be given a time.
+    pub fn computes(self) -> Self {
+        self.headers(&["request-timeout", "queue-timeout"]).fails(&[504])
+    }
+
+    /// Generates text.
+    pub fn generates(self) -> Self {
+        self.computes().reply_headers(&["x-ingle-seed", "x-ingle-fingerprint"])
+    }
+
+    /// Makes vectors or scores of texts.
+    pub fn embeds(self) -> Self {
+        self.computes().reply_headers(&["x-truncated-inputs"])
     }
 
     /// 503 says this instead of an error.
@@ -246,9 +296,8 @@ impl Operation {
                     ((*media).to_owned(), content(media, shape(components), self.tag.dialect))
                 })
                 .collect();
-            let ok = json!({
-                "description": "The answer.", "headers": reply_headers(self.tag.dialect, 200), "content": contents,
-            });
+            let headers = reply_headers(self.tag.dialect, 200, &self.reply_headers);
+            let ok = json!({ "description": "The answer.", "headers": headers, "content": contents });
             responses.insert("200".into(), ok);
         }
         let overload = |status: &u16| match (self.tag.dialect, status) {
@@ -263,7 +312,7 @@ impl Operation {
             let response = match &self.unavailable {
                 Some(shape) if status == 503 => json!({
                     "description": "Requests are not answered now.",
-                    "headers": reply_headers(self.tag.dialect, status),
+                    "headers": reply_headers(self.tag.dialect, status, &[]),
                     "content": { JSON: { "schema": shape(components) } },
                 }),
                 _ => {
@@ -321,26 +370,33 @@ fn error_name(dialect: Dialect, status: u16) -> String {
 pub(super) fn errors(dialect: Dialect, schema: &Value) -> Vec<(String, Value)> {
     let error = |(status, text): &(u16, &str)| {
         let response = json!({
-            "description": text, "headers": reply_headers(dialect, *status), "content": { JSON: { "schema": schema } },
+            "description": text, "headers": reply_headers(dialect, *status, OF_ERRORS), "content": { JSON: { "schema": schema } },
         });
         (error_name(dialect, *status), response)
     };
     ERRORS.iter().map(error).collect()
 }
 
-fn reply_headers(dialect: Dialect, status: u16) -> Value {
-    let mut names = vec!["x-request-id"];
+/// What errors of requests say whose answer was begun.
+const OF_ERRORS: &[&str] = &["x-ingle-seed", "x-ingle-fingerprint"];
+
+fn reply_headers(dialect: Dialect, status: u16, more: &[&'static str]) -> Value {
+    let mut names = [&["x-request-id"], more].concat();
     match dialect {
         Dialect::OpenAi => names.push("openai-processing-ms"),
         Dialect::Anthropic => names.push("request-id"),
-        Dialect::Ollama | Dialect::OpenAiOrAnthropic => {}
+        Dialect::OpenAiOrAnthropic => names.extend(["openai-processing-ms", "request-id-perhaps"]),
+        Dialect::Ollama => {}
     }
     match status {
         401 => names.push("www-authenticate"),
         429 | 503 | 529 => names.extend(["retry-after", "retry-after-ms"]),
         _ => {}
     }
-    let named = |name: &str| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
+    let named = |component: &str| {
+        let name = component.trim_end_matches("-perhaps").to_owned();
+        (name, json!({ "$ref": format!("#/components/headers/{component}") }))
+    };
     Value::Object(names.into_iter().map(named).collect())
 }
 
@@ -351,8 +407,19 @@ pub(super) fn headers() -> Value {
     json!({
         "x-request-id": reply_header("The request's id: its own, or a new one.", true, id()),
         "request-id": reply_header("The same.", true, id()),
+        "request-id-perhaps": reply_header("The same, in Anthropic's shape.", false, id()),
         "openai-processing-ms": reply_header("How long the reply took; not of streams.", false, count_of()),
         "www-authenticate": reply_header("How a key is sent.", true, string()),
+        "x-ingle-seed": reply_header(
+            "The seed that the answer was sampled with; of several prompts, the first one's.", false, count_of(),
+        ),
+        "x-ingle-fingerprint": reply_header(
+            "Model and arithmetic of the answer: the same request, seed and fingerprint give the same bytes.",
+            false,
+            id(),
+        ),
+        "x-truncated-inputs": reply_header("How many texts were cut to what the model takes.", false, seconds()),
+        "content-disposition": reply_header("The file's name.", false, string()),
         "retry-after": reply_header("When to come back, in seconds.", false, seconds()),
         "retry-after-ms": reply_header("The same in milliseconds.", false, seconds()),
     })
@@ -365,15 +432,23 @@ fn reply_header(text: &str, required: bool, schema: Schema) -> Value {
 /// Headers of requests, for the components.
 pub(super) fn shared_parameters() -> Value {
     let id = "An id for logs and for the reply, of up to 128 visible ASCII characters; others get a new one.";
+    let seconds = || {
+        Schema::of(json!({ "type": "number", "exclusiveMinimum": 0, "maximum": crate::TIMEOUT_SECONDS_MAX }))
+    };
     let beta = "Without effect: what a beta adds is fields, and those count.";
     json!({
-        "request-id": request_header("x-request-id", id),
-        "anthropic-version": request_header("anthropic-version", "Without effect."),
-        "anthropic-beta": request_header("anthropic-beta", beta),
+        "request-id": request_header("x-request-id", id, string()),
+        "anthropic-version": request_header("anthropic-version", "Without effect.", string()),
+        "anthropic-beta": request_header("anthropic-beta", beta, string()),
+        "request-timeout": request_header(
+            "x-request-timeout",
+            "The seconds that the request may take from its arrival to its end.",
+            seconds(),
+        ),
+        "queue-timeout": request_header("x-queue-timeout", "The seconds that it may wait before it begins.", seconds()),
     })
 }
 
-fn request_header(name: &str, text: &str) -> Value {
-    let schema = string().into_value();
-    json!({ "name": name, "in": "header", "description": text, "schema": schema })
+fn request_header(name: &str, text: &str, schema: Schema) -> Value {
+    json!({ "name": name, "in": "header", "description": text, "schema": schema.into_value() })
 }

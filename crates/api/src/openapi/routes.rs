@@ -52,6 +52,7 @@ fn openai() -> Vec<Operation> {
             .example(json!({ "messages": hello(), "max_tokens": 8 }))
             .json(chat::schema::reply)
             .gives(EVENTS, chat::schema::chunk)
+            .generates()
     };
     let either_shape = |openai: Value, anthropic: Value| json!({ "anyOf": [openai, anthropic] });
     let models = move |components: &mut Components| {
@@ -75,7 +76,8 @@ fn openai() -> Vec<Operation> {
         )
         .example(json!({ "prompt": "Once upon a time", "max_tokens": 8 }))
         .json(completion::reply)
-        .gives(EVENTS, completion::chunk),
+        .gives(EVENTS, completion::chunk)
+        .generates(),
         Operation::post(
             "/v1/responses",
             OPENAI,
@@ -84,7 +86,8 @@ fn openai() -> Vec<Operation> {
         )
         .example(json!({ "input": "Hello.", "max_output_tokens": 8 }))
         .json(responses::schema::reply)
-        .gives(EVENTS, named("ResponseEvent", responses::schema::event)),
+        .gives(EVENTS, named("ResponseEvent", responses::schema::event))
+        .generates(),
         Operation::get("/v1/responses/{id}", OPENAI, "A stored response.")
             .id(id)
             .query("stream", word("false"), "A stored response is not streamed again.")
@@ -137,18 +140,21 @@ fn vectors() -> Vec<Operation> {
         Operation::post(path, OPENAI, "Texts to vectors.", named("EmbeddingRequest", schema::body))
             .example(json!({ "input": "Hello." }))
             .json(schema::reply)
+            .embeds()
     };
     let rerank = |path| {
         let body = named("RerankRequest", native::schema::rerank_body);
         Operation::post(path, NATIVE, "Documents, the nearest to a query first.", body)
             .example(json!({ "query": "Rome", "documents": ["A city.", "A river."] }))
             .json(native::schema::ranking)
+            .embeds()
     };
     let score = |path| {
         let body = named("ScoreRequest", native::schema::score_body);
         Operation::post(path, NATIVE, "How near texts are to each other.", body)
             .example(json!({ "text_1": "Rome", "text_2": ["A city.", "A river."] }))
             .json(native::schema::scores)
+            .embeds()
     };
     vec![
         embeddings("/v1/embeddings"),
@@ -185,6 +191,7 @@ fn batches() -> Vec<Operation> {
         Operation::get("/v1/files/{id}/content", OPENAI, "What is in a file.")
             .id(id)
             .gives(BYTES, |_| string().into_value())
+            .reply_headers(&["content-disposition"])
             .fails(&[503]),
         Operation::post(
             "/v1/batches",
@@ -219,7 +226,8 @@ fn anthropic() -> Vec<Operation> {
             .headers(HEADERS)
             .example(json!({ "messages": hello(), "max_tokens": 8 }))
             .json(schema::reply)
-            .gives(EVENTS, schema::event),
+            .gives(EVENTS, schema::event)
+            .generates(),
         Operation::post("/v1/messages/count_tokens", ANTHROPIC, "How many tokens a prompt has.", count)
             .headers(HEADERS)
             .example(json!({ "messages": hello() }))
@@ -233,22 +241,30 @@ fn ollama() -> Vec<Operation> {
     let chat = named("OllamaChatRequest", || schema::chat_body().schema());
     let embed = named("OllamaEmbedRequest", || schema::embed_body().schema());
     let embeddings = named("OllamaEmbeddingsRequest", || schema::embeddings_body().schema());
+    let create = named("OllamaCreateRequest", || schema::create_body().schema());
     let show = named("OllamaShowRequest", || schema::show_body().schema());
+    let pull = named("OllamaPullRequest", || schema::pull_body().schema());
+    let push = named("OllamaPushRequest", || schema::push_body().schema());
+    let line = || |components: &mut Components| components.put("OllamaTransferLine", schema::transfer_line);
     vec![
         Operation::post("/api/generate", OLLAMA, "Answer a prompt.", generate)
             .example(json!({ "prompt": "Hello.", "stream": false, "options": { "num_predict": 8 } }))
             .json(schema::generate_reply)
-            .gives(LINES, schema::generate_reply),
+            .gives(LINES, schema::generate_reply)
+            .generates(),
         Operation::post("/api/chat", OLLAMA, "Continue a conversation.", chat)
             .example(json!({ "messages": hello(), "options": { "num_predict": 8 } }))
             .json(schema::chat_reply)
-            .gives(LINES, schema::chat_reply),
+            .gives(LINES, schema::chat_reply)
+            .generates(),
         Operation::post("/api/embed", OLLAMA, "Texts to vectors.", embed)
             .example(json!({ "input": "Hello." }))
-            .json(schema::embed_reply),
+            .json(schema::embed_reply)
+            .embeds(),
         Operation::post("/api/embeddings", OLLAMA, "A text to a vector, in the older shape.", embeddings)
             .example(json!({ "prompt": "Hello." }))
-            .json(schema::embeddings_reply),
+            .json(schema::embeddings_reply)
+            .embeds(),
         Operation::get("/api/tags", OLLAMA, "All models, under each of their names.")
             .json(schema::tags)
             .fails(&[503]),
@@ -256,6 +272,42 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/show", OLLAMA, "A model.", show)
             .example(json!({ "model": "default" }))
             .json(schema::page),
+        Operation::post("/api/create", OLLAMA, "Make a model of the store.", create)
+            .example(json!({ "model": "mario", "from": "tiny", "system": "You are Mario." }))
+            .written("OllamaCreateStep", schema::create_line)
+            .gives(LINES, |components| components.put("OllamaCreateStep", schema::create_line)),
+        Operation::post(
+            "/api/copy",
+            OLLAMA,
+            "Give a model of the store a second name.",
+            named("OllamaCopyRequest", schema::copy_body),
+        )
+        .example(json!({ "source": "llama3.1:8b", "destination": "mine" }))
+        .gives(TEXT, |_| string().into_value()),
+        Operation::delete_of(
+            "/api/delete",
+            OLLAMA,
+            "Take a model out of the store.",
+            named("OllamaDeleteRequest", schema::delete_body),
+        )
+        .gives(TEXT, |_| string().into_value()),
+        Operation::post("/api/pull", OLLAMA, "Fetch a model into the store.", pull)
+            .example(json!({ "model": "llama3.1:8b", "stream": false }))
+            .json(line())
+            .gives(LINES, line()),
+        Operation::post("/api/push", OLLAMA, "Send a model of the store to its registry.", push)
+            .example(json!({ "model": "registry.example/team/model:tag", "stream": false }))
+            .json(line())
+            .gives(LINES, line()),
+        Operation::get(
+            "/api/blobs/{digest}",
+            OLLAMA,
+            "A blob of the store, for other nodes; ranges are served.",
+        )
+        .digest()
+        .gives(BYTES, |_| string().into_value()),
+        Operation::put_bytes("/api/blobs/{digest}", OLLAMA, "Put a blob with this digest into the store.")
+            .digest(),
         Operation::get("/api/version", OLLAMA, "The version of Ollama whose API this is.")
             .written("OllamaVersion", schema::version),
     ]
@@ -314,7 +366,8 @@ fn native() -> Vec<Operation> {
         )
         .example(json!({ "text": "Once upon a time", "sampling_params": { "max_new_tokens": 8 } }))
         .json(schema::answers)
-        .gives(EVENTS, named("GenerateAnswer", schema::answer)),
+        .gives(EVENTS, named("GenerateAnswer", schema::answer))
+        .generates(),
         Operation::post(
             "/infill",
             NATIVE,
@@ -323,7 +376,8 @@ fn native() -> Vec<Operation> {
         )
         .example(json!({ "input_prefix": "Once ", "input_suffix": " a time", "n_predict": 8 }))
         .written("Infilling", schema::filling)
-        .gives(EVENTS, schema::filling_event),
+        .gives(EVENTS, schema::filling_event)
+        .generates(),
         Operation::post(
             "/flush_cache",
             NATIVE,
@@ -416,6 +470,7 @@ fn server() -> Vec<Operation> {
             .public(),
         Operation::get("/health_generate", SERVER, "Whether a token comes out within 20 seconds.")
             .written("Generates", schema::generates)
+            .generates()
             .fails(&[400, 429, 503]),
         Operation::get("/metrics", SERVER, "Prometheus' text format.").gives(TEXT, text),
         Operation::get("/version", SERVER, "Name and version.").written("Version", schema::version),

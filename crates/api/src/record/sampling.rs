@@ -78,4 +78,7 @@ recorded! {
     mirostat_tau: f32,
     mirostat_eta: f32,
     min_keep: usize,
+    context_shift: bool,
+    n_keep: i32,
+    n_discard: i32,
 }

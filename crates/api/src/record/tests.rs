@@ -14,6 +14,8 @@ fn record() -> Record {
         seed: Some(u64::MAX),
         temperature: Some(0.1),
         logit_bias: vec![(TokenId(3), f32::NEG_INFINITY), (TokenId(4), 0.1)],
+        context_shift: Some(true),
+        n_keep: Some(-1),
         order: Some(ingle_step::SamplerKind::DEFAULT_ORDER.to_vec()),
         ..Sampling::default()
     };
@@ -22,6 +24,7 @@ fn record() -> Record {
         route: "/v1/chat/completions".into(),
         dialect: "openai".into(),
         body: "{\"messages\": [ ]}".into(),
+        adapters: vec![RecordedAdapter { name: "sql".into(), digest: "d".repeat(64), scale: -0.1 }],
         outcome: Outcome::Finished,
         answers: vec![RecordedAnswer {
             prompt_tokens: 7,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::eval::Interp;
 use super::text::Text;
 use super::value::{Eval, Value};
-use super::{ChatTemplate, CivilTime, TemplateError};
+use super::{ChatTemplate, CivilTime, Jinja, TemplateError};
 use crate::{ChatInput, Content, Message, Part, Role};
 
 /// Names that callers cannot set: they belong to the conversation or to the engine.
@@ -180,7 +180,7 @@ pub(super) struct Wants {
 
 impl Wants {
     /// Tries the template.
-    pub fn probe(template: &ChatTemplate) -> Self {
+    pub fn probe(template: &ChatTemplate, jinja: &Jinja) -> Self {
         const SAID: &str = "prwxq";
         let try_with = |messages: Json| -> Option<String> {
             let mut vars = Map::new();
@@ -188,7 +188,7 @@ impl Wants {
             vars.insert("tools".into(), Json::Null);
             vars.insert("documents".into(), Json::Null);
             vars.insert("add_generation_prompt".into(), Json::Bool(true));
-            template.probe_run(&vars)
+            template.probe_run(jinja, &vars)
         };
         let has = |text: &Option<String>, what: &str| text.as_ref().is_some_and(|t| t.contains(what));
         let mut wants = Self::default();
@@ -314,7 +314,7 @@ impl Wants {
 }
 
 impl ChatTemplate {
-    fn probe_run(&self, vars: &Map<String, Json>) -> Option<String> {
+    fn probe_run(&self, jinja: &Jinja, vars: &Map<String, Json>) -> Option<String> {
         let fuel = super::Fuel::new(PROBE_FUEL.min(self.options.fuel));
         let now = CivilTime { year: 2025, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
         let interp = Interp::new(&fuel, now, self.options.output_bytes_max.min(1 << 20));
@@ -325,7 +325,7 @@ impl ChatTemplate {
         for (name, json) in vars {
             values.push((name.as_str().into(), variable(&interp, name, json).ok()?));
         }
-        Some(interp.render(&self.body, values).ok()?.into_parts().0)
+        Some(interp.render(&jinja.body, values).ok()?.into_parts().0)
     }
 }
 
@@ -339,11 +339,11 @@ fn flat(content: &Content) -> String {
     }
 }
 
-fn last_is_assistant(input: &ChatInput) -> bool {
+pub(super) fn last_is_assistant(input: &ChatInput) -> bool {
     input.messages.last().is_some_and(|m| m.role == Role::Assistant)
 }
 
-fn final_text(input: &ChatInput) -> String {
+pub(super) fn final_text(input: &ChatInput) -> String {
     if last_is_assistant(input) {
         input.messages.last().map_or_else(String::new, |m| flat(&m.content))
     } else {

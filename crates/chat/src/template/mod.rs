@@ -27,6 +27,7 @@ mod ast;
 mod builtin;
 mod eval;
 mod filters;
+mod gotemplate;
 mod input;
 mod json;
 mod lexer;
@@ -47,8 +48,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::output::OutputFormat;
 use crate::{ChatInput, Segments};
 use eval::Interp;
+use gotemplate::GoTemplate;
 use value::{Fuel, Value};
 
 pub use builtin::{BUILTIN_TEMPLATES, builtin_template};
@@ -139,25 +142,66 @@ impl Default for TemplateOptions {
     }
 }
 
+/// The language of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// Jinja, as model files and Hugging Face have it.
+    Jinja,
+    /// Go's `text/template`, as Ollama's models have it.
+    Go,
+}
+
+impl Syntax {
+    /// The language that a text is most likely in, where nobody says: only Jinja has statements in `{%`.
+    pub fn of(source: &str) -> Self {
+        if source.contains("{%") { Self::Jinja } else { Self::Go }
+    }
+}
+
 /// A chat template, ready to render. Shared freely between threads.
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    body: Vec<ast::Stmt>,
-    /// Every name that it reads.
-    names: BTreeSet<Arc<str>>,
+    program: Program,
     options: TemplateOptions,
-    /// What the template expects of messages, found by trying.
-    wants: input::Wants,
     special: segments::SpecialTokens,
 }
 
+/// What a template says, in its language.
+#[derive(Debug)]
+enum Program {
+    Jinja(Jinja),
+    Go(GoTemplate),
+}
+
+#[derive(Debug, Default)]
+struct Jinja {
+    body: Vec<ast::Stmt>,
+    /// Every name that it reads.
+    names: BTreeSet<Arc<str>>,
+    /// What the template expects of messages, found by trying.
+    wants: input::Wants,
+}
+
 impl ChatTemplate {
-    /// Parses a template and tries which shapes of messages it understands.
+    /// Parses a Jinja template and tries which shapes of messages it understands.
     ///
     /// # Errors
     /// If the source is too long or no valid template.
     pub fn new(source: &str, options: TemplateOptions) -> Result<Self, TemplateError> {
+        Self::with_syntax(source, Syntax::Jinja, options)
+    }
+
+    /// Parses a template of either language. A Jinja template is tried with a few small conversations, to find which
+    /// shapes of messages it understands.
+    ///
+    /// # Errors
+    /// If the source is too long or no valid template.
+    pub fn with_syntax(
+        source: &str,
+        syntax: Syntax,
+        options: TemplateOptions,
+    ) -> Result<Self, TemplateError> {
         if source.len() > options.source_bytes_max {
             return Err(TemplateError::Limit {
                 what: "bytes of template",
@@ -165,10 +209,21 @@ impl ChatTemplate {
             });
         }
         let special = segments::SpecialTokens::new(&options.special_tokens);
-        let (body, names) = parser::parse(source)?;
-        let mut template =
-            Self { source: source.to_owned(), body, names, options, wants: input::Wants::default(), special };
-        template.wants = input::Wants::probe(&template);
+        let program = match syntax {
+            Syntax::Go => Program::Go(GoTemplate::new(source)?),
+            Syntax::Jinja => {
+                let (body, names) = parser::parse(source)?;
+                Program::Jinja(Jinja { body, names, wants: input::Wants::default() })
+            }
+        };
+        let mut template = Self { source: source.to_owned(), program, options, special };
+        let wants = match &template.program {
+            Program::Jinja(jinja) => input::Wants::probe(&template, jinja),
+            Program::Go(_) => return Ok(template),
+        };
+        if let Program::Jinja(jinja) = &mut template.program {
+            jinja.wants = wants;
+        }
         Ok(template)
     }
 
@@ -177,9 +232,42 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The template's language.
+    pub fn syntax(&self) -> Syntax {
+        match self.program {
+            Program::Jinja(_) => Syntax::Jinja,
+            Program::Go(_) => Syntax::Go,
+        }
+    }
+
+    /// How a model of this template spells thoughts and calls of tools.
+    pub fn output_format(&self) -> OutputFormat {
+        let Program::Go(go) = &self.program else { return OutputFormat::detect(&self.source) };
+        // What Jinja templates call these, for the same marks.
+        let mut source = self.source.clone();
+        for (field, name) in [("tools", " tools tojson"), ("toolcalls", " tool_calls")] {
+            if go.names(field) {
+                source.push_str(name);
+            }
+        }
+        OutputFormat::detect(&source)
+    }
+
     /// Whether the template reads a variable of this name: setting it may then change something.
     pub fn reads(&self, name: &str) -> bool {
-        self.names.contains(name)
+        match &self.program {
+            Program::Jinja(jinja) => jinja.names.contains(name),
+            Program::Go(go) => go.reads(name),
+        }
+    }
+
+    /// Whether the model is told to think where nobody says: Ollama tells so all whose templates show thoughts and have a
+    /// switch for them.
+    pub fn thinks_unasked(&self) -> bool {
+        match &self.program {
+            Program::Jinja(_) => false,
+            Program::Go(go) => go.names("thinking") && go.reads("enable_thinking"),
+        }
     }
 
     /// Renders a conversation to typed segments. `now` is the local time that the template may ask for.
@@ -188,24 +276,50 @@ impl ChatTemplate {
     /// If the template refuses the conversation, fails, exceeds a limit, or a template variable has a reserved name.
     pub fn render(&self, input: &ChatInput, now: CivilTime) -> Result<Segments, TemplateError> {
         input::check_vars(&input.template_vars)?;
-        let rendered = self.run(&self.wants.variables(input), now)?;
-        let (text, foreign) = rendered;
+        let (text, foreign) = match &self.program {
+            Program::Jinja(jinja) => self.run(jinja, &jinja.wants.variables(input), now)?,
+            Program::Go(go) => go.render(input, &self.options, now)?,
+        };
         let (text, foreign) = input::continued(text, foreign, input);
         Ok(self.special.segments(&text, &foreign))
     }
 
+    /// Renders a gap between two texts, or `None` if the template knows no gaps: only Go templates do, by `.Suffix`.
+    ///
+    /// # Errors
+    /// If the template fails or exceeds a limit.
+    pub fn render_gap(
+        &self,
+        prefix: &str,
+        suffix: &str,
+        now: CivilTime,
+    ) -> Result<Option<Segments>, TemplateError> {
+        match &self.program {
+            Program::Go(go) if go.names("suffix") => {
+                let (text, foreign) = go.render_gap(prefix, suffix, &self.options, now)?;
+                Ok(Some(self.special.segments(&text, &foreign)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Renders any variables to text: `messages`, `tools`, `add_generation_prompt` and so on, as Python's Jinja sees
-    /// them. `bos_token` and `eos_token` come from the options where the variables don't have them.
+    /// them, or as Go sees any JSON. In Jinja, `bos_token` and `eos_token` come from the options where the variables
+    /// don't have them.
     ///
     /// # Errors
     /// As [`render`](Self::render).
     pub fn render_vars(&self, vars: &Map<String, Json>, now: CivilTime) -> Result<String, TemplateError> {
-        Ok(self.run(vars, now)?.0)
+        match &self.program {
+            Program::Jinja(jinja) => Ok(self.run(jinja, vars, now)?.0),
+            Program::Go(go) => Ok(go.render_vars(vars, &self.options, now)?.0),
+        }
     }
 
     /// Renders to text and the ranges in it that came from outside.
     fn run(
         &self,
+        jinja: &Jinja,
         vars: &Map<String, Json>,
         now: CivilTime,
     ) -> Result<(String, Vec<(u32, u32)>), TemplateError> {
@@ -222,6 +336,6 @@ impl ChatTemplate {
             let value = input::variable(&interp, name, json)?;
             values.push((name.as_str().into(), value));
         }
-        Ok(interp.render(&self.body, values)?.into_parts())
+        Ok(interp.render(&jinja.body, values)?.into_parts())
     }
 }

@@ -54,6 +54,19 @@ impl CivilTime {
         }
     }
 
+    /// The same time a day earlier.
+    pub(super) fn day_before(self) -> Self {
+        let is_leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
+        let (year, month, day) = match (self.month, self.day) {
+            (1, 1) => (self.year - 1, 12, 31),
+            (3, 1) => (self.year, 2, if is_leap { 29 } else { 28 }),
+            (5 | 7 | 10 | 12, 1) => (self.year, self.month - 1, 30),
+            (_, 1) => (self.year, self.month - 1, 31),
+            _ => (self.year, self.month, self.day - 1),
+        };
+        Self { year, month, day, ..self }
+    }
+
     fn day_of_year(&self) -> i64 {
         const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         let leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);

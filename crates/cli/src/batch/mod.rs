@@ -8,7 +8,7 @@ mod answer;
 mod input;
 mod output;
 mod request;
-mod wishes;
+pub mod wishes;
 mod work;
 
 #[cfg(test)]
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingle_chat::ProviderError;
-use ingle_runtime::{Engine, LoadOptions, Source, TemplateChoice};
+use ingle_runtime::{Engine, LoadOptions, Preset, Source, TemplateChoice};
 use ingle_server::{Alias, ServerConfig};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -36,14 +36,15 @@ use self::output::{Done, Output, State};
 use self::request::Requests;
 use self::wishes::Wishes;
 use self::work::{Bounds, Tally};
+use crate::models::chosen;
 use crate::progress::BatchProgress;
-use crate::run::{check_model, finish_loading, load_options, model_name};
+use crate::run::{finish_loading, load_options, model_name};
 use crate::serve::split_commas;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 use crate::signals::stop_requested;
 
-const USAGE: Usage = Usage {
+pub const USAGE: Usage = Usage {
     name: "batch",
     about: "Answer a file of prompts or requests, line by line.\n\n\
             The file has a prompt on each line, or a JSON object: OpenAI's batch format (custom_id, method, url, \
@@ -83,7 +84,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     for note in &parsed.notes {
         say!("note: {note}");
     }
-    check_model(&settings)?;
+    chosen(&settings)?;
     let path = output_path(&file, &m)?;
     let mut options = load_options(&settings)?;
     let logit_bias = std::mem::take(&mut options.sampling.logit_bias);
@@ -176,7 +177,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
 }
 
 /// The options that are no settings: they belong to one file.
-fn arguments() -> [Arg; 3] {
+pub fn arguments() -> [Arg; 3] {
     [
         Arg::new("output")
             .long("output")
@@ -227,7 +228,9 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn start_engine(settings: &Settings, options: &LoadOptions) -> Result<Engine> {
-    let source = settings.model_file().map_or(Source::Shipped, |path| Source::File(path.into()));
+    let chosen = chosen(settings)?;
+    let options = &chosen.options(options.clone());
+    let source = chosen.source;
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
@@ -272,6 +275,7 @@ fn identity(
             Ok(text) => format!("{name} (SHA-256 {})", hex(&Sha256::digest(text))).into(),
             Err(_) => name.clone().into(),
         },
+        TemplateChoice::Text { text, .. } => format!("SHA-256 {}", hex(&Sha256::digest(text))).into(),
     };
     let identity = json!({
         "model": info.fingerprint,
@@ -280,6 +284,10 @@ fn identity(
         "raw": settings.raw,
         "chat-template": template,
         "system-prompt": wishes.system,
+        "preset": match options.preset == Preset::default() {
+            true => Value::Null,
+            false => format!("{:?}", options.preset).into(),
+        },
         "sampling": format!("{:?}", options.sampling),
         "logit-bias": format!("{:?}", wishes.logit_bias),
         "n-predict": settings.max_tokens,

@@ -91,16 +91,32 @@ impl Wishes {
 }
 
 /// What the settings say that answers obey.
-fn format(s: &Settings) -> Result<Option<Format>> {
+///
+/// # Errors
+/// If a schema cannot be read, or two settings contradict each other.
+pub fn format(s: &Settings) -> Result<Option<Format>> {
     let choice = (!s.choice.is_empty()).then(|| Format::Choice(s.choice.clone()));
     let regex = s.regex.clone().map(Format::Regex);
-    let schema = s.json_schema.as_deref().map(schema).transpose()?.map(Format::JsonSchema);
-    let mut all = [choice, schema, regex].into_iter().flatten();
+    let schema =
+        s.json_schema.as_deref().map(schema).transpose().context("--json-schema")?.map(Format::JsonSchema);
+    let named = s.format.as_deref().map(named).transpose()?;
+    let mut all = [choice, schema, regex, named].into_iter().flatten();
     let first = all.next();
     if all.next().is_some() {
-        bail!("--choice, --json-schema and --regex each say what an answer is; give one of them");
+        bail!("--format, --choice, --json-schema and --regex each say what an answer is; give one of them");
     }
     Ok(first)
+}
+
+/// A format as Ollama names it: `json`, or a schema or its file.
+///
+/// # Errors
+/// If it is neither.
+pub fn named(text: &str) -> Result<Format> {
+    if text == "json" {
+        return Ok(Format::JsonObject);
+    }
+    schema(text).map(Format::JsonSchema).context("--format: neither `json` nor a schema")
 }
 
 /// A schema, or the file that holds it.
@@ -111,11 +127,11 @@ fn schema(text: &str) -> Result<Value> {
     } else {
         let name = Path::new(text).display().to_string();
         let file = std::fs::File::open(text)
-            .with_context(|| format!("--json-schema: cannot read {name}, and a schema begins with `{{`"))?;
-        (read_text(file, &name, SCHEMA_BYTES_MAX).context("--json-schema")?, name)
+            .with_context(|| format!("cannot read {name}, and a schema begins with `{{`"))?;
+        (read_text(file, &name, SCHEMA_BYTES_MAX)?, name)
     };
     let schema = ingle_api::parse_object(text.as_bytes());
-    let schema = schema.with_context(|| format!("--json-schema: {from} is no JSON object"))?;
+    let schema = schema.with_context(|| format!("{from} is no JSON object"))?;
     Ok(Value::Object(schema))
 }
 

@@ -1,16 +1,18 @@
-//! Which models a server has: flags, the configuration file's tables and a folder, as one catalogue.
+//! Which models a server has: flags, the configuration file's tables, a folder and the store, as one catalogue.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use ingle_chat::KeepAlive;
-use ingle_runtime::models::{ModelEvent, available_memory};
+use ingle_chat::{KeepAlive, ModelDetails, ModelInfo};
+use ingle_runtime::models::{ModelEvent, ModelFinder, available_memory};
 use ingle_runtime::{LoadOptions, ModelSpec, ModelsConfig, Source};
+use ingle_store::{Entry, Reference, State};
 
 use crate::commands::bytes;
+use crate::models::{Chosen, Models};
 use crate::run::load_options;
 use crate::settings::{Budget, ModelTable, Settings};
 
@@ -23,6 +25,27 @@ const NONE: &str = "none";
 
 /// Whether there is more to look after than one model that stays.
 pub fn is_managed(settings: &Settings, tables: &[ModelTable]) -> bool {
+    serves_store(settings, tables) || has_several(settings, tables)
+}
+
+/// The store, where its models are served: where it is said, and where no model is.
+pub fn store(settings: &Settings, tables: &[ModelTable]) -> Result<Option<Models>> {
+    match (serves_store(settings, tables), Models::open(settings)) {
+        (false, _) => Ok(None),
+        (true, Ok(models)) => Ok(Some(models)),
+        (true, Err(error)) if settings.serve_store || settings.store_dir.is_some() => Err(error),
+        (true, Err(error)) => {
+            say!("warning: no model of a store is served: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+fn serves_store(settings: &Settings, tables: &[ModelTable]) -> bool {
+    settings.serve_store || (settings.model.is_empty() && settings.models_dir.is_none() && tables.is_empty())
+}
+
+fn has_several(settings: &Settings, tables: &[ModelTable]) -> bool {
     let named = |path: &PathBuf| split_name(path).0.is_some();
     settings.model.len() > 1
         || settings.model.iter().any(named)
@@ -50,7 +73,12 @@ fn split_name(argument: &Path) -> (Option<String>, PathBuf) {
 }
 
 /// The catalogue and what holds for all of it.
-pub fn catalogue(settings: &Settings, tables: &[ModelTable]) -> Result<(Vec<ModelSpec>, ModelsConfig)> {
+pub fn catalogue(
+    settings: &Settings,
+    tables: &[ModelTable],
+    store: Option<Models>,
+    is_shared: bool,
+) -> Result<(Vec<ModelSpec>, ModelsConfig)> {
     let mut specs = Vec::new();
     for argument in &settings.model {
         let (name, file) = split_name(argument);
@@ -96,7 +124,9 @@ pub fn catalogue(settings: &Settings, tables: &[ModelTable]) -> Result<(Vec<Mode
         mark(&mut specs, &settings.preload, "--preload", |spec| spec.is_preloaded = true)?;
     }
     mark(&mut specs, &settings.pin, "--pin", |spec| spec.is_pinned = true)?;
-    Ok((specs, config(settings)?))
+    let options = LoadOptions { is_shared, ..options(settings)? };
+    let finder = store.map(|models| Arc::new(StoreFinder { models, options }) as Arc<dyn ModelFinder>);
+    Ok((specs, ModelsConfig { finder, ..config(settings)? }))
 }
 
 fn options(settings: &Settings) -> Result<LoadOptions> {
@@ -105,19 +135,84 @@ fn options(settings: &Settings) -> Result<LoadOptions> {
 }
 
 fn of_file(name: Option<String>, file: PathBuf, settings: &Settings) -> Result<ModelSpec> {
-    if !file.exists() {
-        bail!("there is no file `{}`; a model is a GGUF file on this machine", file.display());
-    }
+    let chosen = crate::models::of_argument(&file, settings, true)?;
     let stem = || file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-    let name = name.unwrap_or_else(stem);
-    Ok(ModelSpec { name, source: Source::File(file), options: options(settings)?, ..ModelSpec::default() })
+    let of_store = || Some(chosen.installed.as_ref()?.name.as_ref()?.to_string());
+    let name = name.or_else(of_store).unwrap_or_else(stem);
+    let options = chosen.options(options(settings)?);
+    Ok(ModelSpec { name, source: chosen.source, options, ..ModelSpec::default() })
+}
+
+/// Finds models of the store, for requests that name them.
+struct StoreFinder {
+    models: Models,
+    options: LoadOptions,
+}
+
+impl StoreFinder {
+    fn spec(&self, name: &str) -> Result<Option<ModelSpec>> {
+        // A request never names a file of this machine.
+        let name = match self.models.reference(name)? {
+            Reference::Path(_) => return Ok(None),
+            reference => reference.name(),
+        };
+        let Some(name) = name else { return Ok(None) };
+        let Some(entry) = self.models.store.find(&name)? else { return Ok(None) };
+        let Some(installed) = self.models.store.open_model(&Reference::Registry(name))? else {
+            return Ok(None);
+        };
+        let chosen = Chosen {
+            shown: entry.name.to_string(),
+            source: Source::of_files(installed.model.clone()),
+            installed: Some(installed),
+        };
+        Ok(Some(ModelSpec {
+            name: entry.name.to_string(),
+            options: chosen.options(self.options.clone()),
+            source: chosen.source,
+            is_optional: true,
+            version: Some(entry.digest.to_string()),
+            ..ModelSpec::default()
+        }))
+    }
+}
+
+impl ModelFinder for StoreFinder {
+    fn find(&self, name: &str) -> Option<ModelSpec> {
+        match self.spec(name) {
+            Ok(spec) => spec,
+            Err(error) => {
+                tracing::warn!(model = ingle_api::shown(name), error = format!("{error:#}"), "the store");
+                None
+            }
+        }
+    }
+
+    fn list(&self) -> Vec<ModelInfo> {
+        let entries = self.models.store.list().unwrap_or_default();
+        let ready = entries.into_iter().filter(|entry| entry.state == State::Ready);
+        let info = |entry: Entry| {
+            let config = self.models.store.describe(&entry.name).ok().flatten().unwrap_or_default();
+            let created = entry.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+            ModelInfo {
+                id: entry.name.to_string(),
+                created: created.as_secs(),
+                size_bytes: entry.size,
+                details: ModelDetails {
+                    architecture: config.model_family,
+                    quantization: config.file_type,
+                    digest: entry.digest.hex(),
+                    ..ModelDetails::default()
+                },
+                ..ModelInfo::default()
+            }
+        };
+        ready.map(info).collect()
+    }
 }
 
 fn canonical(source: &Source) -> Option<PathBuf> {
-    match source {
-        Source::File(path) => path.canonicalize().ok(),
-        Source::Shipped | Source::Bytes(_) => None,
-    }
+    source.files().first()?.canonicalize().ok()
 }
 
 /// The models of a folder by name: its GGUF files, and folders in it that have one. Of split models the first file
@@ -266,17 +361,19 @@ mod tests {
             pin: vec!["two".into()],
             ..Settings::default()
         };
-        assert!(is_managed(&settings, &[]) && !is_managed(&Settings::default(), &[]));
-        let (specs, config) = catalogue(&settings, &[]).expect("valid");
+        let lone = Settings { model: vec![one.clone()], ..Settings::default() };
+        assert!(is_managed(&settings, &[]) && !is_managed(&lone, &[]));
+        assert!(is_managed(&Settings::default(), &[]), "models of the store come and go");
+        let (specs, config) = catalogue(&settings, &[], None, false).expect("valid");
         let told: Vec<_> =
             specs.iter().map(|s| (s.name.as_str(), s.is_preloaded, s.is_pinned, s.is_optional)).collect();
         // The folder's own entry for the first file would be the same model twice.
         assert_eq!(told, [("first", true, false, false), ("two", false, true, true)]);
         assert_eq!(config.memory_budget, 1000);
         let wrong = Settings { preload: vec!["three".into()], ..settings.clone() };
-        let error = catalogue(&wrong, &[]).err().expect("no such model").to_string();
+        let error = catalogue(&wrong, &[], None, false).err().expect("no such model").to_string();
         assert!(error.contains("`three`") && error.contains("first, two"), "{error}");
         let none = Settings { preload: vec![NONE.into()], ..settings };
-        assert!(catalogue(&none, &[]).expect("valid").0.iter().all(|spec| !spec.is_preloaded));
+        assert!(catalogue(&none, &[], None, false).expect("valid").0.iter().all(|spec| !spec.is_preloaded));
     }
 }

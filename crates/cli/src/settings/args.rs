@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::compat::{self, Facts};
+use super::origins::Origin;
 use super::{Commands, ModelTable, Setting, Settings, Shape, TABLE};
 
 /// A command line, taken in.
@@ -40,14 +41,9 @@ pub struct Usage {
 /// # Errors
 /// With the option at fault and the reason.
 pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> Result<(Parsed, ArgMatches)> {
-    let command = clap_command(usage, extra);
-    let args = respell(args, usage, &command);
-    let matches = match command.try_get_matches_from(&args) {
-        Ok(matches) => matches,
-        Err(error) => error.exit(),
-    };
-    let config = match matches.get_one::<String>("config").map(PathBuf::from).or_else(default_config) {
-        Some(path) => read_config(&path)?,
+    let (args, matches) = self::matches(usage, extra, args);
+    let config = match config_of(&matches) {
+        Some(path) => read_config(&path)?.1,
         None => toml::Table::new(),
     };
     let mut settings = Settings::default();
@@ -68,29 +64,39 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
     Ok((Parsed { settings, models, positional, notes }, matches))
 }
 
+/// A command line as clap takes it in, respelled. Ends the process, with a word, where it is wrong or asks for help.
+pub(super) fn matches(usage: Usage, extra: &[Arg], args: &[OsString]) -> (Vec<OsString>, ArgMatches) {
+    let command = clap_command(usage, extra);
+    let args = respell(args, usage, &command);
+    match command.try_get_matches_from(&args) {
+        Ok(matches) => (args, matches),
+        Err(error) => error.exit(),
+    }
+}
+
 /// The values of a setting, and where they come from: flag before environment before file.
-fn winning_source(
+pub(super) fn winning_source(
     setting: &Setting,
     matches: &ArgMatches,
     args: &[OsString],
     config: &toml::Table,
-) -> Result<(String, Vec<String>)> {
+) -> Result<(Origin, Vec<String>)> {
     if setting.shape == Shape::Switch {
         if matches.get_flag(setting.key) {
-            return Ok((format!("--{}", setting.flag), vec!["true".into()]));
+            return Ok((Origin::Flag(format!("--{}", setting.flag)), vec!["true".into()]));
         }
     } else if let Some(values) = matches.get_many::<String>(setting.key) {
         let name = compat::spelled(args, setting.flag, setting.aliases, setting.dash);
-        return Ok((name, values.cloned().collect()));
+        return Ok((Origin::Flag(name), values.cloned().collect()));
     }
     let own = setting.env();
     for name in std::iter::once(own.as_str()).chain(setting.env_aliases.iter().copied()) {
         if let Ok(value) = std::env::var(name) {
-            return Ok((format!("environment variable {name}"), vec![value]));
+            return Ok((Origin::Environment(name.to_owned()), vec![value]));
         }
     }
-    let Some(value) = config.get(setting.key) else { return Ok((String::new(), Vec::new())) };
-    Ok((format!("configuration key `{}`", setting.key), values_of(setting, value)?))
+    let Some(value) = config.get(setting.key) else { return Ok((Origin::Default, Vec::new())) };
+    Ok((Origin::Key(setting.key), values_of(setting, value)?))
 }
 
 /// The values that a key of the configuration file has.
@@ -106,21 +112,41 @@ pub(super) fn values_of(setting: &Setting, value: &toml::Value) -> Result<Vec<St
     }
 }
 
+/// The configuration file that a command line names, or the one that is found.
+pub(super) fn config_of(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one::<String>("config").map(PathBuf::from).or_else(default_config)
+}
+
 /// `INGLE_CONFIG`, or `ingle/config.toml` where the system keeps configuration, if it is there.
 fn default_config() -> Option<PathBuf> {
+    let path = config_place()?;
+    (std::env::var_os("INGLE_CONFIG").is_some() || path.is_file()).then_some(path)
+}
+
+/// Where the configuration file is looked for.
+pub(super) fn config_place() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("INGLE_CONFIG") {
         return Some(path.into());
     }
+    Some(config_folder()?.join("config.toml"))
+}
+
+/// `ingle` where the system keeps configuration.
+pub fn config_folder() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
-    let path = base.join("ingle").join("config.toml");
-    path.is_file().then_some(path)
+    Some(base.join("ingle"))
 }
 
-fn read_config(path: &Path) -> Result<toml::Table> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+/// The largest configuration file.
+pub(super) const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// A configuration file's text, and what it says.
+pub(super) fn read_config(path: &Path) -> Result<(String, toml::Table)> {
+    let name = format!("the configuration file {}", path.display());
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
+    let text = crate::run::read_text(file, &name, CONFIG_BYTES_MAX)?;
     let table: toml::Table =
         text.parse().with_context(|| format!("configuration file {}", path.display()))?;
     for key in table.keys() {
@@ -131,10 +157,11 @@ fn read_config(path: &Path) -> Result<toml::Table> {
             );
         }
     }
-    Ok(table)
+    Ok((text, table))
 }
 
-fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
+/// A command with all its options, as clap knows it.
+pub fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
     let mut command = Command::new(usage.name)
         .bin_name(format!("ingle {}", usage.name))
         .about(usage.about)
@@ -163,13 +190,22 @@ fn clap_command(usage: Usage, extra: &[Arg]) -> Command {
         }
         command = command.arg(match setting.shape {
             Shape::Switch => arg.action(ArgAction::SetTrue),
+            Shape::Optional => arg
+                .value_name(setting.value_name)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .action(ArgAction::Set),
             Shape::One => arg.value_name(setting.value_name).allow_hyphen_values(true).action(ArgAction::Set),
             Shape::Many => {
                 arg.value_name(setting.value_name).allow_hyphen_values(true).action(ArgAction::Append)
             }
         });
     }
-    for option in compat::OPTIONS.iter().filter(|o| o.commands.contains(usage.command)) {
+    let options = compat::OPTIONS
+        .iter()
+        .filter(|o| usage.command != Commands::ANY && o.commands.contains(usage.command));
+    for option in options {
         let arg = Arg::new(option.flag).long(option.flag).aliases(option.aliases.iter().copied()).hide(true);
         command = command.arg(if option.takes_value {
             arg.allow_hyphen_values(true)
@@ -333,7 +369,14 @@ mod tests {
     /// No name is given twice, whatever the command: clap checks it in debug builds.
     #[test]
     fn every_command_line_is_well_formed() {
-        for command in [Commands::RUN, Commands::SERVE, Commands::BENCH, Commands::BATCH] {
+        for command in [
+            Commands::RUN,
+            Commands::SERVE,
+            Commands::BENCH,
+            Commands::BATCH,
+            Commands::REPLAY,
+            Commands::CLIENT,
+        ] {
             clap_command(Usage { name: "x", about: "", command, positional: &[] }, &[]).debug_assert();
         }
     }

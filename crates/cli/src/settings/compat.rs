@@ -178,11 +178,12 @@ options! {
     LOAD switch "no-kv-unified" dash ["no-kvu"] => refuse "all sequences share one KV cache; --ctx-size limits each of them";
     LOAD value "kv-unified-per-slot" => refuse "use --ctx-size for the longest sequence and --kv-tokens for the cache";
     LOAD switch "cache-idle-slots" also ["no-cache-idle-slots"] => note "the prefix cache is shared by all sequences";
-    ANSWER value "keep" => note "nothing is ever dropped from the context in silence";
-    RUN switch "context-shift" also ["no-context-shift"] => note "an answer ends where the context ends; nothing is dropped in silence";
-    SERVE switch "no-context-shift" => note "an answer ends where the context ends; nothing is dropped in silence";
-    SERVE switch "context-shift" => refuse "dropping the start of a conversation is not supported yet; an answer ends where the context ends";
+    ANSWER switch "no-context-shift" => note "an answer ends where the context ends, unless --context-shift or `context_shift` of the configuration says otherwise";
     LOAD value "grp-attn-n" also ["grp-attn-w"] dash ["gan", "gaw"] => refuse "self-extend is not supported";
+
+    // Ollama's.
+    RUN value "keepalive" also ["keep-alive"] => note "the model is in memory as long as this command runs; `ingle serve --keep-alive` keeps one beyond that";
+    RUN switch "insecure" => refuse "models are files here, and nothing is downloaded; give a file";
 
     // The log.
     LOAD switch "perf" also ["no-perf"] => note "timings are in --verbose and in /metrics";
@@ -431,8 +432,8 @@ options! {
     LOAD value "n-cpu-moe" also ["n-cpu-ffn", "moe-cache-mib"] dash ["ncmoe", "ncffn"] => note "everything is computed on the CPU";
 
     // Not there yet: refused rather than ignored.
-    RUN_SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "structured output is not supported yet";
-    BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set for all lines; use --json-schema, --regex or --choice";
+    SERVE value "grammar" also ["grammar-file", "json-schema", "json-schema-file"] dash ["j", "jf"] => refuse "requests say so themselves (`response_format`, `structured_outputs`)";
+    RUN_BATCH value "grammar" also ["grammar-file"] => refuse "a grammar cannot be set here; use --json-schema, --regex or --choice";
     SERVE value "guided-decoding-backend" also ["structured-outputs-config"] => refuse "structured output is not supported yet";
     LOAD value "lora-base" also ["control-vector", "control-vector-scaled", "lora-extra-vocab-size", "default-mm-loras", "prompt-adapters"] => refuse "only low-rank adapters are added to a model, with --lora";
     LOAD value "max-loras" also ["max-lora-rank", "max-cpu-loras", "max-loras-per-batch", "max-loaded-loras", "lora-dtype", "lora-backend", "lora-target-modules"] => note "adapters are computed in float, of any rank up to 1024, up to 256 of them, all in one batch";
@@ -458,7 +459,6 @@ options! {
     ANSWER value "hf-repo-draft" dash ["hfd", "hfrd"] => refuse "downloading models is not supported yet; give a file with --model-draft";
     BENCH value "model-draft" also ["draft-max", "draft-min"] dash ["md"] => refuse "this measures plain steps; --speculation tells what guesses would make of them";
     LOAD value "hf-repo" also ["hf-file", "hf-token", "hf-repo-v", "hf-file-v", "docker-repo", "model-url"] dash ["hf", "hfr", "hff", "hft", "hfv", "hfrv", "hffv", "dr", "mu"] => refuse "downloading models is not supported yet; give a file with --model";
-    LOAD switch "offline" => note "nothing is ever downloaded";
     SERVE switch "embedding" also ["embeddings"] => note "embeddings are always served, beside generation";
     SERVE switch "reranking" also ["rerank"] => note "a model with a head that ranks uses it at /v1/rerank and /v1/score; others compare embeddings there";
     SERVE value "embd-normalize" => check |value, _| match value {

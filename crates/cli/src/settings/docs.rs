@@ -24,10 +24,11 @@ pub fn markdown() -> String {
         names.extend(s.aliases.iter().map(|a| format!("`--{a}`")));
         let mut env = vec![format!("`{}`", s.env())];
         env.extend(s.env_aliases.iter().map(|e| format!("`{e}`")));
-        let value = if s.shape == Shape::Switch {
-            String::new()
-        } else {
-            format!(" {}", s.value_name.replace('|', "\\|"))
+        let value_name = s.value_name.replace('|', "\\|");
+        let value = match s.shape {
+            Shape::Switch => String::new(),
+            Shape::Optional => format!("[={value_name}]"),
+            Shape::One | Shape::Many => format!(" {value_name}"),
         };
         let commands: Vec<&str> = [
             (Commands::RUN, "run"),
@@ -35,6 +36,10 @@ pub fn markdown() -> String {
             (Commands::SERVE, "serve"),
             (Commands::BENCH, "bench"),
             (Commands::REPLAY, "replay"),
+            (Commands::STORE, "list, show, ..."),
+            (Commands::PULL, "pull, push"),
+            (Commands::IMPORT, "import"),
+            (Commands::CLIENT, "ps, stop"),
         ]
         .iter()
         .filter(|(c, _)| s.commands.contains(*c))

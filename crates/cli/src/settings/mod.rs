@@ -6,37 +6,55 @@
 //!
 //! Where several sources name a setting, the later one wins: default, configuration file, environment, flag.
 
+mod address;
 mod args;
 pub mod compat;
 mod docs;
 mod models;
+mod origins;
 mod table;
 mod value;
 
-pub use args::{Usage, parse};
+pub use address::ServerAddress;
+pub use args::{Usage, clap_command, config_folder, parse};
 pub use docs::markdown;
 pub use models::ModelTable;
+pub use origins::{Effective, Origin, check_file, config_file, effective};
 pub use table::{Settings, TABLE};
-pub use value::Budget;
+pub use value::{Budget, Think};
 
 /// The commands a setting belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commands(u8);
+pub struct Commands(u16);
 
 impl Commands {
     pub const RUN: Self = Self(1);
     pub const SERVE: Self = Self(2);
     pub const BENCH: Self = Self(4);
     pub const BATCH: Self = Self(8);
+    /// Those that look after the models of this machine: `list`, `show`, `cp`, `rm`, ...
+    pub const STORE: Self = Self(16);
     pub const REPLAY: Self = Self(64);
+    /// All that name models: those that load them and those that look after them.
+    pub const MODELS: Self = Self(1 | 2 | 4 | 8 | 16 | 64 | 128 | 256);
+    /// `pull`, `push`, `login`, `logout`.
+    pub const PULL: Self = Self(128);
+    /// Those that fetch models: because they are told to, or because one is missing.
+    pub const NETWORK: Self = Self(1 | 2 | 4 | 8 | 64 | 128);
+    /// `import`: those of the store, and who signed.
+    pub const IMPORT: Self = Self(256);
+    /// Those that ask a running server.
+    pub const CLIENT: Self = Self(32);
+    /// All settings there are, whichever command has them.
+    pub const ANY: Self = Self(0);
+    pub const SERVE_CLIENT: Self = Self(2 | 32);
     pub const LOAD: Self = Self(1 | 2 | 4 | 8 | 64);
     /// Those that answer requests.
     pub const ANSWER: Self = Self(1 | 2 | 8);
     /// The same and those that answer again.
     pub const ANSWER_REPLAY: Self = Self(1 | 2 | 8 | 64);
     /// Those that end with a report.
-    pub const REPORT: Self = Self(1 | 4 | 8 | 64);
-    pub const RUN_SERVE: Self = Self(1 | 2);
+    pub const REPORT: Self = Self(1 | 4 | 8 | 16 | 32 | 64 | 128);
     pub const RUN_BATCH: Self = Self(1 | 8);
     pub const SERVE_BATCH: Self = Self(2 | 8);
 
@@ -50,6 +68,8 @@ impl Commands {
 pub enum Shape {
     /// Present or not.
     Switch,
+    /// Present or not, or with a value behind `=`.
+    Optional,
     /// One value.
     One,
     /// One value each time it is given.
@@ -81,6 +101,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether its value is not to be shown.
+    pub fn is_secret(&self) -> bool {
+        self.key == "api_key"
+    }
+
     /// The environment variable.
     pub fn env(&self) -> String {
         format!("INGLE_{}", self.key.to_uppercase())

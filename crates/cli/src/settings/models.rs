@@ -71,6 +71,8 @@ pub(super) const SHARED: &[&str] = &[
     "mirostat_eta",
     "mirostat_tau",
     "samplers",
+    "context_shift",
+    "n_keep",
     "seed",
 ];
 

@@ -8,7 +8,8 @@ use ingle_runtime::GuessSource;
 use ingle_runtime::models::OnMissing;
 use ingle_step::KvType;
 
-use super::value::{Auto, Budget, Keep, Seed, Slot};
+use super::address::ServerAddress;
+use super::value::{Auto, Budget, Keep, Seed, Slot, Think};
 use super::{Commands, Setting, Shape};
 
 macro_rules! settings {
@@ -43,9 +44,21 @@ macro_rules! settings {
 
 settings! {
     model: Vec<PathBuf>, Many, LOAD, "model", short 'm', env ["LLAMA_ARG_MODEL"],
-        "[NAME=]FILE", default "the model that ships with Ingle", "GGUF file to load; of a split model, the first file. `serve` takes several, each perhaps with a name: the first is the default.";
+        "[NAME=]FILE", default "the model that ships with Ingle", "Model to load: a GGUF file (of a split model, the first one), or the name of one in the store. `serve` takes several, each perhaps with a name: the first is the default.";
     models_dir: Option<PathBuf>, One, SERVE, "models-dir", env ["LLAMA_ARG_MODELS_DIR"],
         "DIR", default "none", "Folder whose GGUF files are served too, loaded when they are asked for.";
+    store_dir: Option<PathBuf>, One, MODELS, "store-dir", env ["INGLE_MODELS"],
+        "DIR", default "ingle/models where the system keeps users' data", "Folder of the model store: models that have names. Its layout is Ollama's.";
+    shared_store: Vec<PathBuf>, Many, MODELS, "shared-store",
+        "DIR", default "none", "Store of the same layout whose models may be used too; it is only read. May be given several times.";
+    hf_home: Option<PathBuf>, One, MODELS, "hf-home", env ["HF_HOME"],
+        "DIR", default "huggingface where the system keeps users' caches", "Cache of Hugging Face's libraries, whose GGUF files may be used too; it is only read. An empty value is none.";
+    ollama_models: Option<PathBuf>, One, MODELS, "ollama-models", env ["OLLAMA_MODELS"],
+        "DIR", default ".ollama/models in the user's home", "Ollama's store, whose models may be used too; it is only read. An empty value is none.";
+    catalogue: Vec<PathBuf>, Many, MODELS, "catalogue",
+        "FILE", default "Ollama's library", "What short names of models mean (TOML): a table `models` of names and references, and `registry` for all others. May be given several times.";
+    serve_store: bool, Switch, SERVE, "serve-store",
+        "", default "only if no model is named", "Serve the models of the store too, beside those that are named, as they come and go.";
     memory_budget: Option<Budget>, One, SERVE, "memory-budget",
         "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
     keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],
@@ -85,6 +98,10 @@ settings! {
     lora_dir: Option<PathBuf>, One, SERVE, "lora-dir",
         "DIR", default "none", "Folder beneath which adapters may be loaded while the server runs.";
 
+    context_shift: Option<bool>, Switch, ANSWER, "context-shift", env ["LLAMA_ARG_CONTEXT_SHIFT"],
+        "", default "an answer ends where the context is full", "Answers go on in a full context: its first tokens stay (--keep), half of the others make way. Requests may say otherwise (`context_shift`, Ollama's `shift`).";
+    n_keep: Option<i32>, One, ANSWER, "keep",
+        "N", default "0", "How many first tokens of the prompt stay where the context shifts, beside the token that begins every text; -1 is all of the prompt.";
     kv_cache_dir: Option<PathBuf>, One, ANSWER, "kv-cache-dir",
         "DIR", default "prefixes are kept in memory only", "Folder where the KV blocks of prompts and answers are kept, so that they are known again after a restart. One process uses it at a time.";
     kv_cache_mb: Option<u32>, One, ANSWER, "kv-cache-mb",
@@ -104,6 +121,29 @@ settings! {
     speculative_config: Option<String>, One, ANSWER, "speculative-config", dash ["sc"],
         "JSON", default "none", "The same in vLLM's form: method (ngram, suffix, draft_model), model, num_speculative_tokens.";
 
+    offline: bool, Switch, NETWORK, "offline", env ["LLAMA_ARG_OFFLINE", "HF_HUB_OFFLINE"],
+        "", default "off", "Nothing is fetched from hubs, registries or sites; other nodes (--peer) are still asked.";
+    yes: bool, Switch, LOAD, "yes", short 'y',
+        "", default "a terminal is asked", "Fetch a model that is missing without asking.";
+    hf_endpoint: Option<String>, One, NETWORK, "hf-endpoint", env ["HF_ENDPOINT"],
+        "URL", default "https://huggingface.co", "The hub that repositories (hf.co/user/repo) are fetched from.";
+    registry_mirror: Option<String>, One, NETWORK, "registry-mirror",
+        "URL", default "none", "Registry that is asked in place of registry.ollama.ai, where short names stand.";
+    peers: Vec<String>, Many, NETWORK, "peer",
+        "URL", default "none", "Node of the same operator that is asked for files before the hub is; may be given several times.";
+    pull_streams: Option<u32>, One, NETWORK, "pull-streams",
+        "N", default "8", "Parts of a file that are fetched at the same time, up to 64.";
+    allow_hosts: Vec<String>, Many, NETWORK, "allow-host",
+        "HOST", default "any public host", "Only these hosts are fetched from, redirects included: example.org, *.example.org, each perhaps with a port; may be given several times.";
+    private_hosts: Vec<String>, Many, NETWORK, "private-host",
+        "HOST", default "none", "Host that may have an address of this machine or site; may be given several times.";
+    insecure_hosts: Vec<String>, Many, NETWORK, "insecure-host",
+        "HOST", default "none", "Host that may be fetched from without encryption; may be given several times.";
+    ca_file: Option<PathBuf>, One, NETWORK, "ca-file",
+        "FILE", default "the system's certificates", "Certificates (PEM) that are trusted beside the system's.";
+    credentials_file: Option<PathBuf>, One, NETWORK, "credentials-file",
+        "FILE", default "ingle/credentials.json where the system keeps configuration", "Where `ingle login` keeps tokens, each for one origin.";
+
     prompt: Option<String>, One, RUN, "prompt", short 'p',
         "TEXT", default "a conversation", "Answer this and stop.";
     file: Option<PathBuf>, One, RUN, "file", short 'f',
@@ -122,6 +162,20 @@ settings! {
         "", default "a prompt alone is answered once", "Answer once, then stop.";
     verbose: bool, Switch, RUN, "verbose", short 'v', also ["show-timings"],
         "", default "off", "Print counts and speeds after each answer.";
+    format: Option<String>, One, RUN, "format",
+        "json|FILE|JSON", default "any text", "An answer is JSON: `json` for any object, or one that is valid under this schema.";
+    think: Option<Think>, Optional, RUN, "think",
+        "true|false|low|medium|high|max", default "as the model likes", "Whether the model thinks before it answers, and how hard.";
+    hide_thinking: bool, Switch, RUN, "hidethinking", also ["hide-thinking"],
+        "", default "off", "Do not show what the model thinks.";
+    no_word_wrap: bool, Switch, RUN, "nowordwrap", also ["no-word-wrap"],
+        "", default "words are wrapped at the terminal's width", "Leave lines as long as they are.";
+    no_history: bool, Switch, RUN, "nohistory", also ["no-history"], env ["OLLAMA_NOHISTORY"],
+        "", default "off", "Do not keep what is typed for later conversations.";
+    truncate: Option<bool>, Optional, RUN, "truncate",
+        "true|false", default "true", "Of a model that embeds: leave out the end of a text that is too long, and say so; false makes it an error.";
+    dimensions: Option<u32>, One, RUN, "dimensions",
+        "N", default "all", "Of a model that embeds: give the first so many numbers, for models that were trained for it.";
 
     chat_template: Option<String>, One, ANSWER_REPLAY, "chat-template", also ["chat-template-file"], env ["LLAMA_ARG_CHAT_TEMPLATE"],
         "NAME|FILE", default "the model's own", "Chat template: a built-in name such as chatml or llama3, or a Jinja file.";
@@ -129,21 +183,23 @@ settings! {
     pooling: Option<Pooling>, One, SERVE, "pooling", env ["LLAMA_ARG_POOLING"],
         "TYPE", default "the file's", "How a text's hidden states become its embedding: mean, cls or last; or rank, with the head that the model has for it.";
 
-    choice: Vec<String>, Many, BATCH, "choice",
+    choice: Vec<String>, Many, RUN_BATCH, "choice",
         "TEXT", default "any text", "Text that an answer may be; given several times, an answer is one of them.";
-    json_schema: Option<String>, One, BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
+    json_schema: Option<String>, One, RUN_BATCH, "json-schema", short 'j', also ["json-schema-file"], dash ["jf"],
         "FILE|JSON", default "any text", "An answer is JSON that is valid under this schema.";
-    regex: Option<String>, One, BATCH, "regex",
+    regex: Option<String>, One, RUN_BATCH, "regex",
         "REGEX", default "any text", "An answer is text that this regular expression matches as a whole.";
 
-    listen: Vec<SocketAddr>, Many, SERVE, "listen",
+    listen: Vec<SocketAddr>, Many, SERVE_CLIENT, "listen",
         "ADDR:PORT", default "host and port", "Address to serve on; may be given several times.";
-    host: Option<String>, One, SERVE, "host", env ["LLAMA_ARG_HOST"],
+    server: Option<ServerAddress>, One, SERVE_CLIENT, "server", env ["OLLAMA_HOST"],
+        "ADDRESS", default "host and port", "The server's address as Ollama writes it: HOST, HOST:PORT or http://HOST:PORT; the port is 11434 if none is named. `ps` and `stop` ask there, and `serve` listens there unless --listen, --host or --port is said.";
+    host: Option<String>, One, SERVE_CLIENT, "host", env ["LLAMA_ARG_HOST"],
         "HOST", default "127.0.0.1", "Address to serve on, with --port. Anything but loopback needs a key or --no-auth.";
-    port: Option<u16>, One, SERVE, "port", env ["LLAMA_ARG_PORT"],
+    port: Option<u16>, One, SERVE_CLIENT, "port", env ["LLAMA_ARG_PORT"],
         "PORT", default "8080", "Port to serve on; 0 picks a free one.";
-    api_key: Vec<String>, Many, SERVE, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
-        "KEY", default "none", "Key that every route but health asks for; may be given several times.";
+    api_key: Vec<String>, Many, SERVE_CLIENT, "api-key", env ["LLAMA_API_KEY", "VLLM_API_KEY"],
+        "KEY", default "none", "Key that every route but health asks for; may be given several times. `ps` and `stop` show the first.";
     api_key_file: Option<PathBuf>, One, SERVE, "api-key-file",
         "FILE", default "none", "File with one key a line; behind a key may stand scopes (`control-tokens`: its raw prompts may spell control tokens; `adapters`: it may load adapters; `models`: it may load and unload models; `priority`: its requests may go before others') and `weight=N`, its part of the machine beside keys with 1.";
     no_auth: bool, Switch, SERVE, "no-auth",
@@ -190,6 +246,11 @@ settings! {
         "DAYS", default "30", "How long a record is kept.";
     shutdown_grace_s: Option<u32>, One, SERVE, "shutdown-grace-s",
         "SECONDS", default "30", "How long streams may finish after SIGTERM; a second signal stops at once.";
+
+    trust: Vec<String>, Many, IMPORT, "trust",
+        "KEY|FILE", default "the keys in `trusted-keys` beside the configuration file", "Public key whose bundles are taken, or a file with such keys; may be given several times.";
+    allow_unsigned: bool, Switch, IMPORT, "allow-unsigned",
+        "", default "off", "Take bundles also that nobody signed, or somebody who is not trusted. A wrong signature is refused all the same.";
 
     temperature: Option<f32>, One, ANSWER, "temp", also ["temperature"],
         "T", default "the model's, else 0.8", "Divides logits; 0 is greedy.";

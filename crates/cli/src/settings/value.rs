@@ -129,6 +129,16 @@ pub enum Budget {
     Percent(u8),
 }
 
+impl Budget {
+    /// A size or a share, as settings spell it.
+    ///
+    /// # Errors
+    /// What a size looks like.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl FromText for Budget {
     fn from_text(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is no size, such as 12G (1024^3), 12GB (1000^3) or 50%");
@@ -153,6 +163,26 @@ impl FromText for Budget {
         let bytes = plain[..end].parse::<f64>().map_err(|_| wrong())? * unit;
         // Beyond 2^53 a float is no exact number of bytes; nobody has so many.
         if (1.0..=9e15).contains(&bytes) { Ok(Self::Bytes(bytes as u64)) } else { Err(wrong()) }
+    }
+}
+
+/// What is wished about thinking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Think {
+    /// The model thinks, or does not.
+    Switched(bool),
+    /// It thinks this hard.
+    Effort(String),
+}
+
+impl FromText for Think {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            effort @ ("low" | "medium" | "high" | "max") => Ok(Self::Effort(effort.to_owned())),
+            other => bool::from_text(other)
+                .map(Self::Switched)
+                .map_err(|_| format!("`{text}` is none of true, false, low, medium, high and max")),
+        }
     }
 }
 
@@ -249,6 +279,18 @@ mod tests {
         assert_eq!([keep(""), keep("soon"), keep("5x")], [None; 3]);
         let policy = |text| OnMissing::from_text(text).ok();
         assert_eq!((policy("refuse"), policy("no")), (Some(OnMissing::Refuse), None));
+    }
+
+    #[test]
+    fn thinking() {
+        let think = |text| Think::from_text(text).ok();
+        assert_eq!([think("true"), think("")], [Some(Think::Switched(true)), Some(Think::Switched(true))]);
+        assert_eq!(
+            [think("false"), think("off")],
+            [Some(Think::Switched(false)), Some(Think::Switched(false))]
+        );
+        assert_eq!(think("high"), Some(Think::Effort("high".into())));
+        assert_eq!([think("harder"), think("2")], [None, None]);
     }
 
     #[test]

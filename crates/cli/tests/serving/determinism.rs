@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::served::{Reply, Server, exchange, ingle};
 use ingle_api::record::{Outcome, Record};
+use ingle_testkit::lora::TinyLora;
 use ingle_testkit::rng::Rng;
 use ingle_testkit::tiny::{Arch, TinySpec};
 use serde_json::{Value, json};
@@ -27,10 +28,13 @@ fn model(seed: u64) -> String {
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap());
     let path = folder.path().join(format!("tiny-{seed}.gguf"));
     if !path.exists() {
-        let spec = TinySpec { n_ctx: 1024, ..TinySpec::new(Arch::Llama) }.seed(seed);
-        fs::write(&path, spec.bytes()).unwrap();
+        fs::write(&path, spec().seed(seed).bytes()).unwrap();
     }
     path.to_str().unwrap().to_owned()
+}
+
+fn spec() -> TinySpec {
+    TinySpec { n_ctx: 1024, ..TinySpec::new(Arch::Llama) }
 }
 
 fn args(model: &str) -> Vec<&str> {
@@ -436,4 +440,74 @@ fn records_are_refused_or_held_against_what_comes() {
         fs::write(&changed, damaged).unwrap();
         check(&[&changed], &["-m", &model], 1, expected);
     }
+}
+
+/// Adapters by what they compute: those of a record come back with their strengths, whatever they are called here and whatever
+/// applies to others; another one under the same name is refused by name.
+#[test]
+fn records_bring_their_adapters() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = folder.path().join("records");
+    let model = model(1);
+    let adapter = |file: &str, seed: u64| {
+        let path = folder.path().join(file);
+        fs::write(&path, TinyLora::new(seed).gguf(&spec()).to_bytes()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (sql, fr, other) = (adapter("sql.gguf", 1), adapter("fr.gguf", 2), adapter("other.gguf", 3));
+    let modules = [format!("sql={sql}"), format!("fr={fr}")];
+    let own = [
+        "--record",
+        recorded.to_str().unwrap(),
+        "--lora-modules",
+        &modules[0],
+        "--lora-modules",
+        &modules[1],
+    ];
+    let server = Server::ready(&[&args(&model)[..], &own].concat());
+    let ask = |more: Value| {
+        let mut body = json!({ "prompt": "once", "max_tokens": 20, "seed": 5, "ignore_eos": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let reply = server.post("/v1/completions", &body);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let fingerprint = reply.json()["system_fingerprint"].as_str().unwrap().to_owned();
+        assert_eq!(reply.header("x-ingle-fingerprint"), Some(&*fingerprint));
+        fingerprint
+    };
+    let plain = ask(json!({}));
+    let by_name = ask(json!({ "model": "sql" }));
+    let both = ask(json!({ "lora": [{ "id": 0, "scale": 0.5 }, { "id": 1, "scale": -0.1 }] }));
+    assert!(plain != by_name && by_name != both, "{plain} {by_name} {both}");
+    assert!(server.stop().success());
+    let paths = records(&recorded);
+    let adapters = |i: usize| {
+        let record = read(&paths[i]);
+        let mut adapters: Vec<(String, f32)> =
+            record.adapters.into_iter().map(|a| (a.name, a.scale)).collect();
+        adapters.sort_by(|a, b| a.0.cmp(&b.0));
+        adapters
+    };
+    assert_eq!(adapters(0), []);
+    assert_eq!(adapters(1), [("sql".to_owned(), 1.0)]);
+    assert_eq!(adapters(2), [("fr".to_owned(), -0.1), ("sql".to_owned(), 0.5)]);
+
+    // Under other names, in another order, applied to all who choose nothing.
+    let renamed = [folder.path().join("x.gguf"), folder.path().join("y.gguf")];
+    fs::copy(&fr, &renamed[0]).unwrap();
+    fs::copy(&sql, &renamed[1]).unwrap();
+    let [x, y] = renamed.each_ref().map(|path| path.to_str().unwrap());
+    let (code, said) = replay(&[&recorded], &["-m", &model, "--lora", x, "--lora", y]);
+    assert_eq!((code, said.contains("3 of 3 records gave the same bytes")), (0, true), "{said}");
+    let (code, said) = replay(&[&recorded], &["-m", &model, "--lora", &sql]);
+    assert_eq!((code, said.contains("`fr` (recorded: ")), (4, true), "{said}");
+    fs::copy(&other, &sql).unwrap();
+    let (code, said) = replay(&[&paths[1]], &["-m", &model, "--lora", &sql]);
+    assert_eq!((code, said.contains("`sql` is another one")), (4, true), "{said}");
+    // A strength that it did not have.
+    let changed = folder.path().join("changed.json");
+    let mut record = read(&paths[2]);
+    record.adapters[0].scale *= 2.0;
+    fs::write(&changed, record.to_text()).unwrap();
+    let (code, said) = replay(&[&changed], &["-m", &model, "--lora", x, "--lora", y]);
+    assert_eq!((code, said.contains("DIFFERENT")), (3, true), "{said}");
 }

@@ -1,13 +1,12 @@
 //! The program as a server in a process of its own, and a small client.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub use ingle_testkit::reply::Reply;
 use serde_json::Value;
 
 /// A running server.
@@ -16,15 +15,6 @@ pub struct Server {
     pub address: String,
     /// What it has said to standard error.
     pub said: Arc<Mutex<String>>,
-}
-
-/// A reply.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    /// Unchunked.
-    pub body: String,
 }
 
 pub fn ingle(args: &[&str]) -> Command {
@@ -112,38 +102,4 @@ pub fn exchange(address: &str, line: &str, headers: &str, body: &[u8]) -> Reply 
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("the reply is read");
     Reply::parse(&bytes)
-}
-
-impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
-        let head = String::from_utf8(bytes[..end].to_vec()).expect("an ASCII head");
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        let mut rest = &bytes[end + 4..];
-        let mut body = Vec::new();
-        if head.to_lowercase().contains("transfer-encoding: chunked") {
-            loop {
-                let line = rest.windows(2).position(|w| w == b"\r\n").expect("a chunk's size");
-                let size = std::str::from_utf8(&rest[..line]).expect("digits");
-                let size = usize::from_str_radix(size, 16).expect("hexadecimal digits");
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(&rest[line + 2..line + 2 + size]);
-                rest = &rest[line + 4 + size..];
-            }
-        } else {
-            body.extend_from_slice(rest);
-        }
-        Self { status, head, body: String::from_utf8(body).expect("UTF-8") }
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
 }

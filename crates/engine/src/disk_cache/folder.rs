@@ -6,12 +6,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::record::{HEADER_BYTES, Header, Key, Secret};
+use super::record::{HEADER_BYTES, Head, Header, Key, Secret};
 
 /// First line of the file `format`; the version follows.
 const FORMAT: &str = "ingle kv cache";
 /// Goes up when folders of earlier programs are of no use any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// More files than these are removed: what is known of them is kept in memory.
 const FILES_MAX: usize = 1 << 20;
 /// Behind a block's name.
@@ -113,7 +113,7 @@ impl Folder {
                 continue;
             }
             for path in list(&folder)? {
-                match header(&path) {
+                match self.header(&path) {
                     Some(found) if headers.len() < FILES_MAX => headers.push(found),
                     _ => {
                         // What is being written has another name, and is worth nothing half done.
@@ -137,8 +137,8 @@ impl Folder {
         let mut head = [0; HEADER_BYTES];
         file.read_exact(&mut head).ok()?;
         // No more is read than there would be of a whole file.
-        let header = Header::parse(&head).filter(|header| header.file_bytes() == n_bytes)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(header.file_bytes()).ok()?);
+        Head::parse(&head).filter(|head| head.file_bytes() == n_bytes)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(n_bytes).ok()?);
         bytes.extend_from_slice(&head);
         file.take(n_bytes - HEADER_BYTES as u64).read_to_end(&mut bytes).ok()?;
         let payload = self.secret.decode(key, bytes)?;
@@ -163,22 +163,26 @@ impl Folder {
         let _ = fs::remove_file(self.file(key));
     }
 
+    /// Last use and header of a file that may be a block.
+    fn header(&self, path: &Path) -> Option<(SystemTime, Header)> {
+        let key = Key::from_name(path.file_name()?.to_str()?.strip_suffix(BLOCK_SUFFIX)?)?;
+        let mut file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        let mut head = [0; HEADER_BYTES];
+        file.read_exact(&mut head).ok()?;
+        let head = Head::parse(&head)?;
+        if head.key() != key || head.file_bytes() != metadata.len() {
+            return None;
+        }
+        let mut ids = vec![0; head.ids_bytes()];
+        file.read_exact(&mut ids).ok()?;
+        Some((metadata.modified().ok()?, self.secret.header(&head, ids)?))
+    }
+
     pub fn file(&self, key: Key) -> PathBuf {
         let name = key.name();
         self.path.join("blocks").join(&name[..2]).join(name + BLOCK_SUFFIX)
     }
-}
-
-/// Last use and header of a file that may be a block.
-fn header(path: &Path) -> Option<(SystemTime, Header)> {
-    let key = Key::from_name(path.file_name()?.to_str()?.strip_suffix(BLOCK_SUFFIX)?)?;
-    let mut file = File::open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    let mut head = [0; HEADER_BYTES];
-    file.read_exact(&mut head).ok()?;
-    let header = Header::parse(&head)?;
-    let fits = header.key == key && header.file_bytes() == metadata.len();
-    fits.then_some((metadata.modified().ok()?, header))
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, OpenError> {

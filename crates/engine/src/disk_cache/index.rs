@@ -4,7 +4,10 @@
 //! [worth](crate::worth) first. A block whose parent is not there may find it again later: computed anew, it has the same
 //! name.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ingle_step::TokenId;
 
 use super::record::{Header, Key};
 use crate::worth::worth;
@@ -15,6 +18,8 @@ pub(super) struct Index {
     entries: HashMap<Key, Entry>,
     /// How many entries hang on each key, be that one there or not.
     children: HashMap<Key, usize>,
+    /// By parent and tokens: of what hangs on a block, the one with most tokens in common with a text is next to that text.
+    edges: BTreeMap<Edge, Key>,
     /// Worth, last use.
     leaves: BTreeSet<(u64, u64, Key)>,
     n_bytes: u64,
@@ -24,9 +29,26 @@ pub(super) struct Index {
     now: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    parent: Key,
+    tokens: Arc<[TokenId]>,
+}
+
+/// A block that begins as a text goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Nearest {
+    pub key: Key,
+    /// Those of the block.
+    pub tokens: Arc<[TokenId]>,
+    /// How many of them it has in common with the text; one at least.
+    pub n_common: usize,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     parent: Key,
+    tokens: Arc<[TokenId]>,
     tenant: Key,
     cost: u64,
     n_bytes: u64,
@@ -41,6 +63,7 @@ impl Index {
         Self {
             entries: HashMap::new(),
             children: HashMap::new(),
+            edges: BTreeMap::new(),
             leaves: BTreeSet::new(),
             n_bytes: 0,
             max_bytes,
@@ -68,6 +91,35 @@ impl Index {
         keys.iter().take_while(|key| self.contains(key)).count()
     }
 
+    /// The block after `parent` that begins with most of `tokens`.
+    pub fn nearest(&self, parent: &Key, tokens: &[TokenId]) -> Option<Nearest> {
+        let edge = Edge { parent: *parent, tokens: tokens.into() };
+        let before = self.edges.range(..&edge).next_back();
+        let after = self.edges.range(&edge..).next();
+        let siblings = [before, after].into_iter().flatten().filter(|(other, _)| other.parent == *parent);
+        let nearest = siblings.map(|(other, &key)| {
+            let n_common = other.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+            Nearest { key, tokens: Arc::clone(&other.tokens), n_common }
+        });
+        nearest.max_by_key(|nearest| nearest.n_common).filter(|nearest| nearest.n_common > 0)
+    }
+
+    /// Whether a block after `parent` begins with all of `tokens`.
+    pub fn covers(&self, parent: &Key, tokens: &[TokenId]) -> bool {
+        self.nearest(parent, tokens).is_some_and(|nearest| nearest.n_common == tokens.len())
+    }
+
+    /// Forgets the tails that say no more than the beginning of a block of `tokens` after `parent`: their files are to be
+    /// removed.
+    pub fn remove_within(&mut self, parent: &Key, tokens: &[TokenId]) -> Vec<Key> {
+        let shorter = (1..tokens.len()).map(|n| Edge { parent: *parent, tokens: tokens[..n].into() });
+        let within: Vec<Key> = shorter.filter_map(|edge| self.edges.get(&edge).copied()).collect();
+        within.iter().for_each(|key| {
+            self.remove(key);
+        });
+        within
+    }
+
     /// Forgets blocks until `n_bytes` more fit, that hang on `parent`: their files are to be removed. As many as can be, if
     /// that is not enough.
     pub fn make_room(&mut self, n_bytes: u64, parent: Option<&Key>) -> Vec<Key> {
@@ -92,8 +144,11 @@ impl Index {
             return false;
         }
         let n_bytes = header.file_bytes();
+        let edge = Edge { parent: header.parent, tokens: Arc::clone(&header.tokens) };
+        self.edges.insert(edge, header.key);
         let entry = Entry {
             parent: header.parent,
+            tokens: Arc::clone(&header.tokens),
             tenant: header.tenant,
             cost: header.cost,
             n_bytes,
@@ -131,6 +186,7 @@ impl Index {
         let Some(entry) = self.entries.remove(key) else { return false };
         self.leaves.remove(&(entry.worth, entry.last_used, *key));
         self.n_bytes -= entry.n_bytes;
+        self.edges.remove(&Edge { parent: entry.parent, tokens: entry.tokens });
         let n_siblings = self.children.get_mut(&entry.parent).expect("it hung there");
         *n_siblings -= 1;
         if *n_siblings == 0 {
@@ -158,16 +214,26 @@ mod tests {
     }
 
     fn insert(index: &mut Index, n: u8, parent: u8, tenant: u8) {
-        let header =
-            Header { key: key(n), parent: key(parent), tenant: key(tenant), cost: 1024, n_bytes: 1000 };
+        insert_text(index, n, parent, tenant, &[n.into()]);
+    }
+
+    fn insert_text(index: &mut Index, n: u8, parent: u8, tenant: u8, ids: &[u32]) {
+        let header = Header { parent: key(parent), tenant: key(tenant), ..header(n, ids) };
         assert!(index.insert(&header));
         assert!(!index.insert(&header), "it is there");
     }
 
+    fn header(n: u8, ids: &[u32]) -> Header {
+        Header { key: key(n), parent: key(0), tenant: key(0), cost: 1024, tokens: tokens(ids), n_bytes: 1000 }
+    }
+
+    fn tokens(ids: &[u32]) -> Arc<[TokenId]> {
+        ids.iter().map(|&id| TokenId(id)).collect()
+    }
+
     /// Room for so many blocks.
     fn index(n: u64) -> Index {
-        let header = Header { key: key(0), parent: key(0), tenant: key(0), cost: 0, n_bytes: 1000 };
-        Index::new(n * header.file_bytes())
+        Index::new(n * header(0, &[0]).file_bytes())
     }
 
     #[test]
@@ -201,6 +267,44 @@ mod tests {
         insert(&mut index, 4, 100, 50);
         // The clock has passed what was used once; of what was used twice, the older goes.
         assert_eq!(index.make_room(one, None), [key(1)]);
+    }
+
+    #[test]
+    fn finds_the_block_that_goes_on_longest_with_a_text() {
+        let mut index = index(20);
+        insert_text(&mut index, 1, 100, 50, &[1, 2, 3]);
+        insert_text(&mut index, 2, 100, 50, &[1, 2, 9, 9]);
+        insert_text(&mut index, 3, 101, 50, &[1, 2, 4, 4]);
+        let check = |index: &Index, ids: &[u32], expected: Option<(u8, usize)>| {
+            let found = index.nearest(&key(100), &tokens(ids));
+            assert_eq!(
+                found.map(|nearest| (nearest.key, nearest.n_common)),
+                expected.map(|(n, c)| (key(n), c))
+            );
+        };
+        check(&index, &[1, 2, 3, 4], Some((1, 3)));
+        check(&index, &[1, 2, 9], Some((2, 3)));
+        check(&index, &[1, 2, 9, 8], Some((2, 3)));
+        check(&index, &[2], None);
+        check(&index, &[], None);
+        assert!(index.covers(&key(100), &tokens(&[1, 2])) && !index.covers(&key(100), &tokens(&[1, 2, 4])));
+        assert!(!index.covers(&key(102), &tokens(&[1])));
+        index.remove(&key(1));
+        check(&index, &[1, 2, 3, 4], Some((2, 2)));
+    }
+
+    #[test]
+    fn what_a_longer_block_says_is_forgotten() {
+        let mut index = index(20);
+        insert_text(&mut index, 1, 100, 50, &[1]);
+        insert_text(&mut index, 2, 100, 50, &[1, 1]);
+        insert_text(&mut index, 3, 100, 50, &[1, 2, 3]);
+        insert_text(&mut index, 4, 101, 50, &[1]);
+        insert_text(&mut index, 5, 100, 50, &[1, 2, 3, 4]);
+        assert_eq!(index.remove_within(&key(100), &tokens(&[1, 2, 3, 4])), [key(1), key(3)]);
+        let left = [1, 2, 3, 4, 5].map(|n| index.contains(&key(n)));
+        assert_eq!(left, [false, true, false, true, true]);
+        assert_eq!(index.remove_within(&key(100), &tokens(&[1, 2, 3, 4])), []);
     }
 
     #[test]

@@ -13,10 +13,12 @@
 //! DIR/lock          held by the process that uses the folder
 //! DIR/blocks/ab/abcd….kv    a block each: see `record`
 //! ```
-//! A file for each block: eviction is exact and needs no compaction, and what is torn costs one block. Writing with fsync
-//! took 5 ms for 16 to 400 KiB and 15 ms for 4 MiB on a virtual disk, which is behind everyone's back and more blocks a
-//! second than a processor computes; segments without an fsync for each block were 5 times as fast for 400 KiB, and no
-//! faster for 4 MiB; reading was alike.
+//! A file for each block: eviction is exact and needs no compaction, and what is torn costs one block.
+//!
+//! A block need not be full: the **tail** of a sequence that ended is kept too, so that who goes on from there computes only
+//! what is new. A longer block that begins with a tail's tokens replaces it: first the longer one is written, then the tail
+//! removed, so that a crash between leaves both, and the longer one is found. Of a block that a text has the beginning of in
+//! common, those slots are used, as in memory.
 //!
 //! Files are written under another name, synced and renamed, and read whole: one that is not, to the last byte, what this
 //! folder's key has signed is removed and counted, and its block computed again. A rename that a crash loses is a block
@@ -41,6 +43,7 @@ use ingle_step::TokenId;
 use folder::Folder;
 pub use folder::OpenError;
 use index::Index;
+pub(crate) use index::Nearest;
 use record::Header;
 pub use record::Key;
 
@@ -90,6 +93,8 @@ pub(crate) struct Write {
     pub parent: Key,
     pub tenant: Key,
     pub cost: u64,
+    /// What fills its first slots.
+    pub tokens: Arc<[TokenId]>,
     pub payload: Vec<u8>,
     /// Woken when there is room again.
     pub wake: Thread,
@@ -223,6 +228,16 @@ impl DiskTier {
         keys
     }
 
+    /// The name of the block of these tokens after another.
+    pub(crate) fn child(&self, parent: &Key, tokens: &[TokenId]) -> Key {
+        self.cache.shared.folder.secret().child(parent, tokens)
+    }
+
+    /// The block after `parent` that begins with most of `tokens`.
+    pub(crate) fn nearest(&self, parent: &Key, tokens: &[TokenId]) -> Option<Nearest> {
+        self.cache.shared.state().index.nearest(parent, tokens)
+    }
+
     /// How many of these blocks, each the parent of the next, are there.
     pub(crate) fn n_found(&self, keys: &[Key]) -> usize {
         self.cache.shared.state().index.n_found(keys)
@@ -246,10 +261,11 @@ impl DiskTier {
         Some(receiver)
     }
 
-    /// Whether a block is neither there nor on its way.
-    pub(crate) fn wants(&self, key: &Key) -> bool {
+    /// Whether a block of these tokens after `parent` is neither there, perhaps as the beginning of a longer one, nor on its
+    /// way.
+    pub(crate) fn wants(&self, key: &Key, parent: &Key, tokens: &[TokenId]) -> bool {
         let state = self.cache.shared.state();
-        !state.index.contains(key) && !state.pending.contains_key(key)
+        !state.pending.contains_key(key) && !state.index.covers(parent, tokens)
     }
 
     /// Whether the queue takes another write.
@@ -379,8 +395,9 @@ impl Shared {
     }
 
     fn write(&self, write: &Write) {
-        let Write { key, parent, tenant, cost, ref payload, .. } = *write;
-        let header = Header { key, parent, tenant, cost, n_bytes: payload.len() as u64 };
+        let Write { key, parent, tenant, cost, ref tokens, ref payload, .. } = *write;
+        let n_bytes = payload.len() as u64;
+        let header = Header { key, parent, tenant, cost, tokens: Arc::clone(tokens), n_bytes };
         let n_bytes = header.file_bytes();
         let (removed, fits) = {
             let mut state = self.state();
@@ -399,6 +416,8 @@ impl Shared {
         } else if is_wanted {
             state.stats.blocks_written += 1;
             state.index.insert(&header);
+            let within = state.index.remove_within(&parent, tokens);
+            state.removals.extend(within);
         } else {
             state.removals.push_back(key);
         }

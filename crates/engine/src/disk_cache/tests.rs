@@ -37,28 +37,41 @@ impl Fixture {
     }
 
     fn chain(&self, tenant: &str, text: &str) -> Vec<Key> {
-        let tokens: Vec<TokenId> = text.bytes().map(|b| TokenId(b.into())).collect();
-        self.tier().chain(&self.tier().tenant(tenant), &tokens, BLOCK)
+        self.tier().chain(&self.tier().tenant(tenant), &tokens(text), BLOCK)
+    }
+
+    /// The names of a text's blocks, the last of which may be a tail.
+    fn chain_to_end(&self, tenant: &str, text: &str) -> Vec<Key> {
+        let mut keys = self.chain(tenant, text);
+        let tail = &text[(keys.len() - 1) * BLOCK..];
+        if !tail.is_empty() {
+            keys.push(self.tier().child(keys.last().unwrap(), &tokens(tail)));
+        }
+        keys
+    }
+
+    /// Hands over what is not there of a text's blocks.
+    fn hand_over(&self, tenant: &str, text: &str) -> Vec<Key> {
+        let keys = self.chain_to_end(tenant, text);
+        for (i, (pair, tokens)) in keys.windows(2).zip(tokens(text).chunks(BLOCK)).enumerate() {
+            let (parent, key) = (pair[0], pair[1]);
+            if self.tier().wants(&key, &parent, tokens) {
+                let tenant = self.tier().tenant(tenant);
+                let (tokens, payload, wake) = (tokens.into(), payload(&keys, i), thread::current());
+                self.tier().write(Write { key, parent, tenant, cost: 1024, tokens, payload, wake });
+            }
+        }
+        keys
     }
 
     /// Writes all full blocks of a text, and waits until they are there.
     fn write(&self, tenant: &str, text: &str) {
-        let keys = self.chain(tenant, text);
-        for (i, pair) in keys.windows(2).enumerate() {
-            let (parent, key) = (pair[0], pair[1]);
-            if self.tier().wants(&key) {
-                let tenant = self.tier().tenant(tenant);
-                let wake = thread::current();
-                self.tier().write(Write {
-                    key,
-                    parent,
-                    tenant,
-                    cost: 1024,
-                    payload: payload(&keys, i),
-                    wake,
-                });
-            }
-        }
+        self.write_to_end(tenant, &text[..text.len() / BLOCK * BLOCK]);
+    }
+
+    /// Writes all blocks of a text, and waits until they are there.
+    fn write_to_end(&self, tenant: &str, text: &str) {
+        let keys = self.hand_over(tenant, text);
         let deadline = Instant::now() + Duration::from_secs(20);
         while keys[1..].iter().any(|key| self.tier().cache.shared.state().pending.contains_key(key)) {
             assert!(Instant::now() < deadline, "nothing is written");
@@ -77,9 +90,17 @@ impl Fixture {
         blocks.len()
     }
 
+    /// How much of a text can be had: full blocks, and slots of one more.
+    fn find(&self, tenant: &str, text: &str) -> (usize, usize) {
+        let keys = self.chain(tenant, text);
+        let n_found = self.tier().n_found(&keys[1..]);
+        let next = self.tier().nearest(&keys[n_found], &tokens(&text[n_found * BLOCK..]));
+        (n_found, next.map_or(0, |next| next.n_common))
+    }
+
     /// The file of a text's last block.
     fn file(&self, tenant: &str, text: &str) -> PathBuf {
-        self.tier().cache.shared.folder.file(*self.chain(tenant, text).last().unwrap())
+        self.tier().cache.shared.folder.file(*self.chain_to_end(tenant, text).last().unwrap())
     }
 
     fn n_files(&self) -> usize {
@@ -88,13 +109,17 @@ impl Fixture {
     }
 }
 
+fn tokens(text: &str) -> Vec<TokenId> {
+    text.bytes().map(|b| TokenId(b.into())).collect()
+}
+
 /// Something that depends on all of the text.
 fn payload(keys: &[Key], i: usize) -> Vec<u8> {
     keys[i + 1].0.iter().copied().cycle().take(PAYLOAD).collect()
 }
 
 fn file_bytes() -> u64 {
-    (record::HEADER_BYTES + PAYLOAD + record::MAC_BYTES) as u64
+    (record::HEADER_BYTES + 4 * BLOCK + PAYLOAD + record::MAC_BYTES) as u64
 }
 
 #[test]
@@ -114,12 +139,7 @@ fn what_was_written_is_there_after_a_restart() {
 #[test]
 fn what_was_handed_over_is_written_at_the_end() {
     let mut f = Fixture::new(1 << 20);
-    let keys = f.chain("ann", &"abcd".repeat(20));
-    for (i, pair) in keys.windows(2).enumerate() {
-        let tenant = f.tier().tenant("ann");
-        let (payload, wake) = (payload(&keys, i), thread::current());
-        f.tier().write(Write { key: pair[1], parent: pair[0], tenant, cost: 1, payload, wake });
-    }
+    f.hand_over("ann", &"abcd".repeat(20));
     f.open();
     assert_eq!(f.read("ann", &"abcd".repeat(20)), 20);
 }
@@ -150,6 +170,79 @@ fn a_damaged_file_is_removed_and_counted() {
             // Computed and written again, it leads to the rest.
             f.write("ann", "one two ");
             assert_eq!(f.read("ann", "one two three"), 3, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_tail_is_kept_until_a_longer_block_replaces_it() {
+    let mut f = Fixture::new(1 << 20);
+    let check = |f: &mut Fixture, text: &str, expected: (usize, usize), n_files: usize| {
+        f.open();
+        assert_eq!((f.find("ann", text), f.n_files()), (expected, n_files), "{text}");
+    };
+    f.write_to_end("ann", "one tw");
+    check(&mut f, "one two three", (1, 2), 2);
+    assert_eq!(f.find("bob", "one two"), (0, 0), "another tenant finds nothing");
+    f.write_to_end("ann", "one two");
+    check(&mut f, "one two three", (1, 3), 2);
+    f.write_to_end("ann", "one t");
+    check(&mut f, "one two three", (1, 3), 2);
+    f.write_to_end("ann", "one two three");
+    check(&mut f, "one two three", (3, 1), 4);
+    // Another end of the same beginning.
+    f.write_to_end("ann", "one to");
+    check(&mut f, "one to", (1, 2), 5);
+    // Who parts from a block takes what it has in common with it.
+    check(&mut f, "one twice", (1, 2), 5);
+    check(&mut f, "one", (0, 3), 5);
+    assert_eq!(f.tier().stats().blocks_refused, 0);
+}
+
+#[test]
+fn of_a_tail_that_is_not_what_was_written_nothing_is_left() {
+    type Damage = fn(&mut Vec<u8>);
+    const HEADER: usize = record::HEADER_BYTES;
+    // At each field and each length, as the file's description has them.
+    let damage: [(&str, Damage); 18] = [
+        ("magic", |bytes| bytes[0] ^= 1),
+        ("version", |bytes| bytes[7] ^= 3),
+        ("payload's length", |bytes| bytes[8] ^= 1),
+        ("number of tokens", |bytes| bytes[16] ^= 1),
+        ("cost", |bytes| bytes[24] ^= 1),
+        ("key", |bytes| bytes[32] ^= 1),
+        ("parent", |bytes| bytes[64] ^= 1),
+        ("tenant", |bytes| bytes[96] ^= 1),
+        ("tokens", |bytes| bytes[HEADER] ^= 1),
+        ("payload", |bytes| bytes[HEADER + 12 + 100] ^= 1),
+        ("MAC", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("nothing is left", Vec::clear),
+        ("cut within the numbers", |bytes| bytes.truncate(20)),
+        ("cut behind the header", |bytes| bytes.truncate(HEADER)),
+        ("cut within the tokens", |bytes| bytes.truncate(HEADER + 5)),
+        ("cut within the payload", |bytes| bytes.truncate(HEADER + 12 + 100)),
+        ("cut within the MAC", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("too long", |bytes| bytes.push(0)),
+    ];
+    for (what, damage) in damage {
+        for restart in [false, true] {
+            let mut f = Fixture::new(1 << 20);
+            f.write_to_end("ann", "one two");
+            let file = f.file("ann", "one two");
+            let mut bytes = fs::read(&file).unwrap();
+            damage(&mut bytes);
+            fs::write(&file, bytes).unwrap();
+            if restart {
+                f.open();
+            }
+            let keys = f.chain_to_end("ann", "one two");
+            let blocks = f.tier().read(keys[1..].to_vec()).unwrap();
+            let blocks = blocks.recv_timeout(Duration::from_secs(20)).expect("an answer");
+            assert!(blocks == [payload(&keys, 0)], "{what}: only the block before it");
+            assert_eq!((f.find("ann", "one two"), f.tier().stats().blocks_refused), ((1, 0), 1), "{what}");
+            f.write_to_end("ann", "one two");
+            f.open();
+            assert_eq!((f.find("ann", "one two"), f.n_files()), ((1, 3), 2), "{what}");
         }
     }
 }

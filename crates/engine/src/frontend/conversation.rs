@@ -31,7 +31,8 @@ impl Frontend {
             return Err(invalid("messages", message));
         };
         check_tools(input)?;
-        let input = self.with_wishes(input, template)?;
+        let input = self.preset.open(input);
+        let input = self.with_wishes(&input, template)?;
         let segments = template.render(&input, (self.now)()).map_err(|error| match error {
             TemplateError::Syntax { .. } => ProviderError::Internal(error.to_string()),
             TemplateError::Reserved { .. } => invalid("template_vars", error.to_string()),
@@ -98,6 +99,9 @@ impl Frontend {
     ) -> Result<Cow<'a, ChatInput>, ProviderError> {
         let hides_tools = input.tool_choice == ToolChoice::None && !input.tools.is_empty();
         let ReasoningWish { enabled, effort, .. } = &input.reasoning;
+        let is_said = SWITCHES.iter().chain([&EFFORT]).any(|name| input.template_vars.contains_key(*name));
+        let unasked = template.thinks_unasked() && effort.is_none() && !is_said;
+        let enabled = &enabled.or(unasked.then_some(true));
         if !hides_tools && enabled.is_none() && effort.is_none() {
             return Ok(Cow::Borrowed(input));
         }

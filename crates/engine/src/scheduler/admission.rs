@@ -32,10 +32,16 @@ impl Scheduler {
         assert!(!prompt.is_empty() && *n_choices > 0, "a request has a prompt and a choice");
         let samples = *n_choices > 1 || *max_tokens > 0 || request.prompt_logits;
         assert!(request.pooling.is_none() || !samples, "what is pooled is not sampled");
-        let n_tokens = prompt.len().saturating_add(*max_tokens);
+        let n_room = self.max_seq_tokens();
+        if let Some(shift) = request.shift {
+            assert!(shift.n_discard > 0, "something makes way");
+            assert!(shift.n_keep + shift.n_discard < n_room, "nothing would be left to go on from");
+        }
+        let n_more = if request.shift.is_some() { (*max_tokens).min(1) } else { *max_tokens };
+        let n_tokens = prompt.len().saturating_add(n_more);
         let in_one_step = request.pooling.is_some_and(|pooled| !pooled.causal);
         let step_max = if in_one_step { self.config.step_token_budget } else { usize::MAX };
-        let max_tokens = self.max_seq_tokens().min(step_max);
+        let max_tokens = n_room.min(step_max);
         if n_tokens > max_tokens {
             return Err(AddError::TooLong { n_tokens, max_tokens });
         }
@@ -99,7 +105,8 @@ impl Scheduler {
     fn n_to_start(&self, id: SeqId) -> usize {
         let seq = &self.seqs[&id];
         let must_finish = seq.preemptions >= self.config.max_preemptions;
-        let n_tokens = if must_finish { seq.n_prompt + seq.max_tokens } else { seq.tokens.len() };
+        let n_left = if must_finish { seq.max_tokens - seq.n_new() } else { 0 };
+        let n_tokens = (seq.tokens.len() + n_left).min(self.max_seq_tokens());
         n_tokens.div_ceil(self.config.block_size)
     }
 

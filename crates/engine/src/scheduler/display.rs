@@ -33,7 +33,7 @@ impl fmt::Display for Scheduler {
                 if seq.paused { " (paused)" } else { "" },
                 if seq.is_background() { " (background)" } else { "" },
                 seq.n_prompt,
-                seq.tokens.len() - seq.n_prompt,
+                seq.n_new(),
                 seq.n_computed,
             )?;
             for (i, block) in seq.blocks.iter().enumerate() {

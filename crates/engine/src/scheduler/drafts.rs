@@ -23,11 +23,15 @@ impl Scheduler {
 
     fn room_of(&self, id: SeqId) -> usize {
         let seq = &self.seqs[&id];
-        let n_new = seq.tokens.len() - seq.n_prompt;
+        let n_new = seq.n_new();
         if seq.want != Want::Logits || n_new == 0 || !seq.is_decode() {
             return 0;
         }
-        (seq.max_tokens - n_new).saturating_sub(1)
+        let left = seq.max_tokens - n_new;
+        // Where tokens make way, what was guessed behind them has another text before it.
+        let n_room = self.max_seq_tokens().saturating_sub(seq.tokens.len());
+        let left = if seq.shift.is_some() { left.min(n_room) } else { left };
+        left.saturating_sub(1)
     }
 
     /// The tokens of a sequence so far; `None` if it has ended.

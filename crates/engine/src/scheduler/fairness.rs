@@ -2,17 +2,19 @@
 //!
 //! Each tenant has an **account**: the tokens that were computed for it, divided by its weight. The next rows of a step go
 //! to the tenant whose account is lowest, a few at a time, so that accounts of tenants that want more than they get stay
-//! within some rows of each other, whatever each of them sends. Who gets all that it wants saves nothing up: its account
-//! is raised to the lowest of those who want more. Who comes starts there too. So a newcomer has its part at once, and
-//! nobody has to make good what was computed while nobody else wanted it.
+//! within some rows of each other, whatever each of them sends. Who gets all that it wants saves no more up than
+//! [`CREDIT_STEPS`]: its account is raised to that much below the lowest of those who want more. Who comes starts there
+//! too. So the few requests of a tenant that asks for little are computed at once, as if it were alone, and it is only
+//! then one of many; and nobody has to make good what was computed while nobody else wanted it.
 //!
 //! Accounts are kept for each [`Level`]: better levels go first, and owe nothing to the others.
 //!
 //! The places of a step, where they are scarce, are given one by one to the tenant that has least in it, by weight, whatever
-//! its account says: an answer that has begun goes on, however long its prompt was. For the same reason each tenant's
-//! first decode goes before all else, if a row is not more than its part of the step. Within its part a tenant's decodes go first (those first that were longest without
-//! a row, where not all can go), then its prompts in the order of their age. Where decodes alone would fill the part, every
-//! fourth row is for a prompt that has begun.
+//! its account says: an answer that has begun goes on, however long its prompt was. For the same reason a
+//! quarter of each tenant's part of a step, at least a row if its part is one, goes to its decodes before all else. Within
+//! its part a tenant's decodes go first (those first that were longest without a row, where not all can go), then its
+//! prompts in the order of their age. Where decodes alone would fill the part, every fourth row is for a prompt that has
+//! begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +29,13 @@ pub(super) type Level = (Priority, i16);
 
 /// What one token costs a tenant of weight 1. Weights divide it.
 const TOKEN_COST: u64 = 1 << 20;
+/// How far below those who want more the account of a tenant begins that comes or wants more again, as full steps of
+/// weight 1: two or three seconds. Nobody loses more than that to it before it has waited as long again.
+const CREDIT_STEPS: usize = 16;
+/// Where accounts begin: above all credit.
+const FLOOR_FIRST: u64 = 1 << 44;
+/// What part of a tenant's part of a step its decodes get before all else.
+const DECODES_PART: usize = 4;
 /// The largest weight.
 pub(super) const WEIGHT_MAX: u32 = 1000;
 /// The most rows of a prompt that a tenant gets before it is looked whose turn is next.
@@ -60,26 +69,45 @@ impl Account {
 }
 
 /// The accounts of one level.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Ledger {
-    /// Where a newcomer's account begins.
+    /// The lowest account of those who want more than they get. A newcomer's begins a credit below it.
     floor: u64,
     tenants: BTreeMap<u64, Account>,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { floor: FLOOR_FIRST, tenants: BTreeMap::new() }
+    }
+}
+
 /// The accounts of all levels that have sequences.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shares(BTreeMap<Level, Ledger>);
+pub(super) struct Shares {
+    levels: BTreeMap<Level, Ledger>,
+    /// [`CREDIT_STEPS`] of the size that they have now.
+    credit: u64,
+}
 
 impl Shares {
+    /// A step of so many tokens is formed. Nobody keeps more credit than steps of its size give.
+    pub fn note_budget(&mut self, n_tokens: usize) {
+        self.credit = ((n_tokens * CREDIT_STEPS) as u64).saturating_mul(TOKEN_COST).min(FLOOR_FIRST);
+        for ledger in self.levels.values_mut() {
+            let start = ledger.start(self.credit);
+            ledger.tenants.values_mut().for_each(|account| account.used = account.used.max(start));
+        }
+    }
+
     /// A sequence is there.
     pub fn enter(&mut self, level: Level, tenant: u64, weight: u32) {
-        let ledger = self.0.entry(level).or_default();
-        let floor = ledger.floor;
+        let ledger = self.levels.entry(level).or_default();
+        let start = ledger.start(self.credit);
         let account =
-            ledger.tenants.entry(tenant).or_insert(Account { used: floor, weight, n_seqs: 0, last_step: 0 });
+            ledger.tenants.entry(tenant).or_insert(Account { used: start, weight, n_seqs: 0, last_step: 0 });
         if account.n_seqs == 0 {
-            account.used = account.used.max(floor);
+            account.used = account.used.max(start);
         }
         account.weight = weight.clamp(1, WEIGHT_MAX);
         account.n_seqs += 1;
@@ -87,32 +115,33 @@ impl Shares {
 
     /// A sequence has gone. What its tenant has used is remembered while others of the level are there.
     pub fn leave(&mut self, level: Level, tenant: u64) {
-        let ledger = self.0.get_mut(&level).expect("who leaves has entered");
+        let ledger = self.levels.get_mut(&level).expect("who leaves has entered");
         let account = ledger.tenants.get_mut(&tenant).expect("who leaves has an account");
         account.n_seqs -= 1;
         if ledger.tenants.values().all(|account| account.n_seqs == 0) {
-            self.0.remove(&level);
+            self.levels.remove(&level);
         } else {
-            ledger.forget_the_even();
+            ledger.forget_the_even(self.credit);
         }
     }
 
     pub fn account(&self, level: Level, tenant: u64) -> &Account {
-        &self.0[&level].tenants[&tenant]
+        &self.levels[&level].tenants[&tenant]
     }
 
     pub fn levels(&self) -> Vec<Level> {
-        self.0.keys().copied().collect()
+        self.levels.keys().copied().collect()
     }
 
     /// The weights of all tenants with sequences, together.
     pub fn weight_present(&self, level: Level) -> u64 {
-        let present = self.0[&level].tenants.values().filter(|account| account.n_seqs > 0);
+        let present = self.levels[&level].tenants.values().filter(|account| account.n_seqs > 0);
         present.map(|account| u64::from(account.weight)).sum()
     }
 
     fn charge(&mut self, level: Level, tenant: u64, n_rows: usize, step: u64) {
-        if let Some(account) = self.0.get_mut(&level).and_then(|ledger| ledger.tenants.get_mut(&tenant)) {
+        if let Some(account) = self.levels.get_mut(&level).and_then(|ledger| ledger.tenants.get_mut(&tenant))
+        {
             account.used += account.cost(n_rows);
             account.last_step = step;
         }
@@ -120,26 +149,32 @@ impl Shares {
 
     /// After a step: raises the accounts of those who got what they wanted. `hungry` are the others.
     fn settle(&mut self, level: Level, hungry: &BTreeSet<u64>) {
-        let Some(ledger) = self.0.get_mut(&level) else { return };
+        let Some(ledger) = self.levels.get_mut(&level) else { return };
         let used = |tenant: &u64| ledger.tenants.get(tenant).map(|account| account.used);
         let lowest = hungry.iter().filter_map(used).min();
         let all = || ledger.tenants.values().map(|account| account.used).max();
         let floor = lowest.or_else(all).unwrap_or(0).max(ledger.floor);
         ledger.floor = floor;
+        let start = ledger.start(self.credit);
         for (tenant, account) in &mut ledger.tenants {
             if !hungry.contains(tenant) {
-                account.used = account.used.max(floor);
+                account.used = account.used.max(start);
             }
         }
-        ledger.forget_the_even();
+        ledger.forget_the_even(self.credit);
     }
 }
 
 impl Ledger {
-    /// Whoever has gone and owes nothing is as a newcomer.
-    fn forget_the_even(&mut self) {
-        let floor = self.floor;
-        self.tenants.retain(|_, account| account.n_seqs > 0 || account.used > floor);
+    /// Where a newcomer's account begins.
+    fn start(&self, credit: u64) -> u64 {
+        self.floor.saturating_sub(credit)
+    }
+
+    /// Whoever has gone and has used up none of its credit is as a newcomer.
+    fn forget_the_even(&mut self, credit: u64) {
+        let start = self.start(credit);
+        self.tenants.retain(|_, account| account.n_seqs > 0 || account.used > start);
     }
 }
 
@@ -184,8 +219,8 @@ struct Part {
     /// Places of its own: of so many decodes, and of its first prompt.
     decode_places: usize,
     has_prompt_place: bool,
-    /// Whether its part of the step is at least a row.
-    has_first_row: bool,
+    /// Rows that its decodes get before all else.
+    first_rows: usize,
     /// The next decode without a row, the next that may have more than one, the next prompt.
     decode: usize,
     jump: usize,
@@ -205,7 +240,7 @@ impl Part {
             n_decodes,
             decode_places: 0,
             has_prompt_place: false,
-            has_first_row: false,
+            first_rows: 0,
             decode: 0,
             jump: 0,
             prompt: n_decodes,
@@ -231,11 +266,11 @@ impl Part {
         self.decode_places = n_places - usize::from(self.has_prompt_place);
     }
 
-    /// Whose turn is next: whoever has had no row for a decode in this step, if a row is not more than its part of it, then
+    /// Whose turn is next: whoever's decodes have not had yet what goes to them before all else, then
     /// the one with the lowest account. Ties go to the one that had no part in a step for longest, then to the one with the
     /// oldest sequence.
     fn turn(&self) -> (bool, u64, u64, SeqId) {
-        let is_first = self.has_first_row && self.decode_rows == 0 && self.decode_places > 0;
+        let is_first = self.decode_rows < self.first_rows && self.decode < self.decode_places;
         (!is_first, self.account.used, self.account.last_step, self.oldest)
     }
 
@@ -334,7 +369,8 @@ impl Scheduler {
         let mut left = budget.tokens;
         let weights: usize = parts.iter().map(|part| part.account.weight as usize).sum();
         for part in &mut parts {
-            part.has_first_row = left.saturating_mul(part.account.weight as usize) >= weights;
+            let own = left.saturating_mul(part.account.weight as usize) / weights;
+            part.first_rows = (own / DECODES_PART).max(own.min(1));
         }
         let mut places = give_places(&mut parts, places);
         let mut full = vec![false; parts.len()];

@@ -177,19 +177,24 @@ impl Scheduler {
                 new.push((i, block));
             }
         }
-        if self.config.record_published
-            && let (Some(&(first, _)), Some(&(last, _))) = (new.first(), new.last())
-        {
-            let stamp = |&(_, block): &(usize, BlockId)| {
-                (block, self.cache.stamp(block).expect("it was just published"))
-            };
-            self.published.push(Published {
-                request: seq.request,
-                tokens: seq.tokens[..(last + 1) * block_size].to_vec(),
-                first,
-                blocks: new.iter().map(stamp).collect(),
-            });
+        if let Some(&(last, _)) = new.last() {
+            self.record_published(id, &new, (last + 1) * block_size);
         }
+    }
+
+    /// Tells of blocks of a sequence, each with its number, that have come into the prefix cache. The last of them ends
+    /// behind `n_tokens` tokens.
+    fn record_published(&mut self, id: SeqId, new: &[(usize, BlockId)], n_tokens: usize) {
+        let Some(&(first, _)) = new.first().filter(|_| self.config.record_published) else { return };
+        let seq = &self.seqs[&id];
+        let stamp =
+            |&(_, block): &(usize, BlockId)| (block, self.cache.stamp(block).expect("it was just published"));
+        self.published.push(Published {
+            request: seq.request,
+            tokens: seq.tokens[..n_tokens].to_vec(),
+            first,
+            blocks: new.iter().map(stamp).collect(),
+        });
     }
 
     /// Whether blocks of a sequence mean the same to others: what is read in both directions depends on the whole text.
@@ -200,12 +205,17 @@ impl Scheduler {
     /// Gives what a complete sequence has beyond its full blocks to the prefix cache, for those that go on from there.
     pub(super) fn publish_tail(&mut self, id: SeqId) {
         let seq = &self.seqs[&id];
-        let tail = seq.n_published * self.config.block_size..seq.n_computed;
-        let Some(&block) = seq.blocks.get(seq.n_published) else { return };
+        let (number, n_computed) = (seq.n_published, seq.n_computed);
+        let tail = number * self.config.block_size..n_computed;
+        let Some(&block) = seq.blocks.get(number) else { return };
         // A block that others hold is one that they may still write into, once they are alone.
         let is_own = self.allocator.ref_count(block) == 1;
         if self.shares(id) && is_own && !tail.is_empty() {
-            self.cache.insert_tail(&mut self.allocator, seq.published, seq.salt, &seq.tokens[tail], block);
+            let (at, salt) = (seq.published, seq.salt);
+            let is_new = self.cache.insert_tail(&mut self.allocator, at, salt, &seq.tokens[tail], block);
+            if is_new {
+                self.record_published(id, &[(number, block)], n_computed);
+            }
         }
     }
 
@@ -224,8 +234,15 @@ impl Scheduler {
         if self.config.prefix_cache { self.cache.n_cached(salt, tokens) } else { 0 }
     }
 
-    /// A place in the prefix cache for the last of the full blocks that `tokens` are, whose contents the caller has: it
-    /// puts them there before anything else happens. `None` if there is no room for it, or those before it are not there.
+    /// How many tokens at the beginning of `tokens` are in the prefix cache: those of full blocks, and those that the next
+    /// one there begins with.
+    pub fn n_cached_tokens(&self, salt: u64, tokens: &[TokenId]) -> usize {
+        if self.config.prefix_cache { self.cache.n_cached_tokens(salt, tokens) } else { 0 }
+    }
+
+    /// A place in the prefix cache for the last block of `tokens`, full or a sequence's tail, whose contents the caller has:
+    /// it puts them there before anything else happens. `None` if there is no room for it, the tokens are there already,
+    /// or those before the block are not.
     pub fn adopt(&mut self, salt: u64, tokens: &[TokenId]) -> Option<BlockId> {
         assert!(self.in_flight.is_empty(), "blocks come from elsewhere between steps");
         if !self.config.prefix_cache {

@@ -35,6 +35,8 @@
 //! admitted only with its whole remaining need *reserved* and is never preempted again (but one of the background for
 //! normal ones), so that every sequence ends.
 //!
+//! **A full context** ends a sequence, unless its request has chosen that tokens make way ([`shift`]).
+//!
 //! **Time** is the caller's: it says how large a step may be ([`Pace`] tells it what that takes) and asks whose deadline
 //! is [over](Scheduler::overdue).
 //!
@@ -56,6 +58,7 @@ mod pace;
 mod plan;
 mod queue;
 mod sequence;
+mod shift;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -77,6 +80,7 @@ pub use pace::Pace;
 use plan::Plan;
 pub use queue::{QueueBounds, Queues, Waiting};
 use sequence::Sequence;
+pub use shift::Shift;
 pub use types::{
     AddError, NewRequest, Overdue, Pooled, Published, RequestId, Sampled, SchedulerConfig, SchedulerStats,
     StepBudget,
@@ -109,6 +113,8 @@ pub struct Scheduler {
     last_shared: Option<u64>,
     preemptions: u64,
     cached_tokens: u64,
+    shifts: u64,
+    discarded_tokens: u64,
     /// Whether texts come that are computed in one step.
     has_whole_texts: bool,
 }
@@ -140,6 +146,8 @@ impl Scheduler {
             last_shared: None,
             preemptions: 0,
             cached_tokens: 0,
+            shifts: 0,
+            discarded_tokens: 0,
             has_whole_texts: false,
         }
     }
@@ -184,6 +192,7 @@ impl Scheduler {
         let tokens = most.clamp(1, self.config.step_token_budget);
         let mut plan = Plan::new(self.step, tokens);
         self.note_tenants();
+        self.shares.note_budget(tokens);
         for level in self.shares.levels() {
             if level.0 == Priority::Background && self.normal_waits() {
                 break;
@@ -227,12 +236,15 @@ impl Scheduler {
             assert!(!result.tokens.is_empty() || result.done, "a sequence that goes on has a next token");
             seq.unborn = 0;
             seq.tokens.extend(&result.tokens);
-            let most = seq.n_prompt + seq.max_tokens;
-            assert!(seq.tokens.len() <= most, "a sequence gets {} tokens of {most}", seq.tokens.len());
+            let (n_new, most) = (seq.n_new(), seq.max_tokens);
+            assert!(n_new <= most, "a sequence gets {n_new} new tokens of {most}");
             self.accept_draft(result.seq, result.tokens.len());
+            self.note_shifts(result.seq, result.tokens.len(), result.done);
             if result.done {
                 self.publish_tail(result.seq);
                 self.finish(result.seq);
+            } else {
+                self.shift_context(result.seq, result.tokens.len());
             }
         }
         in_flight.iter().for_each(|&(id, _)| self.settle_draft(id));
@@ -256,15 +268,14 @@ impl Scheduler {
         choice..choice + seq.unborn.max(1)
     }
 
-    /// The length of a sequence so far: the position that its next token will have.
+    /// The length of a sequence so far, without what has made way: the position that its next token will have.
     pub fn n_tokens(&self, id: SeqId) -> usize {
         self.seqs[&id].tokens.len()
     }
 
     /// How many of a sequence's tokens are new.
     pub fn generated(&self, id: SeqId) -> usize {
-        let seq = &self.seqs[&id];
-        seq.tokens.len() - seq.n_prompt
+        self.seqs[&id].n_new()
     }
 
     /// How many normal requests of a tenant have not begun.
@@ -286,6 +297,8 @@ impl Scheduler {
             blocks_used: self.config.n_blocks - blocks_free - blocks_cached,
             preemptions: self.preemptions,
             cached_tokens: self.cached_tokens,
+            shifts: self.shifts,
+            discarded_tokens: self.discarded_tokens,
             blocks_swapped: self.swap.n_used(),
             blocks_swapped_out: self.swap.n_moved().0,
             blocks_swapped_in: self.swap.n_moved().1,

@@ -5,7 +5,7 @@ use ingle_step::{AdapterUse, BlockId, Input, TokenId, Want};
 
 use super::fairness::Level;
 use super::moves::Swapped;
-use super::{NewRequest, Pooled, Priority, RequestId};
+use super::{NewRequest, Pooled, Priority, RequestId, Shift};
 use crate::prefix_cache::NodeId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,14 @@ pub(super) struct Sequence {
     pub state: State,
     /// Its reader is slow.
     pub paused: bool,
-    /// Prompt, then what was sampled.
+    /// Prompt, then what was sampled, without what has made way.
     pub tokens: Vec<TokenId>,
+    /// How many tokens have made way.
+    pub n_discarded: usize,
     pub n_prompt: usize,
+    /// How many first tokens are read before it says something.
+    pub n_to_read: usize,
+    pub shift: Option<Shift>,
     /// How many tokens it adds at most.
     pub max_tokens: usize,
     /// What it may say next; while a step runs, what of it is in the step.
@@ -70,6 +75,7 @@ impl Sequence {
             prompt,
             n_choices,
             max_tokens,
+            shift,
             salt,
             prompt_logits,
             pooling,
@@ -98,6 +104,9 @@ impl Sequence {
             state: State::Waiting,
             paused: false,
             n_prompt: prompt.len(),
+            n_to_read: prompt.len(),
+            shift,
+            n_discarded: 0,
             tokens: prompt,
             max_tokens,
             draft: Vec::new(),
@@ -130,6 +139,11 @@ impl Sequence {
         self.priority == Priority::Background
     }
 
+    /// Tokens that it has added.
+    pub fn n_new(&self) -> usize {
+        self.tokens.len() + self.n_discarded - self.n_prompt
+    }
+
     /// Tokens that are known and not computed.
     pub fn n_pending(&self) -> usize {
         self.tokens.len() - self.n_computed
@@ -154,9 +168,9 @@ impl Sequence {
         }
     }
 
-    /// Whether its prompt is computed, or all but a last token.
+    /// Whether all that it reads is computed, or all but a last token.
     pub fn is_decode(&self) -> bool {
-        self.n_pending() == 1 || self.n_computed >= self.n_prompt
+        self.n_pending() == 1 || self.n_computed >= self.n_to_read
     }
 
     pub fn wants_early_rows(&self) -> bool {

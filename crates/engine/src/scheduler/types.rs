@@ -6,6 +6,7 @@ use ingle_chat::{Pooling, Priority};
 use ingle_step::{AdapterUse, BlockId, SeqId, TokenId};
 
 use super::queue::QueueBounds;
+use super::shift::Shift;
 
 /// Sizes and bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +40,7 @@ pub struct SchedulerConfig {
 pub struct Published {
     /// Whose.
     pub request: RequestId,
-    /// From the beginning to the end of the last block.
+    /// From the beginning to the end of the last block, which is not full if it is the sequence's tail.
     pub tokens: Vec<TokenId>,
     /// The first block's number among the sequence's.
     pub first: usize,
@@ -56,6 +57,8 @@ pub struct NewRequest {
     pub n_choices: u32,
     /// The most tokens that a sequence will add.
     pub max_tokens: usize,
+    /// What makes way where a sequence fills the context. `None`: it never adds so many tokens.
+    pub shift: Option<Shift>,
     /// Requests with different salts never share cached blocks.
     pub salt: u64,
     /// Whether logits after every prompt token are wanted, not only after the last.
@@ -104,6 +107,7 @@ impl NewRequest {
             prompt,
             n_choices: 1,
             max_tokens,
+            shift: None,
             salt: 0,
             prompt_logits: false,
             pooling: None,
@@ -206,6 +210,10 @@ pub struct SchedulerStats {
     pub preemptions: u64,
     /// Since start: prompt tokens taken from the prefix cache.
     pub cached_tokens: u64,
+    /// Since start: times that tokens made way in a full context.
+    pub shifts: u64,
+    /// Since start: how many tokens did.
+    pub discarded_tokens: u64,
     /// Blocks of preempted sequences that are kept elsewhere.
     pub blocks_swapped: usize,
     /// Since start: blocks that were moved there.

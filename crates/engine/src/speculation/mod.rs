@@ -107,6 +107,8 @@ pub struct Counts {
 struct Track {
     text: Index,
     prediction: Index,
+    /// How many tokens had made way when it was last looked at: what is indexed is another text since.
+    n_discarded: usize,
     record: Record,
     /// Where its present draft comes from.
     origin: Option<Origin>,
@@ -168,7 +170,12 @@ impl Speculator {
         for &(id, n_max) in &room {
             let (Some(tokens), Some(hints)) = (scheduler.tokens(id), hints(id)) else { continue };
             let n_max = n_max.min(self.config.draft_max);
+            let n_discarded = scheduler.n_discarded(id);
+            self.note_shift(id, n_discarded);
             self.learn(id, tokens);
+            // Of a prompt, the oldest have made way.
+            let n_prompt = hints.n_prompt.saturating_sub(n_discarded).min(tokens.len());
+            let hints = Hints { n_prompt, ..hints };
             let found = self.tracks.entry(id).or_default().look_up(tokens, hints, self.config.source, n_max);
             drafts.extend(found.map(|(origin, tokens)| Draft { seq: id, origin, tokens }));
         }
@@ -197,6 +204,19 @@ impl Speculator {
             }
         }
         model_seconds
+    }
+
+    /// What is known of a sequence's text is of no use if some of it has made way.
+    fn note_shift(&mut self, id: SeqId, n_discarded: usize) {
+        let track = self.tracks.entry(id).or_default();
+        if track.n_discarded == n_discarded {
+            return;
+        }
+        let record = std::mem::take(&mut track.record);
+        *track = Track { n_discarded, record, ..Track::default() };
+        if let Some(model) = &mut self.model {
+            model.retain(|other| other != id);
+        }
     }
 
     /// Holds a sequence's last guess, if it was not tried, against what was said since.

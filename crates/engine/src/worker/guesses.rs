@@ -7,10 +7,9 @@ use ingle_chat::SpeculationStatus;
 use ingle_step::{SeqId, TokenId};
 
 use super::{Planned, PlannedSeq, Worker};
-use crate::frontend::Prepared;
 use crate::scheduler::{RequestId, Sampled, n_accepted};
+use crate::speculation::Hints;
 use crate::speculation::controller::Ran;
-use crate::speculation::{Hints, n_foretold};
 use crate::work::Work;
 
 /// What was guessed ahead for a request.
@@ -80,13 +79,4 @@ impl Worker {
             failure: counts.failure.clone(),
         }
     }
-}
-
-/// How many tokens of an answer its client foretold. It has `before`, which begins with the prompt, and then `said`.
-pub(super) fn foretold(request: &Prepared, before: &[TokenId], said: &[TokenId]) -> usize {
-    if request.prediction.is_empty() {
-        return 0;
-    }
-    let answer = [&before[request.prompt.len()..], said].concat();
-    n_foretold(&request.prediction, &answer)
 }

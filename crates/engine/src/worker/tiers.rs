@@ -5,6 +5,7 @@
 //! prefix cache, as far as that takes less time than to compute it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ struct Unsaved {
     parent: Key,
     tenant: Key,
     cost: u64,
+    /// What fills its first slots.
+    tokens: Arc<[TokenId]>,
     block: BlockId,
     stamp: u64,
 }
@@ -61,7 +64,10 @@ struct Unsaved {
 struct Fetching {
     arrival: Arrival,
     salt: u64,
+    /// Those of the blocks, of which the last may be a tail.
     tokens: Vec<TokenId>,
+    /// How many of those the request begins with.
+    n_common: usize,
     /// Of all blocks that are to be read, and of those before them.
     keys: Vec<Key>,
     /// How many of them are in the prefix cache.
@@ -152,11 +158,15 @@ impl Tiers {
         for published in published {
             let Some(tenant) = tenant_of(&published) else { continue };
             let tenant = disk.tenant(tenant);
-            let keys = disk.chain(&tenant, &published.tokens, self.block_size);
+            let mut keys = disk.chain(&tenant, &published.tokens, self.block_size);
+            let chunks: Vec<&[TokenId]> = published.tokens.chunks(self.block_size).collect();
+            if let (Some(tail), Some(parent)) = (chunks.get(keys.len() - 1), keys.last()) {
+                keys.push(disk.child(parent, tail));
+            }
             for (i, (block, stamp)) in (published.first..).zip(published.blocks) {
                 let cost = recompute_cost(i * self.block_size, self.attention_depth);
-                let (parent, key) = (keys[i], keys[i + 1]);
-                self.unsaved.push_back(Unsaved { key, parent, tenant, cost, block, stamp });
+                let (parent, key, tokens) = (keys[i], keys[i + 1], chunks[i].into());
+                self.unsaved.push_back(Unsaved { key, parent, tenant, cost, tokens, block, stamp });
             }
         }
         // More than these cannot be in the cache any more.
@@ -170,18 +180,19 @@ impl Tiers {
         let Some(disk) = &self.disk else { return Ok(()) };
         let mut n_left = SAVE_BYTES_PER_STEP.div_ceil(self.block_bytes.max(1));
         while n_left > 0 && !self.unsaved.is_empty() && disk.has_room() {
-            let Some(Unsaved { key, parent, tenant, cost, block, stamp }) = self.unsaved.pop_front() else {
-                break;
-            };
-            if !disk.wants(&key) {
+            let Some(unsaved) = self.unsaved.pop_front() else { break };
+            let Unsaved { key, parent, tenant, cost, tokens, block, stamp } = unsaved;
+            if !disk.wants(&key, &parent, &tokens) {
                 continue;
             }
             if !scheduler.is_published(block, stamp) {
-                disk.note_dropped(1);
+                // A tail that a longer block has replaced is written as a part of that one.
+                let covers = |other: &Unsaved| other.parent == parent && other.tokens.starts_with(&tokens);
+                disk.note_dropped(usize::from(!self.unsaved.iter().any(covers)));
                 continue;
             }
-            let payload = executor.export_block(block)?;
-            disk.write(Write { key, parent, tenant, cost, payload, wake: thread::current() });
+            let payload = executor.export_slots(block, tokens.len())?;
+            disk.write(Write { key, parent, tenant, cost, tokens, payload, wake: thread::current() });
             n_left -= 1;
         }
         Ok(())
@@ -231,26 +242,46 @@ impl Tiers {
         if request.prompt_logits || request.pooling.is_some_and(wants_early_rows) {
             return Fetch::Nothing(arrival);
         }
-        let n_full = (request.prompt.len() - 1) / self.block_size;
-        let tokens = &request.prompt[..n_full * self.block_size];
-        let n_there = scheduler.n_cached_blocks(request.salt, tokens);
+        // The last token is always computed.
+        let cacheable = &request.prompt[..request.prompt.len() - 1];
+        let n_there = scheduler.n_cached_blocks(request.salt, cacheable);
         let tenant = disk.tenant(&arrival.work.standing().tenant);
-        let mut keys = disk.chain(&tenant, tokens, self.block_size);
-        keys.remove(0);
-        let n_found = disk.n_found(&keys[n_there..]).min(self.n_blocks);
-        keys.truncate(n_there + n_found);
-        let computing = compute_time(n_found * self.block_size);
-        let is_slower = !computing.is_zero() && disk.read_time(n_found * self.block_bytes) >= computing;
-        if n_found == 0 || is_slower {
+        let mut keys = disk.chain(&tenant, cacheable, self.block_size);
+        let n_found = disk.n_found(&keys[n_there + 1..]).min(self.n_blocks);
+        let pays = |n_tokens: usize, n_blocks: usize| {
+            let computing = compute_time(n_tokens);
+            computing.is_zero() || disk.read_time(n_blocks * self.block_bytes) < computing
+        };
+        if n_found > 0 && !pays(n_found * self.block_size, n_found) {
             return Fetch::Nothing(arrival);
         }
-        let n_asked = self.n_read(n_found);
+        // Behind full blocks, what one more begins with, unless as much of it is in memory.
+        keys.truncate(n_there + n_found + 1);
+        let (before, rest) = cacheable.split_at((n_there + n_found) * self.block_size);
+        let rest = &rest[..rest.len().min(self.block_size)];
+        let next = keys.last().and_then(|parent| disk.nearest(parent, rest)).filter(|next| {
+            let n_tokens = before.len() + next.n_common;
+            scheduler.n_cached_tokens(request.salt, &cacheable[..n_tokens]) < n_tokens
+                && pays(next.n_common, 1)
+        });
+        let (mut tokens, mut n_common) = (before.to_vec(), before.len());
+        if let Some(next) = next {
+            n_common += next.n_common;
+            tokens.extend_from_slice(&next.tokens);
+            keys.push(next.key);
+        }
+        keys.remove(0);
+        if keys.len() == n_there {
+            return Fetch::Nothing(arrival);
+        }
+        let n_asked = self.n_read(keys.len() - n_there);
         let Some(reply) = disk.read(keys[n_there..n_there + n_asked].to_vec()) else {
             return Fetch::Nothing(arrival);
         };
         self.fetching.push(Fetching {
             salt: request.salt,
-            tokens: request.prompt[..keys.len() * self.block_size].to_vec(),
+            tokens,
+            n_common,
             arrival,
             keys,
             n_there,
@@ -309,16 +340,16 @@ impl Tiers {
     ) -> Result<usize, ExecutorError> {
         let mut n_taken = 0;
         for bytes in blocks {
-            let end = (fetching.n_there + 1) * self.block_size;
-            let tokens = &fetching.tokens[..end];
+            let (start, end) = (fetching.n_there * self.block_size, (fetching.n_there + 1) * self.block_size);
+            let tokens = &fetching.tokens[..end.min(fetching.tokens.len())];
             // Somebody else may have computed it meanwhile.
-            if scheduler.n_cached_blocks(fetching.salt, tokens) <= fetching.n_there {
+            if scheduler.n_cached_tokens(fetching.salt, tokens) < tokens.len() {
                 if bytes.len() != self.block_bytes {
                     break;
                 }
                 let Some(block) = scheduler.adopt(fetching.salt, tokens) else { break };
                 executor.import_block(block, &bytes)?;
-                self.tokens_fetched += self.block_size as u64;
+                self.tokens_fetched += (tokens.len().min(fetching.n_common) - start) as u64;
             }
             fetching.n_there += 1;
             n_taken += 1;

@@ -8,7 +8,8 @@ use ingle_engine::EngineConfig;
 use ingle_testkit::scripted::ScriptedExecutor;
 
 use crate::client::{
-    ask, block_on, completion, executor, first_text, next, read, start, stream, wait_until, wait_until_idle,
+    N_VOCAB, ask, block_on, completion, executor, first_text, next, read, start, stream, wait_until,
+    wait_until_idle,
 };
 
 fn endless(prompt: &str) -> Request {
@@ -175,4 +176,19 @@ fn memory_that_one_fills_is_given_up_to_another() {
     assert!(texts[0].starts_with(&alone[0]), "who was preempted goes on as if nothing had been");
     let status = wait_until_idle(&engine);
     assert!(status.preemptions_total <= 3 * 7, "nobody is preempted more than three times: {status:?}");
+}
+
+/// A device on which each row takes as long: of a long prompt only so many tokens go into a step as fit into its time. A machine
+/// that has other things to do makes steps smaller still.
+#[test]
+fn steps_beside_others_take_no_longer_than_they_should() {
+    const ROW: Duration = Duration::from_micros(200);
+    let device = ScriptedExecutor::new(N_VOCAB, 2200, 8, 300).with_row_latency(ROW);
+    let config = EngineConfig { step_time_max: 50 * ROW, is_shared: true, ..EngineConfig::default() };
+    let engine = start(device, config);
+    let prompt = "x".repeat(2000);
+    let answer = ask(&engine, Request { max_tokens: Some(1), ..completion(&prompt) }).unwrap();
+    assert_eq!(answer.usage.completion_tokens, 1);
+    let steps = wait_until_idle(&engine).steps_total;
+    assert!(steps >= 40, "2000 rows in {steps} steps, where 50 rows take as long as a step may");
 }

@@ -121,6 +121,11 @@ impl Client {
 
     /// Sends a body; the reply's head, with its body to be read.
     pub async fn post(&self, path: &str, body: Bytes) -> Result<Reply<'_>, Failure> {
+        self.send(Method::POST, path, body).await
+    }
+
+    /// The same by any method.
+    pub async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Reply<'_>, Failure> {
         let mut may_keep = true;
         loop {
             let kept =
@@ -134,7 +139,7 @@ impl Client {
             if is_kept && sender.ready().await.is_err() {
                 continue;
             }
-            match sender.try_send_request(self.request(path, body.clone())).await {
+            match sender.try_send_request(self.request(&method, path, body.clone())).await {
                 Ok(response) => return Ok(Reply { client: self, sender, response }),
                 // The server closed it just when the request went off: a new connection decides.
                 Err(error)
@@ -147,9 +152,9 @@ impl Client {
         }
     }
 
-    fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    fn request(&self, method: &Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method.clone();
         *request.uri_mut() =
             format!("{}{path}", self.target.base).parse().expect("a path that was read from an address");
         *request.headers_mut() = self.headers.clone();

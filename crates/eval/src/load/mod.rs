@@ -22,6 +22,7 @@ pub mod text;
 pub mod trace;
 
 mod call;
+mod exchange;
 mod http;
 mod measured;
 mod plan;
@@ -30,6 +31,7 @@ mod rng;
 mod run;
 
 pub use call::{Failure, FailureKind};
+pub use exchange::{Exchanged, exchange};
 pub use http::{Connection, Dial, Target, TargetError, Tcp};
 pub use measured::{Answers, Measured, Outcome, Record};
 pub use plan::{Extent, Observer, Pace, Plan};

@@ -110,6 +110,31 @@ fn copies_exactly_the_slots_asked_for() {
 }
 
 #[test]
+fn of_a_part_of_a_block_nothing_else_leaves() {
+    for kv_type in TYPES {
+        let layout = KvLayout { kv_type, n_kv_heads: 2, k_dim: 40, v_dim: 24, block_size: 32 };
+        let pool = Pool::with(1, Isa::Scalar, ClaimOrder::Forward);
+        let slots: Vec<(u32, u32)> = (0..32).map(|slot| (1, slot)).collect();
+        for n_slots in [0, 1, 16, 21, 31, 32] {
+            let mut layer = KvLayer::new(layout, 3);
+            layer.store(&pool, &numbers(32 * 80, 3), &numbers(32 * 48, 4), &slots);
+            let part = layer.slots(1, n_slots);
+            // What a block has into which nothing else was ever stored.
+            let mut alone = KvLayer::new(layout, 3);
+            let n = n_slots * 2;
+            alone.store(
+                &pool,
+                &numbers(32 * 80, 3)[..n * 40],
+                &numbers(32 * 48, 4)[..n * 24],
+                &slots[..n_slots],
+            );
+            assert!(part == alone.block(1), "{kv_type:?} {n_slots}");
+            assert_eq!(part == layer.block(1), n_slots == 32, "{kv_type:?} {n_slots}");
+        }
+    }
+}
+
+#[test]
 fn quantizes_edge_cases() {
     for isa in Isa::available() {
         assert_eq!(quantize(isa, &[0.0; 32]).0, f16::ZERO);

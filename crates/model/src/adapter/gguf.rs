@@ -7,13 +7,27 @@ use std::path::Path;
 use ingle_gguf::{GgufFile, TensorInfo};
 use ingle_kernels::dequantize;
 
-use super::{AdapterError, AdapterFile, Base, LowRank, Target, rank};
+use super::{AdapterError, AdapterFile, AdapterSize, Base, LowRank, Target, rank};
 
 const A: &str = ".lora_a";
 const B: &str = ".lora_b";
 
 pub(super) fn open(path: &Path, base: &Base) -> Result<AdapterFile, AdapterError> {
     read(&GgufFile::open(path)?, path, base)
+}
+
+/// What the header says of memory.
+pub(super) fn size(path: &Path) -> Result<AdapterSize, AdapterError> {
+    let file = GgufFile::open(path)?;
+    let mut size = AdapterSize::default();
+    for info in file.tensors() {
+        let shape = match info.dims[..] {
+            [n_cols, n_rows] => [Some(n_rows), Some(n_cols)],
+            _ => [None; 2],
+        };
+        size.add(shape, info.n_elements());
+    }
+    Ok(size)
 }
 
 fn read(file: &GgufFile, path: &Path, base: &Base) -> Result<AdapterFile, AdapterError> {

@@ -16,7 +16,8 @@ mod safetensors;
 
 use std::path::{Path, PathBuf};
 
-use ingle_gguf::GgufError;
+use ingle_gguf::{GgufError, TensorType};
+use ingle_kernels::Packing;
 
 use crate::graph::{Attention, Ffn, Graph, Head, Weight};
 pub use registry::{AdapterLease, Adapters};
@@ -137,6 +138,40 @@ impl Part {
     pub const COUNT: usize = 7;
 }
 
+/// What an adapter takes, as its header says, before anything else of it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterSize {
+    /// Bytes that it holds in memory, at most.
+    pub held: u64,
+    /// Bytes that it takes besides while it is read and packed.
+    pub reading: u64,
+}
+
+impl AdapterSize {
+    /// Adds a tensor: rows and columns, of whatever other shape its numbers alone.
+    fn add(&mut self, shape: [Option<u64>; 2], n_elements: u64) {
+        let floats = n_elements.saturating_mul(size_of::<f32>() as u64);
+        let packed = match shape {
+            [Some(n_rows), Some(n_cols)] => {
+                let side = |n: u64| usize::try_from(n).ok();
+                let bytes = side(n_rows).zip(side(n_cols));
+                bytes.and_then(|(rows, cols)| Packing::bytes_for(TensorType::F32, rows, cols))
+            }
+            _ => None,
+        };
+        self.held = self.held.saturating_add(packed.map_or(floats, |bytes| floats.max(bytes as u64)));
+        self.reading = self.reading.saturating_add(floats);
+    }
+}
+
+/// Where an adapter is.
+enum Place<'a> {
+    /// A GGUF file.
+    Gguf(&'a Path),
+    /// A folder with settings, and the tensors in it.
+    Peft { folder: &'a Path, tensors: PathBuf },
+}
+
 /// What a pair of tensors adapts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
@@ -217,23 +252,20 @@ impl AdapterFile {
             let advice = format!("those for {} are", ARCHITECTURES.join(", "));
             return Err(AdapterError::Unsupported { what, advice });
         }
-        let io = |source| AdapterError::Io { path: path.to_owned(), source };
-        let kind = path.metadata().map_err(io)?;
-        if kind.is_dir() {
-            return peft::open(path, &path.join(peft::TENSORS), base);
+        match Place::of(path)? {
+            Place::Gguf(path) => gguf::open(path, base),
+            Place::Peft { folder, tensors } => peft::open(folder, &tensors, base),
         }
-        if !kind.is_file() {
-            let what = "give a GGUF file or a folder with adapter_config.json".to_owned();
-            return Err(AdapterError::NoAdapter { path: path.to_owned(), what });
-        }
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => peft::open(path.parent().unwrap_or(Path::new("")), path, base),
-            Some("bin" | "pt" | "pth") => Err(AdapterError::Unsupported {
-                what: path.display().to_string(),
-                advice: "pickled tensors can run code when they are read; save the adapter as safetensors"
-                    .into(),
-            }),
-            _ => gguf::open(path, base),
+    }
+
+    /// What a file or folder would take, whatever model it is for. Nothing but its header is read.
+    ///
+    /// # Errors
+    /// If it cannot be read, or its header is damaged.
+    pub fn size(path: &Path) -> Result<AdapterSize, AdapterError> {
+        match Place::of(path)? {
+            Place::Gguf(path) => gguf::size(path),
+            Place::Peft { folder, tensors } => peft::size(folder, &tensors),
         }
     }
 
@@ -254,6 +286,32 @@ impl AdapterFile {
         }
         parts.sort_by_key(|part| part.target);
         Ok(Self { parts, task_name: String::new(), prompt_prefix: String::new() })
+    }
+}
+
+impl<'a> Place<'a> {
+    /// The place that a path means.
+    fn of(path: &'a Path) -> Result<Self, AdapterError> {
+        let io = |source| AdapterError::Io { path: path.to_owned(), source };
+        let kind = path.metadata().map_err(io)?;
+        if kind.is_dir() {
+            return Ok(Self::Peft { folder: path, tensors: path.join(peft::TENSORS) });
+        }
+        if !kind.is_file() {
+            let what = "give a GGUF file or a folder with adapter_config.json".to_owned();
+            return Err(AdapterError::NoAdapter { path: path.to_owned(), what });
+        }
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => {
+                Ok(Self::Peft { folder: path.parent().unwrap_or(Path::new("")), tensors: path.to_owned() })
+            }
+            Some("bin" | "pt" | "pth") => Err(AdapterError::Unsupported {
+                what: path.display().to_string(),
+                advice: "pickled tensors can run code when they are read; save the adapter as safetensors"
+                    .into(),
+            }),
+            _ => Ok(Self::Gguf(path)),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::names::{self, Half, Name};
 use super::safetensors::{self, Tensor};
-use super::{AdapterError, AdapterFile, Base, LowRank, Target, rank};
+use super::{AdapterError, AdapterFile, AdapterSize, Base, LowRank, Target, rank};
 
 /// The file of tensors.
 pub(super) const TENSORS: &str = "adapter_model.safetensors";
@@ -84,14 +84,36 @@ pub(super) fn open(folder: &Path, tensors: &Path, base: &Base) -> Result<Adapter
     let file = std::fs::File::open(&config).map_err(io(&config))?;
     file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut text).map_err(io(&config))?;
     let config = Config::parse(&text)?;
+    read(open_tensors(folder, tensors)?, &config, tensors, base)
+}
+
+/// What the header says of memory.
+pub(super) fn size(folder: &Path, tensors: &Path) -> Result<AdapterSize, AdapterError> {
+    let file = open_tensors(folder, tensors)?;
+    let mut size = AdapterSize::default();
+    for tensor in &file.tensors {
+        let shape = match tensor.shape[..] {
+            [n_rows, n_cols] => [Some(n_rows), Some(n_cols)],
+            _ => [None; 2],
+        };
+        size.add(shape, tensor.shape.iter().fold(1, |n: u64, d| n.saturating_mul(*d)));
+    }
+    Ok(size)
+}
+
+fn open_tensors(
+    folder: &Path,
+    tensors: &Path,
+) -> Result<safetensors::File<BufReader<std::fs::File>>, AdapterError> {
     if !tensors.is_file() && folder.join("adapter_model.bin").is_file() {
         return Err(AdapterError::Unsupported {
             what: "adapter_model.bin".into(),
             advice: "pickled tensors can run code when they are read; save the adapter as safetensors".into(),
         });
     }
-    let file = std::fs::File::open(tensors).map_err(io(tensors))?;
-    read(safetensors::File::new(BufReader::new(file))?, &config, tensors, base)
+    let io = |source| AdapterError::Io { path: tensors.to_owned(), source };
+    let file = std::fs::File::open(tensors).map_err(io)?;
+    safetensors::File::new(BufReader::new(file))
 }
 
 /// Brings the halves together and into GGUF's order.

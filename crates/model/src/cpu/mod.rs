@@ -310,6 +310,17 @@ impl Executor for CpuExecutor {
         Ok(bytes)
     }
 
+    fn export_slots(&mut self, block: BlockId, n_slots: usize) -> Result<Vec<u8>, ExecutorError> {
+        self.check_block(block)?;
+        let block_size = self.info.block_size;
+        if n_slots > block_size {
+            return Err(ExecutorError::InvalidBatch(format!("{n_slots} slots of a block of {block_size}")));
+        }
+        let mut bytes = Vec::with_capacity(self.info.block_bytes);
+        self.kv.iter().for_each(|layer| bytes.extend(layer.slots(block.0, n_slots)));
+        Ok(bytes)
+    }
+
     fn import_block(&mut self, block: BlockId, bytes: &[u8]) -> Result<(), ExecutorError> {
         self.check_block(block)?;
         let block_bytes = self.info.block_bytes;

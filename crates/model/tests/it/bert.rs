@@ -13,7 +13,7 @@ use ingle_step::{
 use ingle_testkit::bert::TinyBert;
 
 use crate::golden_specs::bert_specs;
-use crate::support::{run, try_load};
+use crate::support::{largest, mutated, numbers, run, try_load};
 
 /// F32 models in our float32 differ from float64 by about a fifth of this.
 const F32_TOLERANCE: f64 = 1e-5;
@@ -31,9 +31,6 @@ struct Golden {
 fn goldens() -> BTreeMap<String, Golden> {
     let json: serde_json::Value =
         serde_json::from_str(include_str!("../goldens/bert.json")).expect("bert.json is JSON");
-    let numbers = |v: &serde_json::Value| -> Vec<f64> {
-        v.as_array().expect("an array").iter().map(|x| x.as_f64().expect("a number")).collect()
-    };
     let golden = |v: &serde_json::Value| {
         let tokens: Vec<u32> = numbers(&v["tokens"]).into_iter().map(|t| t as u32).collect();
         let inputs = inputs(&tokens, v["second_from"].as_u64().map(|n| n as usize));
@@ -80,15 +77,12 @@ fn error(bytes: Vec<u8>, golden: &Golden) -> Result<f64, ModelError> {
         let labels = rows.remove(1);
         rows.push(labels);
     }
-    let mut largest = 0.0f64;
+    let mut errors = Vec::new();
     for (row, expected) in rows.iter().zip(&golden.rows) {
         assert_eq!(row.values.len(), expected.len());
-        for (&x, expected) in row.values.iter().zip(expected) {
-            let off = (f64::from(x) - expected).abs();
-            largest = if off > largest || off.is_nan() { off } else { largest };
-        }
+        errors.extend(row.values.iter().zip(expected).map(|(&x, expected)| (f64::from(x) - expected).abs()));
     }
-    Ok(largest)
+    Ok(largest(&errors))
 }
 
 #[test]
@@ -102,26 +96,6 @@ fn hidden_states_and_labels_equal_an_independent_implementation() {
         let tolerance = if spec.weight_type == TensorType::Q8_0 { Q8_TOLERANCE } else { F32_TOLERANCE };
         assert!(error < tolerance, "{name}: off by {error:.1e}, more than {tolerance:.0e}");
     }
-}
-
-/// The file with one change.
-fn mutated(file: &GgufFile, tensor: Option<&str>, key: Option<(&str, Value)>) -> Vec<u8> {
-    let mut metadata = file.metadata().clone();
-    if let Some((key, value)) = key {
-        metadata.set(key, value);
-    }
-    let mut out = GgufWriter::with_metadata(metadata);
-    for info in file.tensors() {
-        let mut data = file.tensor_data(info).unwrap().into_owned();
-        if tensor == Some(&info.name) {
-            for number in data.chunks_exact_mut(4).step_by(8) {
-                let x = f32::from_le_bytes(number.try_into().expect("4 bytes"));
-                number.copy_from_slice(&(1.05 * x).to_le_bytes());
-            }
-        }
-        out.tensor(&info.name, info.ty, &info.dims, data);
-    }
-    out.to_bytes()
 }
 
 #[test]

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ingle_gguf::{GgufFile, GgufWriter, TensorType, Value};
+use ingle_gguf::{GgufFile, TensorType, Value};
 
 use crate::golden_specs::specs;
-use crate::support::{all_logits, load_exact, log_prob, try_load};
+use crate::support::{all_logits, largest, load_exact, log_prob, mutated, numbers, try_load};
 
 /// F32 models in our float32 differ from float64 by about a fifth of this.
 const F32_TOLERANCE: f64 = 3e-5;
@@ -24,9 +24,6 @@ struct Golden {
 fn goldens() -> BTreeMap<String, Golden> {
     let json: serde_json::Value =
         serde_json::from_str(include_str!("../goldens/goldens.json")).expect("goldens.json is JSON");
-    let numbers = |v: &serde_json::Value| -> Vec<f64> {
-        v.as_array().expect("an array").iter().map(|x| x.as_f64().expect("a number")).collect()
-    };
     let golden = |v: &serde_json::Value| Golden {
         n_ctx: v["n_ctx"].as_u64().map(|n| n as usize),
         tokens: numbers(&v["tokens"]).into_iter().map(|t| t as u32).collect(),
@@ -43,11 +40,6 @@ fn golden_errors(bytes: Vec<u8>, golden: &Golden) -> Vec<f64> {
 fn errors(logits: &[Vec<f32>], golden: &Golden) -> Vec<f64> {
     let pairs = logits.iter().zip(&golden.tokens[1..]).zip(&golden.log_probs);
     pairs.map(|((row, &token), expected)| (log_prob(row, token) - expected).abs()).collect()
-}
-
-/// The largest; NaN counts as larger than any.
-fn largest(errors: &[f64]) -> f64 {
-    errors.iter().copied().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
 }
 
 /// How far a model of this weight type may be from float64 with the same weights: activations are rounded to
@@ -76,27 +68,6 @@ fn log_probs_equal_an_independent_implementation() {
         // Most rows are much closer than the worst one.
         assert!(mean < tolerance / 4.0, "{name}: off by {mean:.1e} on average");
     }
-}
-
-/// The file with one change.
-fn mutated(file: &GgufFile, tensor: Option<&str>, key: Option<(&str, Value)>) -> Vec<u8> {
-    let mut metadata = file.metadata().clone();
-    if let Some((key, value)) = key {
-        metadata.set(key, value);
-    }
-    let mut out = GgufWriter::with_metadata(metadata);
-    for info in file.tensors() {
-        let mut data = file.tensor_data(info).unwrap().into_owned();
-        if tensor == Some(&info.name) {
-            // One element in eight is 5 % larger: less than any mistake of reading it.
-            for number in data.chunks_exact_mut(4).step_by(8) {
-                let x = f32::from_le_bytes(number.try_into().expect("4 bytes"));
-                number.copy_from_slice(&(1.05 * x).to_le_bytes());
-            }
-        }
-        out.tensor(&info.name, info.ty, &info.dims, data);
-    }
-    out.to_bytes()
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod goldens;
 mod loading;
 mod lora;
 mod moved_blocks;
+mod sizing;
 mod steps;
 mod stories;
 mod support;

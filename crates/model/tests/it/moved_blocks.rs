@@ -52,6 +52,19 @@ fn check(spec: &TinySpec, kv_type: KvType) {
         let found = logits(executor, &text, start, &table);
         assert!(found == whole[start..], "{kv_type:?}, window {:?}", spec.sliding_window);
     }
+    // A part of the last block, without what else is in it: whoever goes on from there sees no difference.
+    let n_slots = N_TOKENS % BLOCK_SIZE - 1;
+    let (full, within) = (N_TOKENS / BLOCK_SIZE, N_TOKENS / BLOCK_SIZE * BLOCK_SIZE + n_slots);
+    let mut other = load(&bytes, kv_type);
+    for block in 0..full as u32 {
+        let bytes = here.export_block(BlockId(block)).expect("the block is there");
+        other.import_block(BlockId(block), &bytes).expect("a block of the same layout");
+    }
+    let last = BlockId(full as u32);
+    let part = here.export_slots(last, n_slots).expect("the block is there");
+    assert!(part != here.export_block(last).expect("the block is there"), "it has more than these slots");
+    other.import_block(last, &part).expect("a block of the same layout");
+    assert!(logits(&mut other, &text, within, &table) == whole[within..], "{kv_type:?}");
     // A block at the wrong place is noticed, so the comparison can fail.
     let mut wrong = load(&bytes, kv_type);
     for (&block, bytes) in table.iter().zip(moved.iter().rev()) {
@@ -83,6 +96,8 @@ fn what_is_no_block_is_refused() {
     let none = ExecutorError::NoSuchBlock { block: n_blocks as u32, n_blocks };
     let bytes = executor.export_block(BlockId(3)).expect("the block is there");
     assert_eq!(executor.export_block(BlockId(n_blocks as u32)), Err(none.clone()));
+    assert_eq!(executor.export_slots(BlockId(n_blocks as u32), 1), Err(none.clone()));
+    assert!(executor.export_slots(BlockId(3), BLOCK_SIZE + 1).is_err());
     assert_eq!(executor.import_block(BlockId(n_blocks as u32), &bytes), Err(none));
     for n_bytes in [0, block_bytes - 1, block_bytes + 1] {
         let bytes = vec![7; n_bytes];

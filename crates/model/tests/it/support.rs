@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingle_gguf::GgufFile;
+use ingle_gguf::{GgufFile, GgufWriter, Value};
 use ingle_kernels::Pool;
 use ingle_model::{CpuExecutor, LoadOptions, ModelError};
 use ingle_step::{BlockId, Executor, Input, KvType, SeqId, SeqStep, StepBatch, StepOut, TokenId, Want};
@@ -70,4 +70,35 @@ pub fn argmax(logits: &[f32]) -> u32 {
         }
     }
     best as u32
+}
+
+/// The numbers of a list in a file of goldens.
+pub fn numbers(list: &serde_json::Value) -> Vec<f64> {
+    list.as_array().expect("an array").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+/// The largest; NaN counts as larger than any.
+pub fn largest(errors: &[f64]) -> f64 {
+    errors.iter().copied().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+}
+
+/// The file with one change: a tensor of floats with other numbers, or a key with another value.
+pub fn mutated(file: &GgufFile, tensor: Option<&str>, key: Option<(&str, Value)>) -> Vec<u8> {
+    let mut metadata = file.metadata().clone();
+    if let Some((key, value)) = key {
+        metadata.set(key, value);
+    }
+    let mut out = GgufWriter::with_metadata(metadata);
+    for info in file.tensors() {
+        let mut data = file.tensor_data(info).expect("it is in memory").into_owned();
+        if tensor == Some(&info.name) {
+            // One element in eight is 5 % larger: less than any mistake of reading it.
+            for number in data.chunks_exact_mut(4).step_by(8) {
+                let x = f32::from_le_bytes(number.try_into().expect("4 bytes"));
+                number.copy_from_slice(&(1.05 * x).to_le_bytes());
+            }
+        }
+        out.tensor(&info.name, info.ty, &info.dims, data);
+    }
+    out.to_bytes()
 }

@@ -1,7 +1,8 @@
 //! Who has how much of the memory, and who goes when others need it. Pure: time is an argument.
 //!
 //! Every model in memory, on its way there or on its way out has a [`Slot`]. Its bytes count from before it takes the
-//! first of them until after it has given back the last, so the sum of all slots never exceeds the budget.
+//! first of them until after it has given back the last, so the sum of all slots never exceeds the budget. Adapters that are
+//! loaded later count with their model.
 //!
 //! ```text
 //! reserve ──> loading ──> ready: idle <──> in use
@@ -10,6 +11,8 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use ingle_chat::KeepAlive;
@@ -29,7 +32,12 @@ enum Stage {
 /// A model's place in memory.
 #[derive(Clone, Debug)]
 struct Slot {
+    /// Set aside with it.
     bytes: u64,
+    /// Bytes of adapters that are in memory. Those who hold them count them down, at any moment.
+    adapters: Arc<AtomicU64>,
+    /// How many bytes of adapters are among those that are set aside.
+    adapters_included: u64,
     stage: Stage,
     is_pinned: bool,
     /// Requests that it answers.
@@ -79,11 +87,11 @@ impl Books {
 
     /// Bytes that are taken, or about to be.
     pub fn used(&self) -> u64 {
-        self.slots.values().map(|slot| slot.bytes).sum()
+        self.slots.values().map(Slot::held).sum()
     }
 
     pub fn bytes(&self, id: SlotId) -> u64 {
-        self.slots.get(&id).map_or(0, |slot| slot.bytes)
+        self.slots.get(&id).map_or(0, Slot::held)
     }
 
     pub fn in_use(&self, id: SlotId) -> usize {
@@ -94,11 +102,11 @@ impl Books {
     /// long as it can: it is nobody's victim here. Busy models are only closed to new requests if `may_drain`.
     pub fn plan(&self, bytes: u64, replaced: Option<SlotId>, may_drain: bool, now: Duration) -> Plan {
         let of = |f: &dyn Fn(&Slot) -> bool| -> u64 {
-            self.slots.values().filter(|slot| f(slot)).map(|slot| slot.bytes).sum()
+            self.slots.values().filter(|slot| f(slot)).map(Slot::held).sum()
         };
         let stays = of(&|slot| slot.is_pinned && slot.stage != Stage::Leaving);
         let own = replaced.and_then(|id| self.slots.get(&id)).filter(|slot| slot.is_pinned);
-        let available = self.budget.saturating_sub(stays - own.map_or(0, |slot| slot.bytes));
+        let available = self.budget.saturating_sub(stays - own.map_or(0, Slot::held));
         if bytes > available {
             return Plan::Never { available };
         }
@@ -120,8 +128,8 @@ impl Books {
             if kept.saturating_add(bytes) <= self.budget {
                 break;
             }
-            kept -= slot.bytes;
-            victims.push((*id, slot.bytes));
+            kept -= slot.held();
+            victims.push((*id, slot.held()));
         }
         let enough = |kept: u64| kept.saturating_add(bytes) <= self.budget;
         if enough(kept) {
@@ -142,8 +150,8 @@ impl Books {
                 if enough(kept) {
                     break;
                 }
-                kept -= slot.bytes;
-                victims.push((*id, slot.bytes));
+                kept -= slot.held();
+                victims.push((*id, slot.held()));
             }
             if enough(kept) {
                 return Plan::Drain(victims.into_iter().map(|(id, _)| id).collect());
@@ -157,7 +165,7 @@ impl Books {
         let stays = |(id, slot): &(&SlotId, &Slot)| {
             slot.stage != Stage::Leaving && (slot.is_pinned || Some(**id) == replaced)
         };
-        let stay: u64 = self.slots.iter().filter(stays).map(|(_, slot)| slot.bytes).sum();
+        let stay: u64 = self.slots.iter().filter(stays).map(|(_, slot)| slot.held()).sum();
         stay.saturating_add(bytes) <= self.budget
     }
 
@@ -172,6 +180,8 @@ impl Books {
         self.next += 1;
         let slot = Slot {
             bytes,
+            adapters: Arc::default(),
+            adapters_included: 0,
             stage: Stage::Loading,
             is_pinned,
             in_use: 0,
@@ -182,6 +192,29 @@ impl Books {
         };
         self.slots.insert(id, slot);
         id
+    }
+
+    /// Of the bytes that were set aside for a model so many are for adapters. Gives the count of those that are in memory.
+    pub fn include_adapters(&mut self, id: SlotId, bytes: u64) -> Arc<AtomicU64> {
+        let slot = self.slot(id);
+        slot.adapters_included = bytes;
+        Arc::clone(&slot.adapters)
+    }
+
+    /// Takes bytes for an adapter of a model that is there. Nobody goes for it.
+    ///
+    /// # Errors
+    /// If they are not free; how many are.
+    pub fn take_for_adapter(&mut self, id: SlotId, bytes: u64) -> Result<(), u64> {
+        let free = self.budget.saturating_sub(self.used());
+        let slot = self.slots.get(&id).ok_or(0_u64)?;
+        // Others may give back meanwhile, and nobody else takes.
+        let spare = slot.adapters_included.saturating_sub(slot.adapters.load(Relaxed));
+        if bytes > free.saturating_add(spare) {
+            return Err(free.saturating_add(spare));
+        }
+        slot.adapters.fetch_add(bytes, Relaxed);
+        Ok(())
     }
 
     /// It is loaded.
@@ -254,6 +287,11 @@ impl Books {
 }
 
 impl Slot {
+    /// Bytes that it has.
+    fn held(&self) -> u64 {
+        self.bytes + self.adapters.load(Relaxed).saturating_sub(self.adapters_included)
+    }
+
     fn is_idle(&self) -> bool {
         self.stage == Stage::Ready && self.in_use == 0
     }
@@ -334,6 +372,24 @@ mod tests {
         assert_eq!(books.plan(60, None, true, s(9)), Plan::Wait, "its memory is not given back yet");
         books.free(ids[0]);
         assert_eq!(books.plan(60, None, true, s(9)), Plan::Fits);
+    }
+
+    /// Adapters first take what was set aside for them, then what nobody has.
+    #[test]
+    fn adapters_count_with_their_model() {
+        let (mut books, ids) = books(100, &[(60, false, 1, 1), (20, false, 1, 2)]);
+        let held = books.include_adapters(ids[0], 15);
+        assert_eq!(books.take_for_adapter(ids[0], 10), Ok(()));
+        assert_eq!(books.used(), 80, "it is among the bytes of the model");
+        assert_eq!(books.take_for_adapter(ids[0], 26), Err(25));
+        assert_eq!(books.take_for_adapter(ids[0], 25), Ok(()));
+        assert_eq!((books.used(), books.bytes(ids[0])), (100, 80));
+        assert_eq!(books.plan(20, None, false, s(9)), Plan::Evict(vec![ids[0]]));
+        held.fetch_sub(30, Relaxed);
+        assert_eq!((books.used(), books.plan(20, None, false, s(9))), (80, Plan::Fits));
+        books.retire(ids[0]);
+        books.free(ids[0]);
+        assert_eq!((books.used(), books.take_for_adapter(ids[0], 0)), (20, Err(0)));
     }
 
     /// What is replaced stays as long as both fit.

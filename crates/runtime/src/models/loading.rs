@@ -14,16 +14,19 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ingle_chat::{KeepAlive, ProviderError};
+use ingle_model::sizing::Needs;
 
 use super::books::{Plan, SlotId};
 use super::spec::{ModelEvent, ModelSpec, ModelsConfig, Unloaded, human};
 use super::state::{Failed, Instance, Shared};
-use crate::load::{Engine, LoadError, Source};
-use crate::prepare::{Needs, Prepared};
+use crate::adapters::AdapterMemory;
+use crate::load::{Engine, LoadError};
+use crate::prepare::Prepared;
 
 /// What a model is asked before it counts as ready.
 const SMOKE_PROMPT: &str = "1";
@@ -61,13 +64,23 @@ impl fmt::Display for Problem {
             Self::TooLarge { needs, budget, available } => {
                 write!(
                     f,
-                    "it needs {} ({} of weights, {} of keys and values, {} to compute in), the memory budget is {}",
+                    "it needs {} ({} of weights, {} of keys and values, {} to compute in",
                     human(needs.total()),
                     human(needs.weights),
                     human(needs.kv),
-                    human(needs.buffers),
-                    human(*budget)
+                    human(needs.buffers)
                 )?;
+                for (bytes, what) in [
+                    (needs.text, "its tokenizer and template"),
+                    (needs.extras, "adapters"),
+                    (needs.draft, "a draft model"),
+                    (needs.swap, "sequences that make way"),
+                ] {
+                    if bytes > 0 {
+                        write!(f, ", {} for {what}", human(bytes))?;
+                    }
+                }
+                write!(f, "), the memory budget is {}", human(*budget))?;
                 if available < budget {
                     write!(f, ", of which pinned models have {}", human(budget - available))?;
                 }
@@ -93,10 +106,8 @@ impl Problem {
     /// The reason as requests are told: no path of this machine is in it.
     pub fn public(&self, spec: &ModelSpec) -> String {
         let text = self.to_string();
-        let text = match &spec.source {
-            Source::File(path) => text.replace(&*path.to_string_lossy(), "its file"),
-            Source::Shipped | Source::Bytes(_) => text,
-        };
+        let files = spec.source.files().iter();
+        let text = files.fold(text, |text, path| text.replace(&*path.to_string_lossy(), "its file"));
         format!("model `{}`: {text}", spec.name)
     }
 
@@ -148,11 +159,14 @@ fn load(
     serial: u64,
     slot: &mut Option<SlotId>,
 ) -> Result<Engine, Problem> {
-    let spec = &shared.specs[model];
+    let spec = &*shared.spec(model);
     let prepared = Prepared::new(&spec.source, &spec.options).map_err(Problem::Load)?;
-    *slot = Some(make_room(shared, model, serial, prepared.needs)?);
+    let own = make_room(shared, model, serial, prepared.needs)?;
+    *slot = Some(own);
+    let taken = shared.lock().books.include_adapters(own, prepared.needs.extras);
+    let memory = SlotMemory { shared: Arc::downgrade(shared), slot: own, taken };
     shared.tell(model, &ModelEvent::Loading { bytes: prepared.needs.total() });
-    let engine = prepared.start(Arc::clone(&shared.pool)).map_err(Problem::Load)?;
+    let engine = prepared.start(Arc::clone(&shared.pool), Some(Arc::new(memory))).map_err(Problem::Load)?;
     let mut is_cancelled = false;
     engine
         .wait_until_loaded(&mut |done, total| {
@@ -169,6 +183,28 @@ fn load(
         .map_err(|error| if is_cancelled { Problem::Cancelled } else { Problem::Load(error) })?;
     smoke(&engine).map_err(Problem::Smoke)?;
     Ok(engine)
+}
+
+/// What the adapters of a model in memory may take.
+struct SlotMemory {
+    /// Not held: it would hold the model, which holds this.
+    shared: Weak<Shared>,
+    slot: SlotId,
+    taken: Arc<AtomicU64>,
+}
+
+impl AdapterMemory for SlotMemory {
+    fn take(&self, bytes: u64) -> Result<(), (u64, u64)> {
+        let Some(shared) = self.shared.upgrade() else { return Err((0, 0)) };
+        let mut state = shared.lock();
+        state.books.take_for_adapter(self.slot, bytes).map_err(|free| (free, shared.config.memory_budget))?;
+        state.peak = state.peak.max(state.books.used());
+        Ok(())
+    }
+
+    fn taken(&self) -> &Arc<AtomicU64> {
+        &self.taken
+    }
 }
 
 /// Whether it answers at all: a token, or a vector of models that give only those.
@@ -223,7 +259,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
         }
         match plan {
             Plan::Fits => {
-                let slot = state.books.reserve(bytes, shared.specs[model].is_pinned, now);
+                let slot = state.books.reserve(bytes, shared.spec(model).is_pinned, now);
                 state.queue.pop_front();
                 state.peak = state.peak.max(state.books.used());
                 if let Some(job) = &mut state.models[model].job {
@@ -253,7 +289,7 @@ fn make_room(shared: &Arc<Shared>, model: usize, serial: u64, needs: Needs) -> R
 
 /// The books after a load, and the news.
 fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, SlotId), Problem>) {
-    let spec = &shared.specs[model];
+    let spec = &*shared.spec(model);
     let (now, at) = (shared.now(), Instant::now());
     let mut state = shared.lock();
     state.queue.retain(|queued| *queued != serial);
@@ -306,7 +342,7 @@ fn end(shared: &Arc<Shared>, model: usize, serial: u64, loaded: Result<(Engine, 
 
 /// How long a model stays of which a request has said so much.
 pub(super) fn keep_alive(shared: &Shared, model: usize, wish: Option<KeepAlive>) -> KeepAlive {
-    wish.or(shared.specs[model].keep_alive).unwrap_or(shared.config.keep_alive)
+    wish.or(shared.spec(model).keep_alive).unwrap_or(shared.config.keep_alive)
 }
 
 /// A model that nobody uses any more, until its memory is given back.

@@ -11,6 +11,7 @@
 //! | `waiting` | requests that wait for models, without a thread |
 //! | `loading` | a load from its beginning to its end, on a thread of its own |
 //! | `held` | a model as a request sees it: it stays as it is while it is held |
+//! | `discovery` | models that come and go: those of a store |
 //! | `provider` | the whole as a provider |
 //! | `memory` | how much memory there is |
 //!
@@ -28,6 +29,7 @@
 //! and one that waits for busy models closes them to new requests after [`ModelsConfig::drain_after`]: nobody starves.
 
 mod books;
+mod discovery;
 mod held;
 mod loading;
 mod memory;
@@ -43,7 +45,8 @@ use ingle_chat::KeepAlive;
 use crate::load::process_pool;
 
 pub use memory::available_memory;
-pub use spec::{ModelEvent, ModelSpec, ModelsConfig, ModelsError, OnMissing, Unloaded};
+pub(crate) use spec::human;
+pub use spec::{ModelEvent, ModelFinder, ModelSpec, ModelsConfig, ModelsError, OnMissing, Unloaded};
 
 /// Models by name, in memory or not.
 pub struct Models {

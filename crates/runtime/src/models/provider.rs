@@ -21,7 +21,8 @@ impl Models {
     fn loaded(&self, model: Option<&str>) -> Result<Held, ProviderError> {
         let model = self.shared.index(model)?;
         let mut state = self.shared.lock();
-        let name = &self.shared.specs[model].name;
+        let spec = self.shared.spec(model);
+        let name = &spec.name;
         let unavailable = || ProviderError::Unavailable(format!("`{name}` is not loaded"));
         let instance = state.models[model].current.clone().ok_or_else(unavailable)?;
         state.books.begin(instance.slot, None);
@@ -30,7 +31,7 @@ impl Models {
     }
 
     fn entry(&self, state: &State, model: usize) -> ModelEntry {
-        let spec = &self.shared.specs[model];
+        let spec = self.shared.spec(model);
         let entry = &state.models[model];
         let current = entry.current.as_ref();
         let condition = match (current, &entry.job, &entry.failed) {
@@ -163,7 +164,10 @@ impl Provider for Models {
     }
 
     fn unload_adapter(&self, model: Option<&str>, name: &AdapterName) -> Result<AdapterInfo, ProviderError> {
-        self.loaded(model)?.unload_adapter(model, name)
+        let unloaded = self.loaded(model)?.unload_adapter(model, name);
+        // Its memory is free, unless somebody uses it still: a model may wait for it.
+        self.shared.changed.notify_all();
+        unloaded
     }
 
     fn set_adapters(&self, model: Option<&str>, wishes: &[AdapterWish]) -> Result<(), ProviderError> {
@@ -173,7 +177,7 @@ impl Provider for Models {
     /// All models, and behind them the adapters of those that are loaded.
     fn models(&self) -> Vec<ModelInfo> {
         let state = self.shared.lock();
-        let models = state.models.iter().map(|model| model.info.clone());
+        let models = state.models.iter().filter(|model| !model.is_gone).map(|model| model.info.clone());
         let loaded = state.models.iter().filter_map(|model| model.current.as_ref());
         let offered = loaded.flat_map(|instance| instance.engine.provider().models());
         models.chain(offered.filter(|info| info.parent.is_some())).collect()
@@ -186,7 +190,8 @@ impl Provider for Models {
         let mut all = ProviderStatus { ready: !state.is_closing, ..ProviderStatus::default() };
         let none = ProviderStatus::default();
         let (mut n_preloaded, mut progress, mut is_preloading) = (0, 0.0, false);
-        for (spec, model) in self.shared.specs.iter().zip(&state.models) {
+        for (index, model) in state.models.iter().enumerate() {
+            let spec = self.shared.spec(index);
             if spec.is_preloaded {
                 n_preloaded += 1;
                 let waits = model.is_preloading;
@@ -218,7 +223,20 @@ impl Provider for Models {
 
     fn entries(&self) -> Vec<ModelEntry> {
         let state = self.shared.lock();
-        (0..state.models.len()).map(|model| self.entry(&state, model)).collect()
+        let there = (0..state.models.len()).filter(|model| !state.models[*model].is_gone);
+        there.map(|model| self.entry(&state, model)).collect()
+    }
+
+    fn discover(&self, model: &str) -> Option<String> {
+        self.shared.discover(model)
+    }
+
+    fn has_discovery(&self) -> bool {
+        self.shared.config.finder.is_some()
+    }
+
+    fn undiscovered(&self) -> Vec<ModelInfo> {
+        self.shared.undiscovered()
     }
 
     fn memory_budget(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingle_chat::KeepAlive;
+use ingle_chat::{KeepAlive, ModelInfo};
 
 use crate::load::{LoadError, LoadOptions, Source};
 
@@ -31,6 +31,18 @@ pub struct ModelSpec {
     pub is_preloaded: bool,
     /// Whether it may be in the catalogue though its file cannot be used.
     pub is_optional: bool,
+    /// Of a model that a [`ModelFinder`] found: which version of it; a catalogue's own models have none.
+    pub version: Option<String>,
+}
+
+/// Finds models that no catalogue names, as those of a store that come and go.
+pub trait ModelFinder: Send + Sync {
+    /// The model that a name means now, with its own name and its version. It is asked with each request, and must be
+    /// quick: it opens no model.
+    fn find(&self, name: &str) -> Option<ModelSpec>;
+
+    /// All models that there are, with what is known of them without opening them.
+    fn list(&self) -> Vec<ModelInfo>;
 }
 
 /// What a request finds that asks for a model which is not loaded.
@@ -131,6 +143,8 @@ pub struct ModelsConfig {
     pub retry_after: Duration,
     /// Threads that compute, for all models together. Default: all cores.
     pub n_threads: Option<usize>,
+    /// Finds models that are not in the catalogue.
+    pub finder: Option<Arc<dyn ModelFinder>>,
     /// Told what happens, on the thread where it does.
     pub listener: Option<Listener>,
 }
@@ -147,6 +161,7 @@ impl ModelsConfig {
             drain_after: Duration::from_secs(2),
             retry_after: Duration::from_secs(10),
             n_threads: None,
+            finder: None,
             listener: None,
         }
     }
@@ -212,7 +227,7 @@ pub(super) fn check(specs: &[ModelSpec], config: &ModelsConfig) -> Result<(), Mo
 }
 
 /// `1.2 GB`: bytes for people.
-pub(super) fn human(n: u64) -> String {
+pub(crate) fn human(n: u64) -> String {
     match n {
         0..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ingle_chat::{KeepAlive, ModelInfo, ProviderError, ProviderStatus};
@@ -15,14 +15,15 @@ use tokio::sync::Notify;
 use super::books::{Books, Plan, SlotId};
 use super::loading::{self, Problem};
 use super::spec::{ModelEvent, ModelSpec, ModelsConfig, ModelsError, Unloaded};
-use crate::load::Engine;
+use crate::load::{Engine, LoadError};
 use crate::prepare::Prepared;
 
 /// What everybody shares.
 pub(super) struct Shared {
     pub config: ModelsConfig,
     pub pool: Arc<Pool>,
-    pub specs: Vec<ModelSpec>,
+    /// As in [`State::models`]; written while the state is locked.
+    specs: RwLock<Vec<Arc<ModelSpec>>>,
     began: Instant,
     state: Mutex<State>,
     /// Wakes threads: those of loads that wait for memory, and the one that looks at the clock.
@@ -55,7 +56,11 @@ pub(super) struct State {
 
 /// A model of the catalogue.
 pub(super) struct Model {
+    /// What requests call it.
+    pub name: String,
     pub info: ModelInfo,
+    /// It is no longer there for new requests; its place is kept for those that it has.
+    pub is_gone: bool,
     pub current: Option<Arc<Instance>>,
     pub job: Option<Job>,
     pub failed: Option<Failed>,
@@ -133,7 +138,8 @@ impl Shared {
         }
         let (mut models, mut pinned) = (Vec::new(), 0_u64);
         for spec in &specs {
-            let (model, bytes) = inspected(spec, &books, &config, now)?;
+            let prepared = Prepared::new(&spec.source, &spec.options);
+            let (model, bytes) = inspected(spec, prepared, &books, &config, now)?;
             pinned = pinned.saturating_add(if spec.is_pinned { bytes } else { 0 });
             models.push(model);
         }
@@ -160,7 +166,7 @@ impl Shared {
         let shared = Arc::new(Self {
             config,
             pool,
-            specs,
+            specs: RwLock::new(specs.into_iter().map(Arc::new).collect()),
             began: now,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -185,11 +191,43 @@ impl Shared {
     /// The model of a name; the first without one.
     pub fn index(self: &Arc<Self>, model: Option<&str>) -> Result<usize, ProviderError> {
         let Some(name) = model else { return Ok(0) };
-        let by_name = self.specs.iter().position(|spec| spec.name == name);
-        by_name.or_else(|| self.index_of_adapter(name)).ok_or_else(|| ProviderError::UnknownModel {
-            model: name.to_owned(),
-            available: self.specs.iter().map(|spec| spec.name.clone()).collect(),
+        let by_name = self.lock().models.iter().position(|model| !model.is_gone && model.name == name);
+        by_name.or_else(|| self.index_of_adapter(name)).ok_or_else(|| {
+            let state = self.lock();
+            let there = state.models.iter().filter(|model| !model.is_gone);
+            let available = there.map(|model| model.name.clone()).collect();
+            ProviderError::UnknownModel { model: name.to_owned(), available }
         })
+    }
+
+    /// What was said about a model.
+    pub fn spec(&self, model: usize) -> Arc<ModelSpec> {
+        Arc::clone(&self.specs.read().unwrap_or_else(PoisonError::into_inner)[model])
+    }
+
+    /// Adds a model, or puts it in the place of one that is gone with all that it had; which one it is. The state is
+    /// locked.
+    pub fn put(&self, state: &mut State, spec: ModelSpec, model: Model) {
+        let mut specs = self.specs.write().unwrap_or_else(PoisonError::into_inner);
+        let is_free = |model: &Model| {
+            model.is_gone && model.current.is_none() && model.job.is_none() && model.waiting == 0
+        };
+        // What leaves memory is still known by its place.
+        let free = state
+            .models
+            .iter()
+            .position(is_free)
+            .filter(|_| state.n_under_way == 0 && state.retired.is_empty());
+        match free {
+            Some(at) => {
+                specs[at] = Arc::new(spec);
+                state.models[at] = model;
+            }
+            None => {
+                specs.push(Arc::new(spec));
+                state.models.push(model);
+            }
+        }
     }
 
     /// The loaded model that has an adapter of this name.
@@ -203,7 +241,11 @@ impl Shared {
     /// Starts to load what is to be there from the beginning.
     pub fn preload(self: &Arc<Self>) {
         let mut state = self.lock();
-        for (model, spec) in self.specs.iter().enumerate().filter(|(_, spec)| spec.is_preloaded) {
+        for model in 0..state.models.len() {
+            let spec = self.spec(model);
+            if !spec.is_preloaded {
+                continue;
+            }
             let entry = &state.models[model];
             if entry.current.is_none() && entry.job.is_none() {
                 state.models[model].is_preloading = true;
@@ -278,20 +320,21 @@ impl Shared {
 
     pub fn tell(&self, model: usize, event: &ModelEvent) {
         if let Some(listener) = &self.config.listener {
-            listener(&self.specs[model].name, event);
+            listener(&self.spec(model).name, event);
         }
     }
 }
 
 /// A model of the catalogue after a look at its file, and the bytes that it needs.
-fn inspected(
+pub(super) fn inspected(
     spec: &ModelSpec,
+    prepared: Result<Prepared, LoadError>,
     books: &Books,
     config: &ModelsConfig,
     now: Instant,
 ) -> Result<(Model, u64), ModelsError> {
     let nameless = || ModelInfo { id: spec.name.clone(), ..ModelInfo::default() };
-    let (info, needs, problem) = match Prepared::new(&spec.source, &spec.options) {
+    let (info, needs, problem) = match prepared {
         Ok(prepared) => {
             let needs = prepared.needs;
             let problem = match books.plan(needs.total(), None, false, Duration::ZERO) {
@@ -318,7 +361,9 @@ fn inspected(
         Some(problem) => return Err(ModelsError::Memory(problem.public(spec))),
     };
     let model = Model {
+        name: spec.name.clone(),
         info,
+        is_gone: false,
         current: None,
         job: None,
         failed,
@@ -417,7 +462,7 @@ impl State {
         }
         self.retire(model, Unloaded::Died);
         let serial = self.serial();
-        let failed = Problem::Died.remembered(&shared.specs[model], serial, Instant::now(), &shared.config);
+        let failed = Problem::Died.remembered(&shared.spec(model), serial, Instant::now(), &shared.config);
         let entry = &mut self.models[model];
         entry.failures += 1;
         entry.failed = Some(failed);

@@ -47,7 +47,8 @@ impl Shared {
         keep_alive: Option<KeepAlive>,
         waiting: &mut Option<Waiting<'a>>,
     ) -> Result<Option<Arc<Lease>>, ProviderError> {
-        let name = || &self.specs[model].name;
+        let spec = self.spec(model);
+        let name = || &spec.name;
         let unavailable = |text: String| Err(ProviderError::Unavailable(text));
         let now = Instant::now();
         let mut state = self.lock();

@@ -23,10 +23,16 @@ use crate::error::{Failure, json as reply};
 pub(super) fn routes() -> Routes {
     Routes::default()
         .route("/lora-adapters", get(list).post(set))
-        .route("/v1/load_lora_adapter", post(load))
-        .route("/v1/unload_lora_adapter", post(unload))
-        .route("/load_lora_adapter", post(sglang_load))
-        .route("/unload_lora_adapter", post(sglang_unload))
+        .route("/v1/load_lora_adapter", post(|app, who, head, body| load(Peer::Vllm, app, who, head, body)))
+        .route(
+            "/v1/unload_lora_adapter",
+            post(|app, who, head, body| unload(Peer::Vllm, app, who, head, body)),
+        )
+        .route("/load_lora_adapter", post(|app, who, head, body| load(Peer::Sglang, app, who, head, body)))
+        .route(
+            "/unload_lora_adapter",
+            post(|app, who, head, body| unload(Peer::Sglang, app, who, head, body)),
+        )
 }
 
 async fn list(State(app): State<Arc<App>>) -> Reply {
@@ -44,48 +50,47 @@ async fn set(
     Ok(reply(StatusCode::OK, wire::scales_reply()))
 }
 
+/// Whose routes they are: the same is done, and told in other words.
+#[derive(Clone, Copy)]
+enum Peer {
+    Vllm,
+    Sglang,
+}
+
+impl Peer {
+    /// That it is done.
+    fn reply(self, app: &App, info: &AdapterInfo, done: &str) -> Reply {
+        match self {
+            Self::Vllm => Ok(wire::done(&info.name, done).into_response()),
+            Self::Sglang => Ok(reply(StatusCode::OK, wire::loaded(&provider(app)?.adapters(None)?))),
+        }
+    }
+}
+
 async fn load(
+    peer: Peer,
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let wish = read(&app, &context, &headers, body, wire::parse_load).await?;
-    let info = load_it(&app, wish).await?;
-    Ok(wire::done(&info.name, "added").into_response())
+    let parse = match peer {
+        Peer::Vllm => wire::parse_load,
+        Peer::Sglang => wire::parse_sglang_load,
+    };
+    let wish = read(&app, &context, &headers, body, parse).await?;
+    peer.reply(&app, &load_it(&app, wish).await?, "added")
 }
 
 async fn unload(
+    peer: Peer,
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
     let name = read(&app, &context, &headers, body, wire::parse_unload).await?;
-    let info = unload_it(&app, name).await?;
-    Ok(wire::done(&info.name, "removed").into_response())
-}
-
-async fn sglang_load(
-    State(app): State<Arc<App>>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Reply {
-    let wish = read(&app, &context, &headers, body, wire::parse_sglang_load).await?;
-    load_it(&app, wish).await?;
-    Ok(reply(StatusCode::OK, wire::loaded(&provider(&app)?.adapters(None)?)))
-}
-
-async fn sglang_unload(
-    State(app): State<Arc<App>>,
-    Extension(context): Extension<Context>,
-    headers: HeaderMap,
-    body: Body,
-) -> Reply {
-    let name = read(&app, &context, &headers, body, wire::parse_unload).await?;
-    unload_it(&app, name).await?;
-    Ok(reply(StatusCode::OK, wire::loaded(&provider(&app)?.adapters(None)?)))
+    peer.reply(&app, &unload_it(&app, name).await?, "removed")
 }
 
 /// A body of somebody who may change adapters.

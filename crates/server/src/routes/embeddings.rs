@@ -137,10 +137,10 @@ async fn answer<C: EmbeddingCall>(
     let Chosen { provider, name: model, info } =
         choose(app, provider, request.model.as_deref(), None).await?;
     let (_, fingerprint) = provider.adapters_of(&info, None)?;
-    request.model = Some(info.id);
+    request.model = Some(info.id.clone());
     context.place(&request.principal, &mut request.priority, &mut request.terms)?;
     let envelope = Envelope { id, created: now(), model, fingerprint };
-    let embeddings = embed(app, provider, request, is_large, context.started).await?;
+    let embeddings = embed(app, provider, request, &info, is_large, context.started).await?;
     written(embeddings, move |embeddings| call.reply(&envelope, embeddings)).await
 }
 

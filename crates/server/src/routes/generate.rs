@@ -10,7 +10,7 @@ use ingle_api::StreamEncoder;
 use ingle_api::openai::chat::{self, ChatCollector, ChatEncoder};
 use ingle_api::openai::completion::{self, CompletionCollector, CompletionEncoder};
 use ingle_api::openai::{Caller, Envelope, check_vocabulary};
-use ingle_chat::{Provider, ProviderError, Request};
+use ingle_chat::{ModelInfo, Provider, ProviderError, Request};
 
 use super::{Context, Reply, now, unique};
 use crate::App;
@@ -113,15 +113,36 @@ pub(super) async fn address(
 ) -> Result<(Arc<dyn Provider>, Envelope), Failure> {
     let first = requests.first().expect("a body holds at least one request");
     let Chosen { provider, name, info } = choose(app, provider, first.model.as_deref(), None).await?;
-    let (adapters, fingerprint) = provider.adapters_of(&info, first.adapters.as_deref())?;
-    let model = info.parent.unwrap_or(info.id);
+    let fingerprint = settle(context, &*provider, &info, requests)?;
     for request in requests {
         check_vocabulary(request, info.n_vocab)?;
         context.place(&request.principal, &mut request.priority, &mut request.terms)?;
+    }
+    Ok((provider, Envelope { id, created: now(), model: name, fingerprint }))
+}
+
+/// Settles which model, and which of its adapters, answers the requests, which are alike in that; gives the fingerprint of
+/// their answers.
+pub(super) fn settle(
+    context: &Context,
+    provider: &dyn Provider,
+    info: &ModelInfo,
+    requests: &mut [Request],
+) -> Result<String, ProviderError> {
+    let model = info.parent.as_ref().unwrap_or(&info.id);
+    let wished = requests.first().and_then(|request| request.adapters.as_deref());
+    let (adapters, fingerprint) = match &context.rerun {
+        None => provider.adapters_of(info, wished)?,
+        Some(rerun) => {
+            let base = ModelInfo { id: model.clone(), parent: None, ..info.clone() };
+            provider.adapters_of(&base, Some(&rerun.wishes(&provider.adapters(Some(model))?)?))?
+        }
+    };
+    for request in requests {
         request.model = Some(model.clone());
         request.adapters = adapters.clone();
     }
-    Ok((provider, Envelope { id, created: now(), model: name, fingerprint }))
+    Ok(fingerprint)
 }
 
 pub(super) async fn stream(

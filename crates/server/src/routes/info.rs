@@ -18,7 +18,7 @@ use super::generate::provider;
 use super::{Context, Reply};
 use crate::App;
 use crate::error::{Dialect, Failure, json as reply};
-use crate::names::{listed, listed_entries};
+use crate::names::{listed, listed_entries, undiscovered};
 use crate::phase::Phase;
 use crate::query::pairs;
 use crate::slot::SlotState;
@@ -54,7 +54,10 @@ pub(super) async fn models(
     if context.dialect == Dialect::Anthropic {
         let query =
             anthropic::ListQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-        let all = listed(&app.config, &*provider);
+        // What is gone goes from the list first.
+        let further = undiscovered(&provider).await;
+        let mut all = listed(&app.config, &*provider);
+        all.extend(further.into_iter().map(|(name, entry)| (name, entry.info)));
         return Ok(reply(StatusCode::OK, anthropic::list(&all, &query)?));
     }
     if let Some((name, _)) = pairs.first() {
@@ -65,7 +68,9 @@ pub(super) async fn models(
         );
         return Err(RequestError::field(name, text).into());
     }
-    let all = listed_entries(&app.config, &*provider);
+    let further = undiscovered(&provider).await;
+    let mut all = listed_entries(&app.config, &*provider);
+    all.extend(further);
     let list = ModelList::new(all.iter().map(|(name, entry)| Model::new(name, entry)).collect());
     Ok(reply(StatusCode::OK, list.into_json()))
 }
@@ -78,7 +83,9 @@ pub(super) async fn model(
     let provider = provider(&app)?;
     // A name that is no text is no model's.
     let Ok(Path(id)) = id else { return Err(Failure::NotFound) };
-    let all = listed_entries(&app.config, &*provider);
+    let further = undiscovered(&provider).await;
+    let mut all = listed_entries(&app.config, &*provider);
+    all.extend(further);
     match all.iter().find(|(name, _)| *name == id) {
         Some((name, entry)) => {
             let page = match context.dialect {

@@ -3,6 +3,8 @@
 mod adapters;
 mod anthropic;
 mod batches;
+mod blobs;
+mod create;
 mod embeddings;
 mod files;
 mod generate;
@@ -10,6 +12,7 @@ mod info;
 mod models;
 mod ollama;
 mod openapi;
+mod pull;
 mod responses;
 mod table;
 mod utility;
@@ -25,7 +28,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use ingle_api::RequestError;
+use ingle_api::{RequestError, TIMEOUT_SECONDS_MAX};
 use ingle_chat::{Principal, Priority, ProviderError, Terms};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -47,8 +50,6 @@ const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms"
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 /// How long it may wait before it begins, in seconds.
 const QUEUE_TIMEOUT: HeaderName = HeaderName::from_static("x-queue-timeout");
-/// The longest of both: more than a week is no deadline.
-const TIMEOUT_SECONDS_MAX: f64 = 604_800.0;
 /// The seed of an answer; of a list of prompts, the first one's.
 const SEED: HeaderName = HeaderName::from_static("x-ingle-seed");
 /// Model and arithmetic of an answer: the same request, seed and fingerprint give the same bytes.
@@ -154,6 +155,9 @@ fn routes() -> Routes {
         .route("/openapi.json", get(openapi::document))
         .merge(models::routes())
         .merge(ollama::routes())
+        .merge(pull::routes())
+        .merge(blobs::routes())
+        .merge(create::routes())
 }
 
 /// What serves the routes.

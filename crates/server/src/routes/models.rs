@@ -17,7 +17,7 @@ use crate::App;
 use crate::body::{parse, read_json};
 use crate::config::Scope;
 use crate::error::{Failure, json};
-use crate::names::resolve;
+use crate::names::{looked_for, resolve};
 use crate::phase::Phase;
 
 /// All of them.
@@ -63,7 +63,7 @@ async fn answer(
     check_scope(&app, &context.principal)?;
     let body = read_json(&app, &headers, body).await?;
     let call = parse(body, move |bytes| ChangeCall::parse(bytes, loads)).await?;
-    change(&app, &*provider, &call.model, wanted(&call)).await?;
+    change(&app, &provider, &call.model, wanted(&call)).await?;
     Ok(json(StatusCode::OK, ChangeCall::reply()))
 }
 
@@ -80,11 +80,12 @@ pub(super) fn check_scope(app: &App, principal: &Principal) -> Result<(), Provid
 /// Changes a model by any of its names.
 pub(super) async fn change(
     app: &App,
-    provider: &dyn Provider,
+    provider: &Arc<dyn Provider>,
     model: &str,
     change: ModelChange,
 ) -> Result<(), Failure> {
-    let (_, info) = resolve(&app.config, provider, Some(model))?;
+    let found = looked_for(provider, Some(model)).await;
+    let (_, info) = resolve(&app.config, &**provider, Some(found.as_deref().unwrap_or(model)))?;
     tokio::select! {
         done = provider.change(&info.id, change) => Ok(done?),
         () = app.phases.reached(Phase::Ending) => Err(Failure::ShuttingDown),

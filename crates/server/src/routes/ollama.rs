@@ -1,22 +1,22 @@
-//! Ollama's routes. Those that would change which models there are are refused: there is no store yet.
+//! Ollama's routes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{MatchedPath, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use axum::routing::{delete, get, head, post};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
 use ingle_api::RequestError;
-use ingle_api::ollama::models::{self, ShowCall};
+use ingle_api::ollama::models::{self, CopyCall, DeleteCall, ShowCall};
 use ingle_api::ollama::{Collector, EmbedRoute, Encoder, Envelope, Route, is_unload};
 use ingle_api::openai::check_vocabulary;
-use ingle_chat::{Embeddings, ModelChange};
+use ingle_chat::{Embeddings, ModelChange, ModelInfo, Provider};
 
 use super::embeddings::written;
-use super::generate::{caller, collected, provider, stream};
+use super::generate::{caller, collected, provider, settle, stream};
 use super::models::{change, check_scope};
 use super::table::Routes;
 use super::{Context, Reply};
@@ -24,8 +24,9 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json};
 use crate::embed::embed as vectors_of;
-use crate::error::json;
-use crate::names::{Chosen, choose, listed, resolve};
+use crate::error::{Failure, json};
+use crate::names::{Chosen, choose, listed, looked_for, resolve};
+use crate::store::ModelStore;
 
 /// All routes under `/api`.
 pub(super) fn routes() -> Routes {
@@ -38,12 +39,8 @@ pub(super) fn routes() -> Routes {
         .route("/api/version", get(version))
         .route("/api/embed", post(embed))
         .route("/api/embeddings", post(embeddings))
-        .refused("/api/pull", post(no_store))
-        .refused("/api/push", post(no_store))
-        .refused("/api/create", post(no_store))
-        .refused("/api/copy", post(no_store))
-        .refused("/api/delete", delete(no_store))
-        .refused("/api/blobs/{digest}", head(no_store).post(no_store))
+        .route("/api/copy", post(copy))
+        .route("/api/delete", delete(remove))
 }
 
 async fn generate(
@@ -76,8 +73,8 @@ async fn answer(
         check_scope(&app, &context.principal)?;
     }
     if call.load_only && is_unload(call.keep_alive) {
-        let (name, info) = resolve(&app.config, &*provider, call.request.model.as_deref())?;
-        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
+        let (name, info) = find(&app, &provider, call.request.model.as_deref()).await?;
+        change(&app, &provider, &info.id, ModelChange::Unload).await?;
         let model = call.request.model.unwrap_or(name);
         return Ok(json(StatusCode::OK, Envelope { id, model, clock: since_epoch }.unloaded(route)));
     }
@@ -87,7 +84,8 @@ async fn answer(
     context.place(&call.request.principal, &mut call.request.priority, &mut call.request.terms)?;
     call.check_context(info.n_ctx)?;
     // The reply names the model as the caller did.
-    let model = call.request.model.replace(info.id).unwrap_or(name);
+    let model = call.request.model.take().unwrap_or(name);
+    settle(&context, &*provider, &info, std::slice::from_mut(&mut call.request))?;
     let envelope = Envelope { id, model, clock: since_epoch };
     if call.load_only {
         return Ok(json(StatusCode::OK, envelope.loaded(route)));
@@ -134,18 +132,18 @@ async fn vectors(
         check_scope(&app, &context.principal)?;
     }
     if request.inputs.is_empty() && is_unload(call.keep_alive) {
-        let (name, info) = resolve(&app.config, &*provider, request.model.as_deref())?;
-        change(&app, &*provider, &info.id, ModelChange::Unload).await?;
+        let (name, info) = find(&app, &provider, request.model.as_deref()).await?;
+        change(&app, &provider, &info.id, ModelChange::Unload).await?;
         let model = request.model.unwrap_or(name);
         return written(Embeddings::default(), move |embeddings| call.reply(&model, embeddings)).await;
     }
     let chosen = choose(&app, provider, request.model.as_deref(), call.keep_alive).await?;
     let Chosen { provider, name, info } = chosen;
     call.check_context(info.n_ctx)?;
-    let model = request.model.replace(info.id).unwrap_or(name);
+    let model = request.model.replace(info.id.clone()).unwrap_or(name);
     let embeddings = match request.inputs.is_empty() {
         true => Embeddings::default(),
-        false => vectors_of(&app, provider, request, is_large, context.started).await?,
+        false => vectors_of(&app, provider, request, &info, is_large, context.started).await?,
     };
     written(embeddings, move |embeddings| call.reply(&model, embeddings)).await
 }
@@ -155,9 +153,27 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The model for a name, which may have come since.
+async fn find(
+    app: &App,
+    provider: &Arc<dyn Provider>,
+    wanted: Option<&str>,
+) -> Result<(String, ModelInfo), Failure> {
+    let found = looked_for(provider, wanted).await;
+    Ok(resolve(&app.config, &**provider, found.as_deref().or(wanted))?)
+}
+
+/// All models: those of the store, and what else is served.
 async fn tags(State(app): State<Arc<App>>) -> Reply {
     let provider = provider(&app)?;
-    Ok(json(StatusCode::OK, models::tags(&listed(&app.config, &*provider))))
+    let stored = match &app.config.store {
+        Some(store) => store.clone().tags().await?,
+        None => Vec::new(),
+    };
+    // What the server knows of the store's models is in their own entries.
+    let mut served = listed(&app.config, &*provider);
+    served.retain(|(name, _)| !stored.iter().any(|tag| tag.name == *name));
+    Ok(json(StatusCode::OK, models::tags(&stored, &served)))
 }
 
 async fn running(State(app): State<Arc<App>>) -> Reply {
@@ -168,19 +184,59 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let provider = provider(&app)?;
     let body = read_any_json(&app, &headers, body).await?;
     let call = parse(body, ShowCall::parse).await?;
-    let (name, info) = resolve(&app.config, &*provider, Some(&call.model))?;
-    Ok(json(StatusCode::OK, models::show(&name, &info, call.verbose)))
+    let found = looked_for(&provider, Some(&call.model)).await;
+    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(Some(&call.model)))?;
+    // A file that is served beside the store's models may have the name of one.
+    let stored = match (&app.config.store, found) {
+        (Some(store), Some(found)) => store.clone().page(&found).await?,
+        _ => None,
+    };
+    Ok(json(StatusCode::OK, models::show(&name, &info, stored.as_ref(), call.verbose)))
+}
+
+async fn copy(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let store = store(&app, &context)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    let call = parse(body, CopyCall::parse).await?;
+    store.copy(call.source, call.destination).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn remove(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let store = store(&app, &context)?;
+    let body = read_any_json(&app, &headers, body).await?;
+    let call = parse(body, DeleteCall::parse).await?;
+    store.remove(call.model.clone()).await?;
+    // It takes no more requests, and leaves memory with the last that it has.
+    if let Ok(provider) = provider(&app) {
+        looked_for(&provider, Some(&call.model)).await;
+    }
+    Ok(StatusCode::OK.into_response())
+}
+
+/// The store, for those who may change what is in it.
+fn store(app: &App, context: &Context) -> Result<ModelStore, Failure> {
+    check_scope(app, &context.principal)?;
+    app.config.store.clone().ok_or_else(no_store)
 }
 
 async fn version() -> Response {
     json(StatusCode::OK, models::version())
 }
 
-async fn no_store(route: MatchedPath) -> Reply {
-    let route = route.as_str();
-    Err(RequestError::body(format!(
-        "{route} is not available: this server has no store of models yet; the operator starts it with the file of the \
-         model that it serves, and /api/tags lists what there is"
-    ))
-    .into())
+pub(super) fn no_store() -> Failure {
+    RequestError::body(
+        "this server has no store of models: its operator starts it with the store (--serve-store, or without --model)",
+    )
+    .into()
 }

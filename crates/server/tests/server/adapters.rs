@@ -276,3 +276,41 @@ async fn names_of_models_are_taken() {
     let reply = server.post_json("/v1/load_lora_adapter", body).await;
     assert_eq!((reply.status, reply.json()["error"]["param"].as_str()), (400, Some("lora_name")));
 }
+
+/// Each adapter is counted by its own name, those that several bring together each; what runs is the model, so an adapter is no
+/// row of the models' numbers.
+#[tokio::test]
+async fn requests_are_counted_by_adapter() {
+    let server = start_over(config(), Adapted::default()).await;
+    load(&server, "sql").await;
+    load(&server, "fr").await;
+    let chat = json!({ "messages": [{ "role": "user", "content": "Hi" }] });
+    let ask = async |more: Value| {
+        let mut body = chat.clone();
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let reply = server.post_json("/v1/chat/completions", body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let usage = reply.json()["usage"].clone();
+        [&usage["prompt_tokens"], &usage["completion_tokens"]].map(|n| n.as_u64().expect("a number"))
+    };
+    ask(json!({})).await;
+    let [prompt, generated] = ask(json!({ "model": "sql" })).await;
+    ask(json!({ "lora": [{ "id": 0, "scale": 0.5 }, { "id": 1, "scale": 1 }] })).await;
+    let page = server.get("/metrics").await.body;
+    for (adapter, n) in [("sql", 2), ("fr", 1)] {
+        let label = format!("{{model_name=\"scripted\",adapter=\"{adapter}\"}}");
+        for line in [
+            format!("ingle_adapter_requests_total{label} {n}"),
+            format!("ingle_adapter_prompt_tokens_total{label} {}", n * prompt),
+            format!("ingle_adapter_generated_tokens_total{label} {}", n * generated),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+    assert!(!page.contains("model_name=\"sql\""), "{page}");
+    let ollama = json!({ "model": "sql", "prompt": "Hi", "stream": false });
+    assert_eq!(server.post_json("/api/generate", ollama).await.status, 200);
+    let page = server.get("/metrics").await.body;
+    let line = "ingle_adapter_requests_total{model_name=\"scripted\",adapter=\"sql\"} 3";
+    assert!(page.lines().any(|l| l == line), "{page}");
+}

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use ingle_chat::Provider;
 use ingle_server::{ProviderSlot, Server, ServerConfig};
+pub use ingle_testkit::reply::Reply;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::described;
 use crate::scripted::Scripted;
 
 /// A running server over a provider.
@@ -122,7 +124,9 @@ impl<P> Running<P> {
         if bytes.is_empty() {
             read.expect("a reply");
         }
-        Reply::parse(&bytes)
+        let reply = Reply::parse(&bytes);
+        described::check(message, &reply);
+        reply
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -140,53 +144,4 @@ pub fn post_head(path: &str, headers: &str, len: usize) -> String {
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{content_type}{headers}Content-Length: \
          {len}\r\n\r\n"
     )
-}
-
-/// A reply, unchunked.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-}
-
-impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
-        let head = String::from_utf8(bytes[..end].to_vec()).expect("an ASCII head");
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        let mut rest = &bytes[end + 4..];
-        let mut body = Vec::new();
-        if head.to_lowercase().contains("transfer-encoding: chunked") {
-            loop {
-                let line = rest.windows(2).position(|w| w == b"\r\n").expect("a chunk size");
-                let size = std::str::from_utf8(&rest[..line]).expect("digits");
-                let size = usize::from_str_radix(size, 16).expect("hexadecimal");
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(&rest[line + 2..line + 2 + size]);
-                rest = &rest[line + 4 + size..];
-            }
-        } else {
-            body.extend_from_slice(rest);
-        }
-        Self { status, head, body: String::from_utf8(body).expect("a UTF-8 body") }
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let line = |l: &'_ str| l.split_once(": ").is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
-        self.head.lines().find(|l| line(l)).and_then(|l| l.split_once(": ")).map(|(_, v)| v)
-    }
-
-    /// The `data:` payloads; every other line must be empty or a comment.
-    pub fn events(&self) -> Vec<String> {
-        assert!(self.body.ends_with("\n\n"), "the last event is whole: {}", self.body);
-        let lines = self.body.lines().filter(|l| !l.is_empty() && !l.starts_with(':'));
-        lines.map(|l| l.strip_prefix("data: ").expect("only data lines").to_owned()).collect()
-    }
 }

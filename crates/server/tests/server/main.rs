@@ -8,6 +8,8 @@ mod chat;
 mod client;
 mod completions;
 mod conformance;
+mod create;
+mod described;
 mod documentation;
 mod embeddings;
 mod errors;

@@ -175,16 +175,19 @@ async fn errors_are_texts() {
     server.idle().await;
 }
 
+/// The blob of no bytes.
+const EMPTY_BLOB: &str = "/api/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 #[tokio::test]
 async fn what_is_not_here_is_refused_by_name() {
     let server = start().await;
     for (method, path, part) in [
-        ("POST", "/api/pull", "/api/pull is not available: this server has no store"),
-        ("POST", "/api/push", "no store of models yet"),
-        ("POST", "/api/create", "no store of models yet"),
-        ("POST", "/api/copy", "no store of models yet"),
-        ("DELETE", "/api/delete", "no store of models yet"),
-        ("POST", "/api/blobs/sha256:00", "no store of models yet"),
+        ("POST", "/api/pull", "this server has no store of models"),
+        ("POST", "/api/push", "this server has no store of models"),
+        ("POST", "/api/create", "this server has no store of models"),
+        ("POST", "/api/copy", "this server has no store of models"),
+        ("DELETE", "/api/delete", "this server has no store of models"),
+        ("POST", EMPTY_BLOB, "this server has no store of models"),
     ] {
         let body = r#"{"model":"x"}"#;
         let request = format!(

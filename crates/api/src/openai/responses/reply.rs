@@ -86,6 +86,12 @@ struct Usage {
     output_tokens: u64,
     output_tokens_details: OutputTokensDetails,
     total_tokens: u64,
+    /// How often tokens made way in a full context; absent if none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_shifts: Option<u64>,
+    /// How many tokens did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -129,6 +135,8 @@ impl Reply {
                     output_tokens: usage.completion_tokens,
                     output_tokens_details: OutputTokensDetails { reasoning_tokens: usage.reasoning_tokens },
                     total_tokens: usage.prompt_tokens + usage.completion_tokens,
+                    context_shifts: (usage.context_shifts > 0).then_some(usage.context_shifts),
+                    discarded_tokens: (usage.context_shifts > 0).then_some(usage.discarded_tokens),
                 });
             }
             _ => {}

@@ -4,6 +4,7 @@
 //! their reports go where they are wanted.
 
 mod options;
+pub use options::command;
 
 use std::ffi::OsString;
 use std::fs::File;

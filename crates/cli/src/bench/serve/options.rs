@@ -156,15 +156,14 @@ fn arguments() -> Vec<Arg> {
     ]
 }
 
+/// The command, as clap knows it.
+pub fn command() -> Command {
+    Command::new("serve").bin_name("ingle bench serve").about(ABOUT).no_binary_name(true).args(arguments())
+}
+
 impl Options {
     pub fn parse(args: &[OsString]) -> Result<Self> {
-        let m = Command::new("serve")
-            .bin_name("ingle bench serve")
-            .about(ABOUT)
-            .no_binary_name(true)
-            .args(arguments())
-            .try_get_matches_from(args)
-            .unwrap_or_else(|error| error.exit());
+        let m = command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
         Self::new(&m)
     }
 

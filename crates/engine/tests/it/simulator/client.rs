@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ingle_chat::Pooling;
 use ingle_engine::sampling::{DryBreakers, Sampler};
-use ingle_engine::scheduler::{Priority, RequestId};
+use ingle_engine::scheduler::{Priority, RequestId, Shift};
 use ingle_step::{SamplingParams, TokenId};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::hashed_logits;
@@ -16,6 +16,9 @@ const END: TokenId = TokenId(0);
 pub struct Client {
     pub prompt: Vec<TokenId>,
     pub max_tokens: usize,
+    /// It goes on where the context is full, which has so many tokens.
+    pub shift: Option<Shift>,
+    n_ctx: usize,
     pub prompt_logits: bool,
     pub pooling: Option<Pooling>,
     pub priority: Priority,
@@ -54,7 +57,16 @@ impl Client {
             })
             .collect();
         let pooling = rng.one_in(4).then(|| Pooling::ALL[rng.below(3)]);
-        let max_tokens = if pooling.is_some() { 0 } else { rng.below(seq_max - n_prompt + 1) };
+        let may_shift = pooling.is_none() && n_prompt < seq_max;
+        let shift = (may_shift && rng.one_in(4)).then(|| {
+            let n_keep = rng.below(seq_max - 1);
+            Shift { n_keep, n_discard: 1 + rng.below(seq_max - 1 - n_keep) }
+        });
+        let max_tokens = match (pooling, shift) {
+            (Some(_), _) => 0,
+            (_, Some(_)) => rng.below(3 * seq_max),
+            _ => rng.below(seq_max - n_prompt + 1),
+        };
         let params = SamplingParams {
             temperature: if rng.one_in(3) { 0.0 } else { 1.0 },
             seed: rng.next_u64(),
@@ -72,6 +84,8 @@ impl Client {
         Self {
             prompt,
             max_tokens,
+            shift,
+            n_ctx: seq_max,
             prompt_logits: pooling.is_none() && rng.one_in(6),
             pooling,
             priority: if rng.one_in(3) { Priority::Background } else { Priority::Normal },
@@ -94,8 +108,34 @@ impl Client {
 
     /// It is admitted: what it would get alone.
     pub fn expect(&mut self) {
-        let alone = |s: &Sampler| alone(s.clone(), self.jumps, &self.prompt, self.max_tokens);
-        self.expected = self.samplers.iter().map(alone).collect();
+        self.expected = self.samplers.iter().map(|sampler| self.alone(sampler.clone())).collect();
+    }
+
+    /// One token a step, whatever is certain. Where tokens make way, it goes on from what is left as from any text.
+    fn alone(&self, mut sampler: Sampler) -> Vec<TokenId> {
+        let (mut tokens, mut text) = (self.prompt.clone(), self.prompt.clone());
+        let mut logits = vec![0.0; N_VOCAB];
+        let mut ahead = Vec::new().into_iter();
+        while tokens.len() < self.prompt.len() + self.max_tokens {
+            hashed_logits(&text, &mut logits);
+            let forced = ahead.next();
+            let token = forced.unwrap_or_else(|| sampler.sample(&mut logits, tokens.len() as u64));
+            sampler.accept(token);
+            tokens.push(token);
+            text.push(token);
+            if token == END {
+                break;
+            }
+            if let Some(Shift { n_keep, n_discard }) = self.shift.filter(|_| text.len() == self.n_ctx) {
+                text = [&text[..n_keep], &text[n_keep + n_discard..]].concat();
+            }
+            if forced.is_none()
+                && let Some(salt) = self.jumps
+            {
+                ahead = certain(salt, &tokens).into_iter();
+            }
+        }
+        tokens.split_off(self.prompt.len())
     }
 
     /// Whom it goes before.
@@ -157,27 +197,4 @@ fn cut(mut tokens: Vec<TokenId>, most: usize) -> Vec<TokenId> {
     let n = tokens.iter().position(|&token| token == END).map_or(tokens.len(), |at| at + 1);
     tokens.truncate(n.min(most));
     tokens
-}
-
-/// One token a step, whatever is certain.
-fn alone(mut sampler: Sampler, jumps: Option<u64>, prompt: &[TokenId], max_tokens: usize) -> Vec<TokenId> {
-    let mut tokens = prompt.to_vec();
-    let mut logits = vec![0.0; N_VOCAB];
-    let mut ahead = Vec::new().into_iter();
-    while tokens.len() < prompt.len() + max_tokens {
-        hashed_logits(&tokens, &mut logits);
-        let forced = ahead.next();
-        let token = forced.unwrap_or_else(|| sampler.sample(&mut logits, tokens.len() as u64));
-        sampler.accept(token);
-        tokens.push(token);
-        if token == END {
-            break;
-        }
-        if forced.is_none()
-            && let Some(salt) = jumps
-        {
-            ahead = certain(salt, &tokens).into_iter();
-        }
-    }
-    tokens.split_off(prompt.len())
 }

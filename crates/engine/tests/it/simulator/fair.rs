@@ -193,7 +193,7 @@ impl Load {
         let mut arrivals: VecDeque<Duration> = VecDeque::new();
         let mut at = 5.0;
         for _ in 0..60 {
-            at += interval * f64::from(0.2 + 1.6 * rng.unit());
+            at -= interval * f64::from(1.0 - rng.unit()).ln();
             arrivals.push_back(Duration::from_secs_f64(at));
         }
         let mut asked = BTreeMap::new();

@@ -47,8 +47,11 @@ tally! {
     cached_tokens: "cached tokens", 100;
     published: "blocks published", 100;
     adopted: "blocks adopted", 100;
+    tails: "tails published", 100;
+    tails_adopted: "tails adopted", 100;
     swapped_in: "blocks moved out and back", 100;
     copies: "copies", 100;
+    shifts: "shifts of the context", 100;
     jumped: "tokens jumped", 100;
     accepted: "guesses accepted", 100;
     rejected: "guesses rejected", 100;

@@ -62,9 +62,13 @@ impl Outside {
     ) {
         for published in scheduler.take_published() {
             let n_before = published.first * block_size;
-            assert_eq!(published.tokens.len(), n_before + published.blocks.len() * block_size);
+            let n_blocks = (published.tokens.len() - n_before).div_ceil(block_size);
+            assert_eq!(published.blocks.len(), n_blocks, "each block has tokens, and each token a block");
+            let is_tail = !published.tokens.len().is_multiple_of(block_size);
+            tally.tails += usize::from(is_tail);
             for &(block, stamp) in &published.blocks {
-                assert!(scheduler.is_published(block, stamp));
+                // In the same step a longer one may have replaced a tail.
+                assert!(is_tail || scheduler.is_published(block, stamp));
                 assert!(!scheduler.is_published(block, stamp + 1));
                 tally.published += 1;
             }
@@ -72,9 +76,13 @@ impl Outside {
             if self.kept.len() > KEPT_MAX {
                 self.kept.clear();
             }
-            for (i, (block, _)) in (published.first..).zip(published.blocks) {
-                let tokens = published.tokens[..(i + 1) * block_size].to_vec();
-                self.kept.insert((salt, tokens), executor.export_block(block).unwrap());
+            for (i, (block, stamp)) in (published.first..).zip(published.blocks) {
+                if !scheduler.is_published(block, stamp) {
+                    continue;
+                }
+                let end = ((i + 1) * block_size).min(published.tokens.len());
+                let bytes = executor.export_slots(block, end - i * block_size).unwrap();
+                self.kept.insert((salt, published.tokens[..end].to_vec()), bytes);
             }
         }
     }
@@ -90,14 +98,22 @@ impl Outside {
         tally: &mut Tally,
     ) {
         loop {
-            let n_there = scheduler.n_cached_blocks(salt, prompt);
-            let Some(tokens) = prompt.get(..(n_there + 1) * block_size) else { return };
-            let Some(bytes) = self.kept.get(&(salt, tokens.to_vec())) else { return };
+            let n_there = scheduler.n_cached_blocks(salt, prompt) * block_size;
+            let most = prompt.len().min(n_there + block_size);
+            let known =
+                (n_there + 1..=most).rev().find(|&n| self.kept.contains_key(&(salt, prompt[..n].to_vec())));
+            let Some(tokens) = known.map(|n| &prompt[..n]) else { return };
+            let is_there = scheduler.n_cached_tokens(salt, tokens) == tokens.len();
             let Some(block) = scheduler.adopt(salt, tokens) else { return };
-            executor.import_block(block, bytes).unwrap();
+            assert!(!is_there, "what is there is not put there again");
+            executor.import_block(block, &self.kept[&(salt, tokens.to_vec())]).unwrap();
             scheduler.check_integrity();
-            assert_eq!(scheduler.n_cached_blocks(salt, tokens), n_there + 1);
+            assert_eq!(scheduler.n_cached_tokens(salt, tokens), tokens.len());
             tally.adopted += 1;
+            if tokens.len() < n_there + block_size {
+                tally.tails_adopted += 1;
+                return;
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use ingle_engine::scheduler::{
     AddError, NewRequest, Overdue, Pace, Priority, QueueBounds, RequestId, Sampled, Scheduler,
     SchedulerConfig, StepBudget, n_accepted, row_counts,
 };
-use ingle_step::{AdapterId, AdapterUse, Executor, StepBatch, StepOut, TokenId};
+use ingle_step::{AdapterId, AdapterUse, Executor, SeqStep, StepBatch, StepOut, TokenId};
 use ingle_testkit::rng::Rng;
 use ingle_testkit::scripted::{ScriptedExecutor, hashed_hidden, hashed_logits};
 
@@ -136,6 +136,7 @@ impl Simulation {
         assert_eq!(stats.blocks_swapped, 0, "slots leaked:\n{}", self.scheduler);
         self.tally.swapped_in = stats.blocks_swapped_in as usize;
         self.tally.preemptions = stats.preemptions as usize;
+        self.tally.shifts = stats.shifts as usize;
         self.tally.cached_tokens = stats.cached_tokens as usize;
         (self.tally, self.idle_most)
     }
@@ -167,7 +168,7 @@ impl Simulation {
             client.queue_deadline = time().map(|after| self.now + after);
             client.deadline = time().map(|after| self.now + 2 * after);
         }
-        let too_long = self.rng.one_in(30) && client.pooling.is_none();
+        let too_long = self.rng.one_in(30) && client.pooling.is_none() && client.shift.is_none();
         let max_tokens = if too_long { self.config.n_ctx } else { client.max_tokens };
         // Some have an adapter, and with it a salt of their own: the executor notices a block that was computed without.
         let is_adapted = client.pooling.is_none() && self.rng.one_in(4);
@@ -181,6 +182,7 @@ impl Simulation {
             n_choices: client.samplers.len() as u32,
             salt,
             adapters: if is_adapted { vec![used] } else { Vec::new() },
+            shift: client.shift,
             prompt_logits: client.prompt_logits,
             pooling: client.pooling.map(Into::into),
             priority: client.priority,
@@ -312,7 +314,9 @@ impl Simulation {
         self.tally.rows += n_rows;
         self.tally.copies += batch.copies.len();
         self.pass_time(n_rows);
-        let starts: Vec<u32> = batch.seqs.iter().map(|s| s.start).collect();
+        // Counted with what has made way.
+        let start = |s: &SeqStep| s.start + self.scheduler.n_discarded(s.seq) as u32;
+        let starts: Vec<u32> = batch.seqs.iter().map(start).collect();
         self.executor.submit(batch).unwrap();
         let out = self.executor.wait().unwrap();
         if self.rng.one_in(self.fault_rate) {
@@ -353,7 +357,8 @@ impl Simulation {
             let request = RequestId(seq_out.seq.0 - u64::from(choices.start));
             touched.insert(request);
             let client = self.clients.get_mut(&request).expect("only who is there runs");
-            let (draft, n_tokens) = (self.scheduler.draft(seq_out.seq), self.scheduler.n_tokens(seq_out.seq));
+            let draft = self.scheduler.draft(seq_out.seq);
+            let n_tokens = self.scheduler.n_tokens(seq_out.seq) + self.scheduler.n_discarded(seq_out.seq);
             let (mut said, mut is_done) = (Vec::new(), false);
             for row in seq_out.rows {
                 let position = (start + row.row) as usize;

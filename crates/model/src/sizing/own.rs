@@ -1,4 +1,4 @@
-//! How much memory a model needs, from the file's header alone.
+//! What a model needs here, to the byte: from the file's header, as the CPU executor will hold it.
 
 use std::collections::HashSet;
 

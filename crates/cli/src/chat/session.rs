@@ -1,0 +1,454 @@
+//! A conversation, from the first prompt to the last.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use ingle_chat::{ChatInput, Message, Role};
+use ingle_runtime::Engine;
+
+use super::answer::{self, Answered, Interrupt};
+use super::commands::{self, Command, Topic};
+use super::editor::{Editor, Typed};
+use super::escape::escape;
+use super::parameters::{self, PARAMETERS, Target};
+use super::saved::{self, Saved, text_of};
+use super::terminal::{self, Look, NoEcho};
+use super::view::{Appearance, Thoughts, View};
+use super::{configure, images, reasoning, show};
+use crate::run;
+use crate::settings::{Settings, TABLE, Think};
+
+/// What the context must be filled by before it is spoken of, in percent.
+const CONTEXT_SHOWN: u64 = 5;
+/// From where on it is a warning.
+const CONTEXT_HIGH: u64 = 85;
+
+/// Converses until the user leaves.
+///
+/// # Errors
+/// If the terminal is gone, or a model that was there cannot be loaded again.
+pub fn converse(engine: Engine, settings: &Settings) -> Result<()> {
+    // Before lines are edited where progress is shown.
+    run::finish_loading(&engine, settings)?;
+    let interrupt = Interrupt::default();
+    let of_signal = interrupt.clone();
+    // While a line is being edited the terminal is raw and Ctrl-C is a key; this is for answers.
+    crate::signals::on_interrupt(move || {
+        of_signal.raise();
+    })?;
+    let mut session = Session::new(engine, settings.clone(), interrupt);
+    let mut editor = Editor::new(session.appearance.look == Look::Rich, !settings.no_history)?;
+    say!("{}: /? lists the commands, /bye leaves", super::escape_line(&session.engine().info().id));
+    loop {
+        let line = match editor.read(&session.hint())? {
+            Typed::End => break,
+            Typed::Dropped => {
+                say!("(Ctrl-D or /bye leaves)");
+                continue;
+            }
+            Typed::Message(line) if line.trim().is_empty() => continue,
+            Typed::Message(line) => line,
+        };
+        let done = match commands::parse(&line) {
+            Some(Ok(Command::Bye)) => break,
+            Some(Ok(command)) => session.obey(command, &mut editor),
+            Some(Err(words)) => {
+                say!("{}", escape(&words));
+                continue;
+            }
+            None => session.ask(line),
+        };
+        match done {
+            Ok(()) => {}
+            // Nobody reads the answers any more, or nobody is there to give them.
+            Err(error) if crate::is_broken_pipe(&error) || session.engine.is_none() => return Err(error),
+            Err(error) => say!("{}", escape(&crate::in_words(&error))),
+        }
+        if settings.single_turn {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Session {
+    /// Only while a model takes the place of another there is none.
+    engine: Option<Engine>,
+    settings: Settings,
+    appearance: Appearance,
+    interrupt: Interrupt,
+    /// The instructions first, if there are any.
+    messages: Vec<Message>,
+    /// What `/set parameter` has set, in order.
+    parameters: Vec<(String, String)>,
+    last: Answered,
+}
+
+impl Session {
+    fn new(engine: Engine, settings: Settings, interrupt: Interrupt) -> Self {
+        let appearance = Appearance::new(&settings);
+        let (messages, parameters, last) = Default::default();
+        let mut session =
+            Self { engine: Some(engine), settings, appearance, interrupt, messages, parameters, last };
+        session.clear();
+        session
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("there is one whenever a command begins")
+    }
+
+    /// Starts over.
+    fn clear(&mut self) {
+        let system = self.settings.system.iter().map(|text| Message::text(Role::System, text));
+        self.messages = system.collect();
+        self.last = Answered::default();
+    }
+
+    /// Tokens of the context that the conversation has filled.
+    fn used(&self) -> u64 {
+        self.last.usage.map_or(0, |usage| usage.prompt_tokens + usage.completion_tokens)
+    }
+
+    fn percent_used(&self) -> u64 {
+        self.used() * 100 / (self.engine().info().n_ctx as u64).max(1)
+    }
+
+    /// What stands where nothing is typed.
+    fn hint(&self) -> String {
+        let hint = "Send a message (/? for help)";
+        match self.percent_used() {
+            percent if percent >= CONTEXT_SHOWN => format!("{hint}, context {percent} % full"),
+            _ => hint.to_owned(),
+        }
+    }
+
+    /// Asks what the user has typed.
+    fn ask(&mut self, text: String) -> Result<()> {
+        images::refuse(&text, &self.engine().info().id)?;
+        self.messages.push(Message::text(Role::User, text));
+        let result = self.answer();
+        if result.is_err() {
+            // The conversation goes on without the message that could not be answered.
+            self.messages.pop();
+        }
+        result
+    }
+
+    /// Answers the last message.
+    fn answer(&mut self) -> Result<()> {
+        let mut wish = reasoning(&self.settings, self.appearance.look);
+        if wish.enabled == Some(false) && !self.engine().info().details.has_reasoning {
+            wish.enabled = None;
+        }
+        let input = ChatInput { messages: self.messages.clone(), reasoning: wish, ..ChatInput::default() };
+        let mut generation = self.engine().converse(input);
+        configure(generation.request_mut(), &self.settings)?;
+        let mut appearance = self.appearance;
+        appearance.suit(generation.request_mut());
+        let stream = generation.stream()?;
+        let answered = {
+            let _quiet = NoEcho::new();
+            let mut out = std::io::stdout().lock();
+            let mut view = View::new(&mut out, appearance, terminal::size());
+            answer::show(self.engine(), stream, &mut view, &self.interrupt)?
+        };
+        if answered.text.is_empty() && answered.finish_reason.is_none() {
+            bail!("nothing was answered; the question is taken back");
+        }
+        if self.appearance.look != Look::Raw {
+            writeln!(std::io::stdout())?;
+        }
+        let mut message = Message::text(Role::Assistant, &answered.text);
+        message.reasoning = Some(answered.thoughts.clone()).filter(|thoughts| !thoughts.is_empty());
+        self.messages.push(message);
+        self.last = answered;
+        if self.settings.verbose
+            && let Some(timings) = answer::timings(&self.last, self.engine().info().n_ctx)
+        {
+            say!("{timings}");
+        }
+        if self.percent_used() >= CONTEXT_HIGH {
+            let (used, n_ctx) = (self.used(), self.engine().info().n_ctx);
+            say!(
+                "(the context is nearly full: {used} of {n_ctx} tokens; /clear starts over, /undo takes back)"
+            );
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command, editor: &mut Editor) -> Result<()> {
+        match command {
+            Command::SetParameter(name, value) => return self.set_parameter(name, value),
+            Command::ListParameters => {
+                for p in PARAMETERS {
+                    say!("  {:20}{}", p.name, p.help);
+                }
+            }
+            Command::SetSystem(text) => {
+                let said = if text.is_some() {
+                    "instructions are set"
+                } else {
+                    "there are no instructions any more"
+                };
+                self.set_system(text);
+                say!("({said})");
+            }
+            Command::Restart(text) => {
+                self.set_system(text);
+                self.clear();
+                say!("(started over)");
+            }
+            Command::SetHistory(keeps) => {
+                editor.keep_history(keeps);
+                say!("(what is typed is {}kept)", if keeps { "" } else { "not " });
+            }
+            Command::SetWordWrap(wraps) => {
+                self.appearance.wraps = wraps;
+                say!("(words are {}wrapped)", if wraps { "" } else { "not " });
+            }
+            Command::SetFormat(format) => {
+                format.as_deref().map(crate::batch::wishes::named).transpose()?;
+                say!(
+                    "(answers are {})",
+                    format
+                        .as_deref()
+                        .map_or("any text".into(), |f| format!("JSON: {}", super::escape_line(f)))
+                );
+                self.settings.format = format;
+            }
+            Command::SetVerbose(verbose) => {
+                self.settings.verbose = verbose;
+                say!("(counts and speeds are {}told)", if verbose { "" } else { "not " });
+            }
+            Command::SetThink(text) => {
+                self.set_think(&text)?;
+                say!("(thinking: {text})");
+            }
+            Command::SetThoughts(thoughts) => {
+                self.appearance.thoughts = thoughts;
+                say!(
+                    "(thoughts are {})",
+                    match thoughts {
+                        Thoughts::Shown => "shown",
+                        Thoughts::Folded => "folded when the answer begins",
+                        Thoughts::Hidden => "not shown",
+                    }
+                );
+            }
+            Command::SetMarkdown(is_rich) => {
+                let look = Look::of_stdout();
+                self.appearance.look = if look == Look::Rich && !is_rich { Look::Plain } else { look };
+                say!(
+                    "(answers are {})",
+                    if self.appearance.look == Look::Rich { "rendered" } else { "shown as they are written" }
+                );
+            }
+            Command::Show(topic) => return self.show(topic),
+            Command::Load(name) => return self.load(&name),
+            Command::Save(name) => return self.save(&name),
+            Command::Clear => {
+                self.clear();
+                say!("(started over)");
+            }
+            Command::Undo => self.undo()?,
+            Command::Regenerate => return self.regenerate(),
+            Command::Help(help) => say!("{}", help.text()),
+            Command::Bye => {}
+        }
+        Ok(())
+    }
+
+    fn set_parameter(&mut self, name: String, value: String) -> Result<()> {
+        let mut settings = self.settings.clone();
+        match parameters::set(&mut settings, &name, &value)? {
+            Target::Reload(_) => self.switch(settings)?,
+            Target::NoEffect(why) => {
+                say!("({name} changes no answer: {why})");
+                return Ok(());
+            }
+            Target::Setting(_) | Target::Refused(_) => {
+                // What cannot be is known at once, not at the next answer.
+                run::max_tokens(&settings)?;
+                self.settings = settings;
+            }
+        }
+        say!("({name} is {})", super::escape_line(&value));
+        self.parameters.retain(|(known, _)| *known != name);
+        self.parameters.push((name, value));
+        Ok(())
+    }
+
+    fn set_system(&mut self, text: Option<String>) {
+        self.messages.retain(|message| message.role != Role::System);
+        if let Some(text) = &text {
+            self.messages.insert(0, Message::text(Role::System, text));
+        }
+        self.settings.system = text;
+    }
+
+    fn set_think(&mut self, text: &str) -> Result<()> {
+        let mut settings = self.settings.clone();
+        let setting = TABLE.iter().find(|s| s.key == "think").expect("it is in the table");
+        (setting.set)(&mut settings, text).map_err(anyhow::Error::msg)?;
+        let info = self.engine().info();
+        if settings.think != Some(Think::Switched(false)) && !info.details.has_reasoning {
+            bail!("{} does not think: its chat template has no marks for thoughts", info.id);
+        }
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Takes the last question and its answer back.
+    fn undo(&mut self) -> Result<()> {
+        let question = self.messages.iter().rposition(|message| message.role == Role::User);
+        let question = question.context("there is nothing to take back")?;
+        let text: String = text_of(&self.messages[question]).chars().take(60).collect();
+        self.messages.truncate(question);
+        self.last = Answered::default();
+        say!("(taken back: {})", super::escape_line(&text));
+        Ok(())
+    }
+
+    fn regenerate(&mut self) -> Result<()> {
+        let question = self.messages.iter().rposition(|message| message.role == Role::User);
+        let question = question.context("there is nothing to answer again")?;
+        if self.settings.seed.0.is_some() {
+            say!(
+                "(with the seed that is set, the answer will be the same; /set parameter seed -1 draws one)"
+            );
+        }
+        let before = self.messages.split_off(question + 1);
+        let result = self.answer();
+        if result.is_err() {
+            self.messages.extend(before);
+        }
+        result
+    }
+
+    fn saved(&self) -> Saved {
+        let think = self.settings.think.as_ref().map(|think| match think {
+            Think::Switched(on) => on.to_string(),
+            Think::Effort(effort) => effort.clone(),
+        });
+        Saved {
+            model: self
+                .settings
+                .model_file()
+                .map(|path| std::path::absolute(path).unwrap_or(path.to_owned())),
+            parameters: self.parameters.clone(),
+            think,
+            format: self.settings.format.clone(),
+            messages: self.messages.clone(),
+        }
+    }
+
+    fn show(&self, topic: Topic) -> Result<()> {
+        let (info, saved) = (self.engine().info(), self.saved());
+        let n_ctx = info.n_ctx;
+        let text = match topic {
+            Topic::Info => show::info(info, &saved),
+            Topic::License => show::license(info),
+            Topic::Modelfile => show::modelfile(&saved, info.details.template.as_deref()),
+            Topic::Parameters => show::parameters(info, &saved),
+            Topic::System => show::system(&saved).unwrap_or_else(|| "there are no instructions".into()),
+            Topic::Template => {
+                info.details.template.clone().unwrap_or_else(|| "the model has no template".into())
+            }
+            Topic::Context => {
+                let percent = self.percent_used();
+                format!("{} of {n_ctx} tokens ({percent} %), {} messages", self.used(), self.messages.len())
+            }
+            Topic::Thoughts if self.last.thoughts.is_empty() => "there were no thoughts".into(),
+            Topic::Thoughts => self.last.thoughts.clone(),
+            Topic::Transcript => saved.transcript(),
+        };
+        let mut out = std::io::stdout().lock();
+        let shown = if self.appearance.look == Look::Raw { text } else { escape(&text) };
+        writeln!(out, "{}", shown.trim_end())?;
+        Ok(())
+    }
+
+    /// Goes on with another model, or with a conversation that was kept.
+    fn load(&mut self, name: &str) -> Result<()> {
+        let kept = saved::place(name).ok().filter(|path| path.is_file());
+        let path = Path::new(name);
+        let is_conversation = path.extension().is_some_and(|ending| ending == "json") && path.is_file();
+        match kept.or_else(|| is_conversation.then(|| path.to_owned())) {
+            Some(path) => self.restore(Saved::read(&path)?),
+            None => {
+                let settings = Settings { model: vec![path.to_owned()], ..self.settings.clone() };
+                crate::models::chosen(&settings)
+                    .map(drop)
+                    .with_context(|| format!("there is no conversation `{name}` either (/save keeps one)"))?;
+                self.switch(settings)?;
+                self.clear();
+                say!("{} is ready", super::escape_line(&self.engine().info().id));
+                Ok(())
+            }
+        }
+    }
+
+    fn restore(&mut self, saved: Saved) -> Result<()> {
+        let mut settings = self.settings.clone();
+        let is_same = saved.model.as_deref() == self.saved().model.as_deref();
+        settings.model = saved.model.clone().into_iter().collect();
+        settings.format.clone_from(&saved.format);
+        settings.system = show::system(&saved);
+        let mut reloads = !is_same;
+        for (name, value) in &saved.parameters {
+            reloads |= matches!(parameters::set(&mut settings, name, value)?, Target::Reload(_));
+        }
+        if reloads {
+            crate::models::chosen(&settings)?;
+            self.switch(settings)?;
+        } else {
+            self.settings = settings;
+        }
+        self.parameters = saved.parameters;
+        self.messages = saved.messages;
+        self.last = Answered::default();
+        if let Some(think) = &saved.think {
+            self.set_think(think)?;
+        }
+        say!("(going on after {} messages; /show transcript shows them)", self.messages.len());
+        Ok(())
+    }
+
+    fn save(&self, name: &str) -> Result<()> {
+        let saved = self.saved();
+        let path = if saved::is_path(name) { Path::new(name).to_owned() } else { saved::place(name)? };
+        let is_json = path.extension().is_some_and(|ending| ending == "json");
+        saved::write(&path, &if is_json { saved.to_json() } else { saved.transcript() })?;
+        match saved::is_path(name) {
+            true => say!("(written to {})", path.display()),
+            false => say!("(kept as {name}: /load {name} goes on with it)"),
+        }
+        Ok(())
+    }
+
+    /// Another model takes this one's place: this one's memory first. If it cannot be loaded, this one comes back.
+    fn switch(&mut self, settings: Settings) -> Result<()> {
+        self.engine = None;
+        let load = |settings: &Settings| -> Result<Engine> {
+            let engine = run::load(settings)?;
+            run::finish_loading(&engine, settings)?;
+            if !engine.has_template() {
+                bail!("{} has no chat template, so it cannot converse", run::model_name(settings));
+            }
+            Ok(engine)
+        };
+        match load(&settings) {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.settings = settings;
+                Ok(())
+            }
+            Err(error) => {
+                self.engine = Some(load(&self.settings).context("the model before cannot be loaded again")?);
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The table.
+
+use super::{Experts, Latent, Shape};
+
+const fn dense(
+    (name, arch): (&'static str, &'static str),
+    [n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, n_ctx]: [u64; 8],
+    tied: bool,
+    source: &'static str,
+) -> Shape {
+    Shape {
+        name,
+        arch,
+        n_layers,
+        n_embd,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        n_ff,
+        n_vocab,
+        n_ctx,
+        tied,
+        window: 0,
+        experts: None,
+        latent: None,
+        source,
+    }
+}
+
+/// All shapes: name, architecture, layers, width, query heads, K/V heads, numbers of a head, feed-forward width,
+/// vocabulary, context, whether the head is tied, and the repository whose `config.json` has these numbers.
+#[rustfmt::skip]
+pub const SHAPES: &[Shape] = &[
+    dense(("smollm2-135m", "llama"), [30, 576, 9, 3, 64, 1536, 49152, 8192], true, "https://huggingface.co/HuggingFaceTB/SmolLM2-135M"),
+    dense(("smollm2-360m", "llama"), [32, 960, 15, 5, 64, 2560, 49152, 8192], true, "https://huggingface.co/HuggingFaceTB/SmolLM2-360M"),
+    dense(("smollm2-1.7b", "llama"), [24, 2048, 32, 32, 64, 8192, 49152, 8192], true, "https://huggingface.co/HuggingFaceTB/SmolLM2-1.7B"),
+    dense(("tinyllama-1.1b", "llama"), [22, 2048, 32, 4, 64, 5632, 32000, 2048], false, "https://huggingface.co/TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+    dense(("llama-3.2-1b", "llama"), [16, 2048, 32, 8, 64, 8192, 128256, 131072], true, "https://huggingface.co/meta-llama/Llama-3.2-1B"),
+    dense(("llama-3.2-3b", "llama"), [28, 3072, 24, 8, 128, 8192, 128256, 131072], true, "https://huggingface.co/meta-llama/Llama-3.2-3B"),
+    dense(("llama-3.1-8b", "llama"), [32, 4096, 32, 8, 128, 14336, 128256, 131072], false, "https://huggingface.co/meta-llama/Llama-3.1-8B"),
+    dense(("llama-3.1-70b", "llama"), [80, 8192, 64, 8, 128, 28672, 128256, 131072], false, "https://huggingface.co/meta-llama/Llama-3.1-70B"),
+    dense(("llama-3.1-405b", "llama"), [126, 16384, 128, 8, 128, 53248, 128256, 131072], false, "https://huggingface.co/meta-llama/Llama-3.1-405B"),
+    dense(("llama-2-7b", "llama"), [32, 4096, 32, 32, 128, 11008, 32000, 4096], false, "https://huggingface.co/meta-llama/Llama-2-7b-hf"),
+    dense(("llama-2-13b", "llama"), [40, 5120, 40, 40, 128, 13824, 32000, 4096], false, "https://huggingface.co/meta-llama/Llama-2-13b-hf"),
+    dense(("llama-2-70b", "llama"), [80, 8192, 64, 8, 128, 28672, 32000, 4096], false, "https://huggingface.co/meta-llama/Llama-2-70b-hf"),
+    dense(("mistral-7b", "llama"), [32, 4096, 32, 8, 128, 14336, 32768, 32768], false, "https://huggingface.co/mistralai/Mistral-7B-v0.3"),
+    dense(("mistral-nemo-12b", "llama"), [40, 5120, 32, 8, 128, 14336, 131072, 131072], false, "https://huggingface.co/mistralai/Mistral-Nemo-Base-2407"),
+    dense(("mistral-small-24b", "llama"), [40, 5120, 32, 8, 128, 32768, 131072, 32768], false, "https://huggingface.co/mistralai/Mistral-Small-24B-Base-2501"),
+    Shape { experts: Some(Experts { n: 8, used: 2, n_ff: 14336, shared: 0, n_dense: 0 }), ..dense(("mixtral-8x7b", "llama"), [32, 4096, 32, 8, 128, 14336, 32000, 32768], false, "https://huggingface.co/mistralai/Mixtral-8x7B-v0.1") },
+    Shape { experts: Some(Experts { n: 8, used: 2, n_ff: 16384, shared: 0, n_dense: 0 }), ..dense(("mixtral-8x22b", "llama"), [56, 6144, 48, 8, 128, 16384, 32000, 65536], false, "https://huggingface.co/mistralai/Mixtral-8x22B-v0.1") },
+    dense(("qwen2.5-0.5b", "qwen2"), [24, 896, 14, 2, 64, 4864, 151936, 32768], true, "https://huggingface.co/Qwen/Qwen2.5-0.5B"),
+    dense(("qwen2.5-1.5b", "qwen2"), [28, 1536, 12, 2, 128, 8960, 151936, 131072], true, "https://huggingface.co/Qwen/Qwen2.5-1.5B"),
+    dense(("qwen2.5-3b", "qwen2"), [36, 2048, 16, 2, 128, 11008, 151936, 32768], true, "https://huggingface.co/Qwen/Qwen2.5-3B"),
+    dense(("qwen2.5-7b", "qwen2"), [28, 3584, 28, 4, 128, 18944, 152064, 131072], false, "https://huggingface.co/Qwen/Qwen2.5-7B"),
+    dense(("qwen2.5-14b", "qwen2"), [48, 5120, 40, 8, 128, 13824, 152064, 131072], false, "https://huggingface.co/Qwen/Qwen2.5-14B"),
+    dense(("qwen2.5-32b", "qwen2"), [64, 5120, 40, 8, 128, 27648, 152064, 131072], false, "https://huggingface.co/Qwen/Qwen2.5-32B"),
+    dense(("qwen2.5-72b", "qwen2"), [80, 8192, 64, 8, 128, 29568, 152064, 131072], false, "https://huggingface.co/Qwen/Qwen2.5-72B"),
+    dense(("qwen3-0.6b", "qwen3"), [28, 1024, 16, 8, 128, 3072, 151936, 40960], true, "https://huggingface.co/Qwen/Qwen3-0.6B"),
+    dense(("qwen3-1.7b", "qwen3"), [28, 2048, 16, 8, 128, 6144, 151936, 40960], true, "https://huggingface.co/Qwen/Qwen3-1.7B"),
+    dense(("qwen3-4b", "qwen3"), [36, 2560, 32, 8, 128, 9728, 151936, 40960], true, "https://huggingface.co/Qwen/Qwen3-4B"),
+    dense(("qwen3-8b", "qwen3"), [36, 4096, 32, 8, 128, 12288, 151936, 40960], false, "https://huggingface.co/Qwen/Qwen3-8B"),
+    dense(("qwen3-14b", "qwen3"), [40, 5120, 40, 8, 128, 17408, 151936, 40960], false, "https://huggingface.co/Qwen/Qwen3-14B"),
+    dense(("qwen3-32b", "qwen3"), [64, 5120, 64, 8, 128, 25600, 151936, 40960], false, "https://huggingface.co/Qwen/Qwen3-32B"),
+    Shape { experts: Some(Experts { n: 128, used: 8, n_ff: 768, shared: 0, n_dense: 0 }), ..dense(("qwen3-30b-a3b", "qwen3moe"), [48, 2048, 32, 4, 128, 6144, 151936, 40960], false, "https://huggingface.co/Qwen/Qwen3-30B-A3B") },
+    Shape { experts: Some(Experts { n: 128, used: 8, n_ff: 1536, shared: 0, n_dense: 0 }), ..dense(("qwen3-235b-a22b", "qwen3moe"), [94, 4096, 64, 4, 128, 12288, 151936, 40960], false, "https://huggingface.co/Qwen/Qwen3-235B-A22B") },
+    Shape { window: 4096, ..dense(("gemma-2-2b", "gemma2"), [26, 2304, 8, 4, 256, 9216, 256000, 8192], true, "https://huggingface.co/google/gemma-2-2b") },
+    Shape { window: 4096, ..dense(("gemma-2-9b", "gemma2"), [42, 3584, 16, 8, 256, 14336, 256000, 8192], true, "https://huggingface.co/google/gemma-2-9b") },
+    Shape { window: 4096, ..dense(("gemma-2-27b", "gemma2"), [46, 4608, 32, 16, 128, 36864, 256000, 8192], true, "https://huggingface.co/google/gemma-2-27b") },
+    Shape { window: 512, ..dense(("gemma-3-1b", "gemma3"), [26, 1152, 4, 1, 256, 6912, 262144, 32768], true, "https://huggingface.co/google/gemma-3-1b-pt") },
+    Shape { window: 1024, ..dense(("gemma-3-4b", "gemma3"), [34, 2560, 8, 4, 256, 10240, 262208, 131072], true, "https://huggingface.co/google/gemma-3-4b-pt") },
+    Shape { window: 1024, ..dense(("gemma-3-12b", "gemma3"), [48, 3840, 16, 8, 256, 15360, 262208, 131072], true, "https://huggingface.co/google/gemma-3-12b-pt") },
+    Shape { window: 1024, ..dense(("gemma-3-27b", "gemma3"), [62, 5376, 32, 16, 128, 21504, 262208, 131072], true, "https://huggingface.co/google/gemma-3-27b-pt") },
+    Shape { window: 262144, ..dense(("phi-3.5-mini", "phi3"), [32, 3072, 32, 32, 96, 8192, 32064, 131072], false, "https://huggingface.co/microsoft/Phi-3.5-mini-instruct") },
+    dense(("phi-4", "phi3"), [40, 5120, 40, 10, 128, 17920, 100352, 16384], false, "https://huggingface.co/microsoft/phi-4"),
+    Shape { window: 128, experts: Some(Experts { n: 32, used: 4, n_ff: 2880, shared: 0, n_dense: 0 }), ..dense(("gpt-oss-20b", "gpt-oss"), [24, 2880, 64, 8, 64, 2880, 201088, 131072], false, "https://huggingface.co/openai/gpt-oss-20b") },
+    Shape { window: 128, experts: Some(Experts { n: 128, used: 4, n_ff: 2880, shared: 0, n_dense: 0 }), ..dense(("gpt-oss-120b", "gpt-oss"), [36, 2880, 64, 8, 64, 2880, 201088, 131072], false, "https://huggingface.co/openai/gpt-oss-120b") },
+    Shape { experts: Some(Experts { n: 256, used: 8, n_ff: 2048, shared: 1, n_dense: 3 }), latent: Some(Latent { q_rank: 1536, kv_rank: 512, rope_dim: 64, nope_dim: 128 }), ..dense(("deepseek-v3", "deepseek2"), [61, 7168, 128, 128, 128, 18432, 129280, 163840], false, "https://huggingface.co/deepseek-ai/DeepSeek-V3") },
+];

@@ -1,0 +1,98 @@
+//! `/api/create`: models of the store from other ones, and from blobs.
+
+use ingle_server::{ModelStore, ServerConfig};
+use ingle_store::{Catalogue, ModelName, Reference, Store, StoreConfig};
+use ingle_testkit::tiny::{Arch, TinySpec};
+use serde_json::{Value, json};
+
+use crate::client::{Running, config, start, start_with};
+
+struct Home {
+    _folder: tempfile::TempDir,
+    store: Store,
+    server: Running,
+    digest: String,
+}
+
+async fn home() -> Home {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("models");
+    let store = Store::open(StoreConfig { root, ..StoreConfig::default() }).expect("a store");
+    let digest = store.put_bytes(&TinySpec::new(Arch::Llama).bytes()).expect("a blob").to_string();
+    let served = ModelStore { store: store.clone(), catalogue: Catalogue::default() };
+    let server = start_with(ServerConfig { store: Some(served), ..config() }, true).await;
+    Home { _folder: folder, store, server, digest }
+}
+
+impl Home {
+    async fn create(&self, body: Value) -> (u16, String) {
+        let reply = self.server.post_json("/api/create", body).await;
+        (reply.status, reply.body)
+    }
+
+    fn system(&self, name: &str) -> Option<Option<String>> {
+        let name: ModelName = name.parse().expect("a name");
+        let model = self.store.open_model(&Reference::Registry(name)).expect("a store");
+        model.map(|model| model.system)
+    }
+}
+
+#[tokio::test]
+async fn models_are_made_of_blobs_and_of_models() {
+    let home = home().await;
+    let (status, body) = home
+        .create(json!({
+            "model": "mario", "files": { "tiny.gguf": home.digest }, "system": "You are Mario.",
+            "template": "{{ .System }} {{ .Prompt }}", "parameters": { "temperature": 0.5, "stop": ["x", "y"] },
+            "license": "MIT", "messages": [{ "role": "user", "content": "hi" }],
+        }))
+        .await;
+    assert_eq!(status, 200, "{body}");
+    let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.first().map(|l| &l["status"]), Some(&json!("parsing GGUF")), "{body}");
+    assert_eq!(lines.last().map(|l| &l["status"]), Some(&json!("success")), "{body}");
+    assert!(lines.contains(&json!({ "status": "writing manifest" })), "{body}");
+    assert_eq!(home.system("mario"), Some(Some("You are Mario.".into())));
+
+    let body = json!({ "name": "luigi:v1", "from": "mario", "system": "You are Luigi.", "stream": false });
+    let (status, body) = home.create(body).await;
+    assert_eq!((status, body.as_str()), (200, r#"{"status":"success"}"#));
+    assert_eq!(home.system("luigi:v1"), Some(Some("You are Luigi.".into())));
+    assert_eq!(home.system("mario"), Some(Some("You are Mario.".into())), "the other stays");
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_refused() {
+    let home = home().await;
+    let files = json!({ "tiny.gguf": home.digest });
+    let absent = format!("sha256:{}", "0".repeat(64));
+    let cases = [
+        (json!({}), 400, "`model` is missing"),
+        (json!({ "model": "m" }), 400, "neither `from` nor `files`"),
+        (json!({ "model": "../m", "files": files }), 400, "`model`"),
+        (json!({ "model": "m", "from": "nobody" }), 404, "nobody"),
+        (json!({ "model": "m", "from": "/etc/passwd" }), 400, "`from` names a model"),
+        (json!({ "model": "m", "from": "./x.gguf" }), 400, "`from` names a model"),
+        (json!({ "model": "m", "files": { "../x": home.digest } }), 400, "no relative path"),
+        (json!({ "model": "m", "files": { "x": "../../etc/passwd" } }), 400, "`files`"),
+        (json!({ "model": "m", "files": { "x.gguf": absent } }), 400, "is not in the store: send it first"),
+        (json!({ "model": "m", "files": files, "template": "{{ if }}" }), 400, "TEMPLATE"),
+        (
+            json!({ "model": "m", "files": files, "parameters": { "warmth": 1 } }),
+            400,
+            "no parameter `warmth`",
+        ),
+        (json!({ "model": "m", "files": files, "quantize": "q4_K_M" }), 400, "not quantized here yet"),
+        (json!({ "model": "m", "files": files, "adapters": files }), 400, "is no LoRA adapter"),
+    ];
+    for (body, status, part) in cases {
+        let (found, text) = home.create(body.clone()).await;
+        // What is found out after the first step ends the lines.
+        assert!(found == status || (found == 200 && text.contains("\"error\"")), "{body}: {found} {text}");
+        assert!(text.contains(part), "{body}: {text}");
+        assert!(!text.contains("/models/"), "no path of the machine: {text}");
+    }
+    assert_eq!(home.system("m"), None);
+    let reply = start().await.post_json("/api/create", json!({ "model": "m", "from": "x" })).await;
+    assert!(reply.status == 400 && reply.body.contains("no store of models"), "{}", reply.body);
+}

@@ -1,0 +1,311 @@
+//! Where bundles lie: one file, the parts of one, or a stream.
+//!
+//! A part is a plain piece of the bundle, so that `cat NAME.* | ingle import -` reads what `--split` wrote. Parts are
+//! named `NAME.001`, `NAME.002`, ...; they are written under other names and get theirs when all of them are whole.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::BundleError;
+
+/// Most parts: what three digits count.
+const PARTS_MAX: usize = 999;
+/// Smallest part that may be asked for.
+pub const PART_BYTES_MIN: u64 = 1 << 10;
+
+/// Bytes that are read once, in order.
+pub trait Input {
+    /// Fills all of `buf`.
+    ///
+    /// # Errors
+    /// The input cannot be read; of kind `UnexpectedEof` if it ends before.
+    fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()>;
+    /// Passes over bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact`].
+    fn skip(&mut self, n: u64) -> io::Result<()>;
+    /// Whether nothing follows.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    fn is_at_end(&mut self) -> io::Result<bool>;
+    /// Bytes of all of it, where that is known before it is read.
+    fn total(&self) -> Option<u64>;
+    /// What to say where the input is too short, if there is something better than that.
+    fn missing(&self, _wanted: u64) -> Option<String> {
+        None
+    }
+}
+
+/// A stream, such as a pipe.
+pub struct Stream<R>(pub R);
+
+impl<R: Read> Input for Stream<R> {
+    fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact(buf)
+    }
+
+    fn skip(&mut self, n: u64) -> io::Result<()> {
+        let copied = io::copy(&mut (&mut self.0).take(n), &mut io::sink())?;
+        if copied < n { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok((&mut self.0).take(1).read_to_end(&mut Vec::new())? == 0)
+    }
+
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A file, or the parts of one in their order.
+pub struct Parts {
+    /// The part and how many bytes it has.
+    files: Vec<(PathBuf, u64)>,
+    current: Option<File>,
+    /// How many parts were opened; the last of them is `current`.
+    opened: usize,
+    /// Bytes of the current part not yet read.
+    left: u64,
+}
+
+impl Parts {
+    /// Finds what a person names: a file; the first part of one, or its name without the number, with all parts that
+    /// lie beside it; or all parts in their order.
+    ///
+    /// # Errors
+    /// A file is not there, or is no regular file.
+    pub fn find(paths: &[PathBuf]) -> Result<Self, BundleError> {
+        let mut named = paths.to_vec();
+        if let [path] = paths {
+            let first = numbered(path, 1);
+            let stem = if path.exists() { first_part_of(path) } else { first.exists().then(|| path.clone()) };
+            if let Some(stem) = stem {
+                let parts = (1..=PARTS_MAX).map(|n| numbered(&stem, n));
+                named = parts.take_while(|part| part.exists()).collect();
+            }
+        }
+        let mut files = Vec::with_capacity(named.len());
+        for path in named {
+            let meta = path.metadata().map_err(BundleError::io(format!("cannot read {}", path.display())))?;
+            if !meta.is_file() {
+                let text = format!("{} is no regular file; a pipe is read with `-`", path.display());
+                return Err(BundleError::Source(text));
+            }
+            files.push((path, meta.len()));
+        }
+        Ok(Self { files, current: None, opened: 0, left: 0 })
+    }
+
+    /// Opens the next part, if there is one.
+    fn advance(&mut self) -> io::Result<bool> {
+        let Some((path, n_bytes)) = self.files.get(self.opened) else { return Ok(false) };
+        self.current = Some(File::open(path)?);
+        self.left = *n_bytes;
+        self.opened += 1;
+        Ok(true)
+    }
+
+    /// The current part with bytes left to read.
+    fn current(&mut self) -> io::Result<&mut File> {
+        while self.left == 0 {
+            if !self.advance()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.current.as_mut().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Input for Parts {
+    fn read_exact(&mut self, mut buf: &mut [u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            self.current()?;
+            let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+            let (now, rest) = buf.split_at_mut(n);
+            self.current()?.read_exact(now)?;
+            self.left -= n as u64;
+            buf = rest;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, mut n: u64) -> io::Result<()> {
+        while n > 0 {
+            self.current()?;
+            let now = self.left.min(n);
+            let by = i64::try_from(now).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+            self.current()?.seek(SeekFrom::Current(by))?;
+            self.left -= now;
+            n -= now;
+        }
+        Ok(())
+    }
+
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        match self.current() {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn total(&self) -> Option<u64> {
+        Some(self.files.iter().map(|(_, n_bytes)| n_bytes).sum())
+    }
+
+    fn missing(&self, wanted: u64) -> Option<String> {
+        let (first, part_bytes) = self.files.first()?;
+        let stem = first_part_of(first)?;
+        let uneven = self.files.iter().take(self.files.len() - 1).find(|(_, n)| n != part_bytes);
+        if let Some((path, n)) = uneven {
+            return Some(format!(
+                "{} has {n} bytes, and the parts before it {part_bytes}: it is cut, or a part before it is missing",
+                path.display()
+            ));
+        }
+        let n_parts = wanted.div_ceil((*part_bytes).max(1));
+        let found = self.files.len();
+        (n_parts > found as u64).then(|| {
+            let next = numbered(&stem, found + 1);
+            format!(
+                "part {} of {n_parts} is missing: {} is not there; put all parts side by side, or name them in order",
+                found + 1,
+                next.display()
+            )
+        })
+    }
+}
+
+/// `bundle` for `bundle.001`.
+fn first_part_of(path: &Path) -> Option<PathBuf> {
+    (path.extension()? == "001").then(|| path.with_extension(""))
+}
+
+fn numbered(path: &Path, n: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{n:03}"));
+    name.into()
+}
+
+/// Files that are written, and get their names when all is there.
+pub struct PartWriter {
+    path: PathBuf,
+    /// Most bytes of a part; `None` is one file without a number.
+    part_bytes: Option<u64>,
+    /// Each under its name to be.
+    files: Vec<PathBuf>,
+    current: Option<File>,
+    left: u64,
+    finished: bool,
+}
+
+impl PartWriter {
+    /// Writes to `path`, or to `path.001` and so on.
+    ///
+    /// # Errors
+    /// Something of that name is there, or parts would be too small.
+    pub fn new(path: &Path, part_bytes: Option<u64>) -> Result<Self, BundleError> {
+        if part_bytes.is_some_and(|n| n < PART_BYTES_MIN) {
+            let text = format!("parts of fewer than {PART_BYTES_MIN} bytes are not written");
+            return Err(BundleError::Source(text));
+        }
+        let first = if part_bytes.is_some() { numbered(path, 1) } else { path.to_owned() };
+        for taken in [path, &first] {
+            if taken.symlink_metadata().is_ok() {
+                let text = format!("{} is there already; remove it or choose another name", taken.display());
+                return Err(BundleError::Source(text));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            part_bytes,
+            files: Vec::new(),
+            current: None,
+            left: 0,
+            finished: false,
+        })
+    }
+
+    /// Makes all of it durable, and gives the files their names.
+    ///
+    /// # Errors
+    /// The system cannot.
+    pub fn finish(mut self) -> Result<Vec<PathBuf>, BundleError> {
+        let what = || format!("cannot write {}", self.path.display());
+        if let Some(file) = &self.current {
+            file.sync_all().map_err(BundleError::io(what()))?;
+        }
+        for name in &self.files {
+            std::fs::rename(partial(name), name).map_err(BundleError::io(what()))?;
+        }
+        #[cfg(unix)]
+        {
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = File::open(folder.unwrap_or(Path::new(".")));
+            folder.and_then(|folder| folder.sync_all()).map_err(BundleError::io(what()))?;
+        }
+        self.finished = true;
+        Ok(self.files.clone())
+    }
+
+    fn next_file(&mut self) -> io::Result<()> {
+        let name = match self.part_bytes {
+            None => self.path.clone(),
+            Some(_) if self.files.len() == PARTS_MAX => {
+                let text = format!("over {PARTS_MAX} parts; make them larger");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            Some(_) => numbered(&self.path, self.files.len() + 1),
+        };
+        if let Some(before) = self.current.take() {
+            before.sync_all()?;
+        }
+        // Of an export that was killed there may be one left.
+        match std::fs::remove_file(partial(&name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = File::create_new(partial(&name))?;
+        self.files.push(name);
+        self.current = Some(file);
+        self.left = self.part_bytes.unwrap_or(u64::MAX);
+        Ok(())
+    }
+}
+
+impl Write for PartWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.left == 0 && !buf.is_empty() {
+            self.next_file()?;
+        }
+        let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(file) = &mut self.current else { return Ok(0) };
+        let n = file.write(&buf[..n])?;
+        self.left -= n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for PartWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            for name in &self.files {
+                let _ = std::fs::remove_file(partial(name));
+            }
+        }
+    }
+}
+
+fn partial(name: &Path) -> PathBuf {
+    let mut name = name.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}

@@ -1,0 +1,105 @@
+//! Bundles in several files, and through pipes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::super::BundleError;
+use super::super::parts::{PartWriter, Parts};
+use super::super::reader::{read_head, verify};
+use super::{plan, written};
+
+fn write(path: &Path, part_bytes: Option<u64>) -> Vec<PathBuf> {
+    let mut out = PartWriter::new(path, part_bytes).unwrap();
+    plan().write(&mut out, None, &mut |_, _| {}).unwrap();
+    out.finish().unwrap()
+}
+
+fn read(paths: &[PathBuf]) -> Result<(), BundleError> {
+    let mut input = Parts::find(paths)?;
+    let head = read_head(&mut input)?;
+    verify(&mut input, &head, &mut |_, _| {})
+}
+
+fn fails(paths: &[PathBuf], part: &str) {
+    let error = read(paths).expect_err(part).to_string();
+    assert!(error.contains(part), "wanted `{part}`, got `{error}`");
+}
+
+#[test]
+fn parts_are_plain_pieces_and_are_found_by_any_name() {
+    let whole = written(&plan(), None);
+    for size in [1024, 1025, 4096, whole.len() as u64 - 1, whole.len() as u64, whole.len() as u64 + 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("models.ingle");
+        let files = write(&path, Some(size));
+        assert_eq!(files.len() as u64, (whole.len() as u64).div_ceil(size));
+        let pieces: Vec<u8> = files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect();
+        assert!(pieces == whole, "joined they are the bundle");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files.len(), "nothing else is left");
+        read(&[path]).unwrap();
+        read(&files[..1]).unwrap();
+        read(&files).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("models.ingle");
+    assert_eq!(write(&path, None), std::slice::from_ref(&path));
+    assert!(std::fs::read(&path).unwrap() == whole);
+    read(&[path]).unwrap();
+}
+
+#[test]
+fn what_is_missing_or_out_of_order_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b");
+    let files = write(&path, Some(1500));
+    assert!(files.len() > 3);
+    let last = std::fs::read(files.last().unwrap()).unwrap();
+    std::fs::remove_file(files.last().unwrap()).unwrap();
+    fails(std::slice::from_ref(&path), &format!("part {} of {} is missing", files.len(), files.len()));
+    std::fs::write(files.last().unwrap(), &last[1..]).unwrap();
+    fails(std::slice::from_ref(&path), "it has ");
+    std::fs::write(files.last().unwrap(), &last).unwrap();
+    let second = std::fs::read(&files[1]).unwrap();
+    std::fs::write(&files[1], &second[..500]).unwrap();
+    fails(std::slice::from_ref(&path), "b.002 has 500 bytes, and the parts before it 1500");
+    std::fs::write(&files[1], &second).unwrap();
+    let mut order = files.clone();
+    order.swap(1, 2);
+    assert!(read(&order).is_err());
+    order.swap(1, 2);
+    order.insert(2, files[1].clone());
+    assert!(read(&order).is_err());
+    fails(&files[1..], "no bundle");
+    fails(&[folder.path().join("c")], "cannot read");
+    fails(&[folder.path().to_owned()], "no regular file");
+    fails(&[], "empty");
+    read(&files).unwrap();
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b");
+    let check = |part_bytes, part: &str| {
+        let error = PartWriter::new(&path, part_bytes).err().expect(part).to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    check(Some(1023), "fewer than 1024");
+    std::fs::write(&path, "mine").unwrap();
+    check(None, "is there already");
+    check(Some(4096), "is there already");
+    std::fs::rename(&path, folder.path().join("b.001")).unwrap();
+    check(Some(4096), "is there already");
+    std::fs::remove_file(folder.path().join("b.001")).unwrap();
+    // Of an export that was killed.
+    std::fs::write(folder.path().join("b.001.partial"), "old").unwrap();
+    let mut out = PartWriter::new(&path, Some(1024)).unwrap();
+    out.write_all(&[0; 5000]).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+    drop(out);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // More parts than three digits count.
+    let mut out = PartWriter::new(&path, Some(1024)).unwrap();
+    out.write_all(&[0; 999 * 1024]).unwrap();
+    assert!(out.write_all(&[0]).unwrap_err().to_string().contains("over 999 parts"));
+}

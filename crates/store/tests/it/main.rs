@@ -1,0 +1,10 @@
+//! The store as its users see it, on simulated and on real files.
+
+mod basics;
+mod bundles;
+mod crash;
+mod hostile;
+mod invariants;
+mod kill;
+mod places;
+mod scenarios;
