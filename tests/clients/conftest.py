@@ -4,9 +4,7 @@ INGLE_BASE_URL   the server, such as http://127.0.0.1:8080/v1 (required)
 INGLE_API_KEY    its key, if it wants one
 """
 
-import contextlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,31 +16,6 @@ API_KEY = os.environ.get("INGLE_API_KEY", "")
 # Without the version, as clients of other dialects want it.
 ROOT = BASE_URL.removesuffix("/v1")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-# The program, for tests that serve a store of their own.
-BINARY = os.environ.get("INGLE_BINARY", "")
-
-
-@contextlib.contextmanager
-def serving(root):
-    """A server of the store in this folder, without a key: its address."""
-    args = ["serve", "--port", "0", "--store-dir", root, "--ollama-models", "", "--hf-home", "", "-c", "256",
-            "--data-dir", "", "--preload", "none"]
-    env = {name: value for name, value in os.environ.items() if name != "INGLE_API_KEY"}
-    with subprocess.Popen([BINARY, *args], stderr=subprocess.PIPE, text=True, env=env) as server:
-        said = ""
-        for line in server.stderr:
-            said += line
-            # It listens before it knows its models.
-            if "is the default" in line:
-                break
-        found = re.search(r"listening on (\S+)", said)
-        assert found, said
-        try:
-            yield found[1]
-        finally:
-            server.terminate()
 
 
 def pytest_configure(config):

@@ -9,7 +9,7 @@ import httpx
 import ollama
 import pytest
 
-from conftest import BINARY, serving
+from serving import BINARY, serving
 
 pytestmark = pytest.mark.skipif(not BINARY, reason="INGLE_BINARY names the program")
 

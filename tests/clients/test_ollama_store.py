@@ -10,7 +10,7 @@ from pathlib import Path
 import ollama
 import pytest
 
-from conftest import BINARY, serving
+from serving import BINARY, serving
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "ingle-tiny.gguf"
 HOST = "application/vnd.ollama.image"

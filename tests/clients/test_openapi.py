@@ -35,7 +35,8 @@ def server(tmp_path_factory):
         yield BASE_URL.removesuffix("/v1")
         return
     data = tmp_path_factory.mktemp("data")
-    command = [BINARY, "serve", "--port", "0", "--api-key", KEY, "--ctx-size", str(CONTEXT), "--data-dir", str(data)]
+    command = [BINARY, "serve", "--port", "0", "--api-key", KEY, "--ctx-size", str(CONTEXT), "--data-dir", str(data),
+               "--offline"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             log, address = [], None

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Drives `ingle run` in a real terminal (tmux), looks at the screen, and says what is wrong with it.
 
+    cargo build --bin ingle --example hub
     python3 tests/terminal/drive.py --ingle target/debug/ingle [--save docs/terminal] [SCENE...]
 
-Each scene runs at 80 and at 200 columns, with a home of its own. Answers come from the model that ships with Ingle; where
+Each scene of the chat runs at 80 and at 200 columns, those of the progress bars (bars.py) at 20 and 40 too, with a home
+of their own. The hub of the tests (--hub) serves the models that are pulled. Answers come from the model that ships with Ingle; where
 a scene needs a certain text, `--choice` makes the model write it. With --save the screens go to files, as text with
 colours and as SVG. Exits with 0 if all is well, 1 if something is wrong, 77 if there is no tmux.
 """
@@ -21,6 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import bars  # noqa: E402
 import svg  # noqa: E402
 
 PATIENCE_S = 120
@@ -42,6 +45,8 @@ class Terminal:
         Terminal.n_started += 1
         self.socket = f"ingle-test-{os.getpid()}-{Terminal.n_started}"
         self.columns, self.rows = size
+        # A screen in the middle of things, where that is what is worth seeing.
+        self.capture = None
         settings = {"HOME": home, "TERM": "tmux-256color", "LANG": "C.UTF-8", "PS1": "$ ", **dict(env)}
         for name in ("NO_COLOR", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "COLUMNS", "LINES", "EDITOR", "VISUAL"):
             if name not in settings:
@@ -162,9 +167,13 @@ def scene_commands(t):
         ("/set system Answer with one word.", ""),
         ("/show system", "Answer with one word."),
         ("/show modelfile", "PARAMETER temperature 0.25"),
-        ("/save first", "(kept as first"),
+        ("/save ~/first.json", "(written to ~/first.json: /load ~/first.json goes on with it)"),
+        ("/save first", "created new model 'first:latest'"),
         ("/clear", "(started over)"),
-        ("/load first", "(going on after 1 messages"),
+        ("/load ~/first.json", "(going on after 1 messages"),
+        ("/load first", "first:latest is ready"),
+        ("/show parameters", "temperature         0.25"),
+        ("/show system", "Answer with one word."),
         ("/show context", "of "),
         ("/undo", "nothing to take back"),
     ]:
@@ -274,6 +283,7 @@ def scenes(ingle, home):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ingle", default="target/debug/ingle")
+    parser.add_argument("--hub", default="target/debug/examples/hub")
     parser.add_argument("--save", type=Path, help="folder for the screens")
     parser.add_argument("scene", nargs="*")
     args = parser.parse_args()
@@ -282,29 +292,40 @@ def main():
         return 77
     ingle = str(Path(args.ingle).resolve())
     n_wrong = 0
+    wanted = lambda name: not args.scene or name in args.scene  # noqa: E731
     for size in SIZES:
         with tempfile.TemporaryDirectory() as home:
             for name, (scene, command, env) in scenes(ingle, home).items():
-                if args.scene and name not in args.scene:
-                    continue
-                started = time.time()
-                terminal = Terminal(command, size, home, env)
-                try:
-                    scene(terminal)
-                    print(f"{name} at {size[0]}: as it should be ({time.time() - started:.1f} s)", flush=True)
-                except Wrong as wrong:
-                    n_wrong += 1
-                    print(f"{name} at {size[0]}: {wrong}", flush=True)
-                finally:
-                    if args.save:
-                        save(args.save / f"{name}-{size[0]}", terminal)
-                    terminal.end()
+                if wanted(name):
+                    n_wrong += run(name, scene, Terminal(command, size, home, env), args.save)
+    with tempfile.TemporaryDirectory() as home:
+        hub = bars.Hub(str(Path(args.hub).resolve()), home)
+        for name, (scene, command, env, widths) in bars.scenes(ingle, home, hub).items():
+            for columns in widths if wanted(name) else []:
+                n_wrong += run(name, scene, Terminal(command, (columns, 40), home, env), args.save)
+        hub.end()
     return 1 if n_wrong else 0
+
+
+def run(name, scene, terminal, folder):
+    """1 if something is wrong, which is said."""
+    started, columns = time.time(), terminal.columns
+    try:
+        scene(terminal)
+        print(f"{name} at {columns}: as it should be ({time.time() - started:.1f} s)", flush=True)
+        return 0
+    except (Wrong, AssertionError) as wrong:
+        print(f"{name} at {columns}: {wrong}", flush=True)
+        return 1
+    finally:
+        if folder and terminal.capture is not False:
+            save(folder / f"{name}-{columns}", terminal)
+        terminal.end()
 
 
 def save(path, terminal):
     path.parent.mkdir(parents=True, exist_ok=True)
-    coloured = terminal.screen(colours=True)
+    coloured = terminal.capture or terminal.screen(colours=True)
     # The notice of the shell that the program ran in is no part of it.
     coloured = coloured.split("[ended with")[0].rstrip() + "\n"
     path.with_suffix(".txt").write_text(re.sub(r"\x1b\[[0-9;]*m|\x1b\([A-Z]|[\x0e\x0f]", "", coloured))

@@ -12,7 +12,6 @@
 //! [`client`] is the other side: calls of servers, and what their streams say.
 
 pub mod anthropic;
-mod base64;
 pub mod client;
 mod error;
 mod fields;

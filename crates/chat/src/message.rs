@@ -68,6 +68,8 @@ pub enum Content {
 pub struct ToolCall {
     /// The call's id, if it has one.
     pub id: Option<String>,
+    /// The number that its sender gave it, which Ollama's templates can show; 0 where there was none.
+    pub index: u32,
     /// The function's name.
     pub name: String,
     /// The arguments, as JSON.

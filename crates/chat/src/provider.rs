@@ -166,7 +166,7 @@ pub enum ProviderError {
         message: String,
     },
     /// No such model here.
-    #[error("model `{model}` is not here; available: {}", .available.join(", "))]
+    #[error("model `{model}` is not here{}", there_are(available))]
     UnknownModel {
         /// What was asked for.
         model: String,
@@ -181,6 +181,22 @@ pub enum ProviderError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// It would not be served in the time that it has, as things go.
+    #[error(
+        "about {:.1} s are needed {}, and the request was given {} s; give it more time, or try again in {} s",
+        .needed.as_secs_f64(), if *.begins { "until it would begin" } else { "for its prompt and those before it" },
+        .limit.as_secs_f64(), .retry_after.as_secs()
+    )]
+    TooLate {
+        /// Whether it is the beginning that would come too late, and not the end.
+        begins: bool,
+        /// The time that it has, from its arrival on.
+        limit: Duration,
+        /// What it would take, as steps have gone so far.
+        needed: Duration,
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// It took longer than it may.
     #[error("the request was given {} s and has not ended; what was answered until now is incomplete", .limit.as_secs_f64())]
     DeadlineExceeded {
@@ -190,9 +206,42 @@ pub enum ProviderError {
     /// The model is loading or going away.
     #[error("the model is not ready: {0}")]
     Unavailable(String),
+    /// Something else that this needs is taken by others now; come back later.
+    #[error("{0}")]
+    Busy(String),
+    /// The model is here and cannot be used, until somebody repairs it.
+    #[error("{0}")]
+    Unusable(String),
+    /// Another server that this needs was not reached, or answered otherwise than it should.
+    #[error("{0}")]
+    Upstream(String),
     /// Our fault.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// The most names that a refusal lists.
+const NAMES_MAX: usize = 20;
+
+/// The clause that names what there is.
+fn there_are(available: &[String]) -> String {
+    match available.len() {
+        0 => String::new(),
+        n if n > NAMES_MAX => {
+            format!("; available: {} and {} more", available[..NAMES_MAX].join(", "), n - NAMES_MAX)
+        }
+        _ => format!("; available: {}", available.join(", ")),
+    }
+}
+
+impl ProviderError {
+    /// When to come back, if it is only now that there is no room or no time.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after, .. } | Self::TooLate { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
 }
 
 /// What a model's file says about itself.
@@ -607,8 +656,11 @@ pub trait Provider: Send + Sync {
 
     /// Looks for a model that is not among [`models`](Self::models), or no longer the same; its id, if there is one.
     /// It reads files, and blocks while it does.
-    fn discover(&self, _model: &str) -> Option<String> {
-        None
+    ///
+    /// # Errors
+    /// [`ProviderError::Unusable`] if it is here and cannot be used.
+    fn discover(&self, _model: &str) -> Result<Option<String>, ProviderError> {
+        Ok(None)
     }
 
     /// Models that could be discovered and have not been asked for yet, with what is known of them without opening

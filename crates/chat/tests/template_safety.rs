@@ -90,8 +90,8 @@ fn hostile_templates_end_soon() {
             t.render_vars(vars.as_object().expect("an object"), NOW)
         });
         let took = start.elapsed();
-        // Unoptimised builds on a shared machine get some slack; most of it are the trials at construction.
-        assert!(took < Duration::from_secs(4), "{short}: took {took:?}");
+        // A second in an unoptimised build, most of it for the trials at construction; more on a busy machine.
+        assert!(took < Duration::from_secs(20), "{short}: took {took:?}");
         slowest = slowest.max(took);
         let harmless = source.contains("+ 1") || source.contains("|abs") || source.len() < 60;
         assert!(
@@ -153,6 +153,7 @@ fn conversation(evil: &str) -> ChatInput {
         reasoning: Some(evil.to_owned()),
         tool_calls: vec![ToolCall {
             id: Some(format!("id{evil}")),
+            index: 0,
             name: format!("f{evil}"),
             arguments: json!({ evil: [evil, {"k": evil}] }),
         }],
@@ -283,7 +284,12 @@ fn messages_take_the_shape_that_a_template_understands() {
     };
     let call = Message {
         content: Content::None,
-        tool_calls: vec![ToolCall { id: None, name: "f".into(), arguments: json!({"x": [1, "é"]}) }],
+        tool_calls: vec![ToolCall {
+            id: None,
+            index: 0,
+            name: "f".into(),
+            arguments: json!({"x": [1, "é"]}),
+        }],
         ..Message::text(Role::Assistant, "")
     };
     let user = || Message::text(Role::User, "hi");

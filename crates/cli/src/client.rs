@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ingle_eval::load::{Exchanged, Target, Tcp, exchange};
+use ingle_egress::{Backoff, Class, Client, Credential, EgressError, Request, Secret, Target};
 use serde_json::{Value, json};
 
 use crate::chat::escape_line;
@@ -33,6 +32,11 @@ pub const STOP: Usage = Usage {
 
 /// How long a server may take to answer. It only looks at what it knows.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The largest reply.
+const BYTES_MAX: u64 = 16 << 20;
+/// What a server says the first time is its answer: one that loads a model says so with a status.
+const ONCE: Backoff =
+    Backoff { attempts: 1, base: Duration::ZERO, max: Duration::ZERO, asked_max: Duration::MAX };
 /// Ollama's way to say for ever: a time so far away.
 const FOR_EVER: i64 = 50 * 365 * 86_400;
 
@@ -104,25 +108,35 @@ fn key(s: &Settings) -> Option<String> {
 /// A reply of the server, if it is a good one.
 fn call(settings: &Settings, path: &str, body: Option<String>) -> Result<Value> {
     let address = address(settings);
-    let target = Target::parse(&address.to_string())?;
-    let key = key(settings);
+    let target = Target::parse(&format!("{}{path}", address.to_string().trim_end_matches('/')))?;
+    let client = Client::new(crate::network::to_server(settings, &target)?.permit(Class::Peer)?);
+    let key = key(settings).map(|key| Credential::bearer(target.origin(), Secret::new(key)));
+    let request = match body {
+        Some(body) => Request::post(target, body).header("content-type", "application/json"),
+        None => Request::get(target),
+    };
+    let request = request.authorize(key.as_ref()).without_redirects().backoff(ONCE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = exchange(target, Arc::new(Tcp), path, key.as_deref(), body);
+    let asked = async {
+        let response = client.send(&request).await?;
+        Ok::<_, EgressError>((response.status(), response.bytes(BYTES_MAX).await?))
+    };
     let reply = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+    runtime.shutdown_background();
     let reply = reply.map_err(|_| anyhow!("{address} did not answer within {} s", PATIENCE.as_secs()))?;
-    let reply = reply.map_err(|failure| {
+    let (status, body) = reply.map_err(|failure| {
         anyhow!("{failure}; is a server running there? `ingle serve` starts one, --server (or OLLAMA_HOST) names another")
     })?;
-    read(&reply, &address)
+    read(status, &body, &address)
 }
 
-fn read(reply: &Exchanged, address: &ServerAddress) -> Result<Value> {
-    let value: Result<Value, _> = serde_json::from_slice(&reply.body);
-    if (200..300).contains(&reply.status) {
+fn read(status: u16, body: &[u8], address: &ServerAddress) -> Result<Value> {
+    let value: Result<Value, _> = serde_json::from_slice(body);
+    if (200..300).contains(&status) {
         return value.with_context(|| format!("{address} gave no JSON; is it a server of models?"));
     }
     let said = value.ok().and_then(|value| value["error"].as_str().map(escape_line));
-    match (reply.status, said) {
+    match (status, said) {
         (401, said) => {
             let said = said.map(|said| format!(": {said}")).unwrap_or_default();
             bail!("{address} wants a key (--api-key or INGLE_API_KEY){said}")
@@ -265,7 +279,7 @@ mod tests {
     fn refusals_are_told_in_the_server_s_words() {
         let address = address(&Settings::default());
         let check = |status: u16, body: &str, words: &str| {
-            let error = read(&Exchanged { status, body: body.into() }, &address).expect_err(body).to_string();
+            let error = read(status, body.as_bytes(), &address).expect_err(body).to_string();
             assert!(error.contains(words), "{error}");
         };
         check(404, r#"{"error": "there is no model `x`\u001b[2J"}"#, "there is no model `x`␛[2J");

@@ -28,7 +28,7 @@ pub fn command(name: &'static str, about: &'static str, list: &[Arg]) -> Command
 
 /// What a command line says. Ends the process, with a word, where it is wrong or asks for help.
 pub fn matches(command: Command, args: &[OsString]) -> ArgMatches {
-    command.try_get_matches_from(args).unwrap_or_else(|error| error.exit())
+    command.try_get_matches_from(args).unwrap_or_else(|error| crate::outcome::leave(&error, args))
 }
 
 /// An option that is present or not.

@@ -49,7 +49,7 @@ fn tree() -> Command {
     let completions =
         plain(COMPLETIONS).mut_arg("SHELL", |arg| arg.value_parser(PossibleValuesParser::new(shells)));
     let all = [
-        of(run::USAGE, &[]),
+        of(run::USAGE, &run::options()),
         of(batch::USAGE, &batch::arguments()),
         of(serve::USAGE, &[]),
         of(replay::USAGE, &[]),
@@ -59,15 +59,15 @@ fn tree() -> Command {
         of(pull::PUSH, &pull::push_options()),
         of(pull::LOGIN, &pull::login_options()),
         of(pull::LOGOUT, &[]),
-        of(models::LIST, &[]),
+        of(models::LIST, &models::list_options()),
         of(models::SHOW, &models::show_options()),
         of(models::CREATE, &models::create_options()),
         of(models::COPY, &[]),
         of(models::REMOVE, &[]),
         of(models::PRUNE, &models::prune_options()),
         of(models::VERIFY, &[]),
-        fit::command(),
-        doctor::command(),
+        of(fit::USAGE, &fit::options()),
+        of(doctor::USAGE, &doctor::options()),
         of(bundle::EXPORT, &bundle::export_options()),
         of(bundle::IMPORT, &bundle::import_options()),
         bundle::keygen_command(),
@@ -164,16 +164,25 @@ fn script(shell: Shell, mut tree: Command) -> Vec<u8> {
 const BASH_NAMES: &str = r#"
 _ingle_with_names() {
     _ingle "$@"
-    local word="${COMP_WORDS[COMP_CWORD]}" kind=""
-    case "${COMP_WORDS[1]}" in
-        run|serve|show) kind="models" ;;
-        stop) kind="running" ;;
+    # A colon parts words in bash, and names of models have colons: so the line is read as it is, and what stands before
+    # the last colon is taken off what is offered.
+    local line="${COMP_LINE:0:COMP_POINT}" kind=""
+    local typed="${line##*[[:space:]]}" before="${line%"${line##*[[:space:]]}"}"
+    local -a words
+    read -ra words <<< "$before"
+    local is_first=$(( ${#words[@]} == 2 ))
+    case "${words[1]}" in
+        run|serve|show|fit) (( is_first )) && kind="models" ;;
+        pull|push|rm|verify|export) kind="stored" ;;
+        cp) (( is_first )) && kind="stored" ;;
+        stop) (( is_first )) && kind="running" ;;
     esac
-    if [[ -n "$kind" && "$COMP_CWORD" -eq 2 && "$word" != -* ]]; then
-        COMPREPLY+=( $(compgen -W "$("${COMP_WORDS[0]}" __names "$kind" 2>/dev/null)" -- "$word") )
-        if declare -F __ltrim_colon_completions >/dev/null; then
-            __ltrim_colon_completions "$word"
-        fi
+    if [[ -n "$kind" && "$typed" != -* ]]; then
+        local name cut=""
+        [[ "$COMP_WORDBREAKS" == *:* && "$typed" == *:* ]] && cut="${typed%"${typed##*:}"}"
+        while IFS= read -r name; do
+            [[ "$name" == "$typed"* ]] && COMPREPLY+=( "${name#"$cut"}" )
+        done < <("${COMP_WORDS[0]}" __names "$kind" 2>/dev/null)
     fi
 }
 complete -F _ingle_with_names -o bashdefault -o default ingle
@@ -183,11 +192,15 @@ const ZSH_NAMES: &str = r#"
 _ingle_with_names() {
     _ingle "$@"
     local found=$?
-    if (( CURRENT == 3 )); then
-        case "$words[2]" in
-            run|serve|show) compadd -- ${(f)"$(ingle __names models 2>/dev/null)"} ;;
-            stop) compadd -- ${(f)"$(ingle __names running 2>/dev/null)"} ;;
-        esac
+    local kind=""
+    case "$words[2]" in
+        run|serve|show|fit) (( CURRENT == 3 )) && kind=models ;;
+        pull|push|rm|verify|export) kind=stored ;;
+        cp) (( CURRENT == 3 )) && kind=stored ;;
+        stop) (( CURRENT == 3 )) && kind=running ;;
+    esac
+    if [[ -n $kind && $PREFIX != -* ]]; then
+        compadd -- ${(f)"$(ingle __names $kind 2>/dev/null)"} && found=0
     fi
     return found
 }
@@ -195,7 +208,8 @@ compdef _ingle_with_names ingle
 "#;
 
 const FISH_NAMES: &str = r#"
-complete -c ingle -n "__fish_seen_subcommand_from run serve show" -a "(ingle __names models 2>/dev/null)"
+complete -c ingle -n "__fish_seen_subcommand_from run serve show fit" -a "(ingle __names models 2>/dev/null)"
+complete -c ingle -n "__fish_seen_subcommand_from pull push rm verify export cp" -f -a "(ingle __names stored 2>/dev/null)"
 complete -c ingle -n "__fish_seen_subcommand_from stop" -f -a "(ingle __names running 2>/dev/null)"
 "#;
 
@@ -203,7 +217,8 @@ complete -c ingle -n "__fish_seen_subcommand_from stop" -f -a "(ingle __names ru
 /// an error in the middle of a line.
 pub fn names(args: &[OsString]) -> Result<()> {
     let found = match args.first().and_then(|kind| kind.to_str()) {
-        Some("models") => model_names(),
+        Some("models") => stored_names().into_iter().chain(model_files()).collect(),
+        Some("stored") => stored_names(),
         Some("running") => client::names().unwrap_or_default(),
         _ => bail!("`{NAMES}` is for the scripts of `ingle completions`"),
     };
@@ -214,8 +229,16 @@ pub fn names(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// The names in the store.
+fn stored_names() -> Vec<String> {
+    let parsed = crate::settings::parse(models::LIST, &[], &[], &Default::default());
+    let Ok((parsed, _)) = parsed else { return Vec::new() };
+    let found = models::Models::open(&parsed.settings).and_then(|models| Ok(models.store.list()?));
+    found.unwrap_or_default().iter().take(NAMES_MAX).map(|entry| entry.name.to_string()).collect()
+}
+
 /// The model files of the configured folder.
-fn model_names() -> Vec<String> {
+fn model_files() -> Vec<String> {
     let parsed = crate::settings::parse(serve::USAGE, &[], &[], &Default::default());
     let Ok(Settings { models_dir: Some(folder), .. }) = parsed.map(|(parsed, _)| parsed.settings) else {
         return Vec::new();

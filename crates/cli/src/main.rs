@@ -5,10 +5,9 @@
 
 /// Prints a line for the user to standard error. That nobody can read it is no reason to stop.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        crate::say_line(&format!($($text)*))
+    };
 }
 
 mod adapters;
@@ -25,6 +24,7 @@ mod doctor;
 mod fit;
 mod models;
 mod network;
+mod outcome;
 mod process;
 mod progress;
 mod pull;
@@ -37,7 +37,7 @@ mod signals;
 mod speculation;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// What `ingle help` says; each command has a line of its own.
@@ -89,15 +89,20 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && chat::has_colors())
         .log_internal_errors(false)
         .init();
 
-    if let Err(why) = check_isa() {
+    if let Err(why) = check_environment().and_then(|()| check_isa()) {
         say!("ingle: {why}");
         return ExitCode::from(2);
     }
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
+    let mut command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
+    if command == "help" && !args.is_empty() {
+        command = args.remove(0);
+        args = vec!["--help".into()];
+    }
     let mut success = ExitCode::SUCCESS;
     let result = match command.to_str() {
         Some("run") => run::main(&args),
@@ -141,28 +146,31 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // What is still in the buffer counts too: a full disk is an error, not a short file.
-    let result = result.and_then(|()| Ok(std::io::stdout().flush()?));
-    match result {
-        Ok(()) => success,
-        // A reader that closed the pipe has what it wanted.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            say!("ingle {}: {}", command.display(), in_words(&error));
-            ExitCode::FAILURE
-        }
-    }
+    outcome::end(&command, &args, result, success)
 }
 
-/// An error and its causes, without those that the one before has told already.
-pub fn in_words(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
+/// A line on standard error. Words of hubs, files and names stand in it: nothing of them may steer a terminal.
+pub fn say_line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", chat::escape(text));
+}
+
+/// Settings of the environment are text. One that is not would be passed over, as if it were not there.
+fn check_environment() -> Result<(), String> {
+    let is_read = |name: &str| {
+        let is_ours = name.starts_with("INGLE_") && name != "INGLE_CONFIG";
+        is_ours
+            || name.starts_with("OLLAMA_")
+            || name.starts_with("HF_")
+            || name.to_ascii_lowercase().ends_with("_proxy")
+    };
+    let is_bad = |(name, value): (OsString, OsString)| {
+        let name = name.into_string().ok().filter(|name| is_read(name))?;
+        value.into_string().is_err().then_some(name)
+    };
+    match std::env::vars_os().find_map(is_bad) {
+        Some(name) => Err(format!("the environment variable {name} is not UTF-8; set it anew, or unset it")),
+        None => Ok(()),
     }
-    text
 }
 
 /// Kernels take their instruction set from the environment; a name that means none here must not be passed over.
@@ -173,11 +181,4 @@ fn check_isa() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("INGLE_KERNELS_ISA is `{asked}`; this machine has {}", names.join(", ")))
-}
-
-/// Whether the reader of the output is gone.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }

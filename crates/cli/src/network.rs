@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use ingle_egress::{Class, Credentials, Egress, EgressConfig, HostRule, Policy, Proxies, Target};
+use ingle_egress::{
+    Class, Credential, Credentials, Egress, EgressConfig, HostRule, Origin, Policy, Proxies, Target,
+};
 use ingle_store::pull::{Network, Puller, STREAMS, STREAMS_MAX};
 use ingle_store::{Reference, Store};
 
+use crate::pull::REGISTRY;
 use crate::settings::Settings;
 
 /// What is asked for on a terminal: the host that its user writes may be this machine. Over HTTP nobody has this.
@@ -24,16 +27,46 @@ pub fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// A folder that the environment names.
+fn folder(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// Where credentials are kept.
 pub fn credentials_file(settings: &Settings) -> Result<PathBuf> {
     if let Some(path) = &settings.credentials_file {
         return Ok(path.clone());
     }
-    let base = var("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(var("HOME")?).join(".config")));
+    let base = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
     let base = base.context("no folder for configuration is known; name the file with --credentials-file")?;
     Ok(base.join("ingle").join("credentials.json"))
+}
+
+/// The key that signs requests to registries: Ollama's own if it is there, else ours beside the credentials.
+pub fn key_file(settings: &Settings) -> Result<PathBuf> {
+    match ollama_key() {
+        Some(path) => Ok(path),
+        None => Ok(std::path::absolute(credentials_file(settings)?.with_file_name("id_ed25519"))?),
+    }
+}
+
+/// The key by which Ollama's registry knows the account of this user, where Ollama has made one.
+fn ollama_key() -> Option<PathBuf> {
+    let path = folder("HOME")?.join(".ollama").join("id_ed25519");
+    (path.is_absolute() && path.is_file()).then_some(path)
+}
+
+/// What a reference means, and who is asked for it, for a user to see before anything is fetched.
+pub fn meaning(reference: &Reference, settings: &Settings) -> String {
+    let asked = match reference {
+        Reference::Registry(name) if name.is_default_host() => settings.registry_mirror.as_ref(),
+        Reference::Hub { .. } => settings.hf_endpoint.as_ref(),
+        _ => None,
+    };
+    match asked {
+        Some(asked) => format!("{}, asked of {asked}", reference.in_full()),
+        None => reference.in_full(),
+    }
 }
 
 /// Pulls into the store over the network that the settings describe.
@@ -75,6 +108,13 @@ pub fn network(settings: &Settings, typed: Option<Typed<'_>>) -> Result<Network>
     }
     let mut credentials = Credentials::load(&credentials_file(settings)?)?;
     credentials.add_hub_token(hub.as_ref().map(Target::origin).as_ref(), var)?;
+    // Who has logged in with Ollama need not do it again.
+    let registry = Origin::parse(REGISTRY)?;
+    if credentials.of(&registry).is_none()
+        && let Some(path) = ollama_key()
+    {
+        credentials.insert(Credential::key(registry, path))?;
+    }
     let config = EgressConfig {
         policy,
         credentials,
@@ -90,6 +130,19 @@ pub fn network(settings: &Settings, typed: Option<Typed<'_>>) -> Result<Network>
         streams,
         ..network
     })
+}
+
+/// The way to a running server that the user names: it may be of this machine or site, and without encryption where its
+/// address says so.
+pub fn to_server(settings: &Settings, server: &Target) -> Result<Egress> {
+    let rule = HostRule::of(server);
+    let policy = Policy {
+        private: vec![(Some(Class::Peer), rule.clone())],
+        insecure: if server.is_secure() { Vec::new() } else { vec![rule] },
+        ..Policy::default()
+    };
+    let (proxies, ca_file) = (Arc::new(Proxies::from_env()?), settings.ca_file.clone());
+    Ok(Egress::new(EgressConfig { policy, proxies, ca_file, ..EgressConfig::default() })?)
 }
 
 fn policy(settings: &Settings) -> Result<Policy> {
@@ -120,7 +173,7 @@ fn allow(policy: &mut Policy, typed: &Typed<'_>) -> Result<()> {
         Reference::Url(_) => HostRule::of(&target),
         _ => HostRule::parse(&target.authority())?,
     };
-    let is_here = target.host() == "localhost" || target.address().is_some_and(|ip| ip.is_loopback());
+    let is_here = target.is_this_machine();
     if is_here {
         policy.private.push((Some(Class::Hub), rule.clone()));
     }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Arg;
 use ingle_chat::{ChatInput, FinishReason, Message, Role};
 use ingle_runtime::{Engine, Generation, LoadOptions, Preset, Source, TemplateChoice};
+use ingle_store::Installed;
 
 use crate::chat::{self, Look};
 use crate::models::chosen;
@@ -34,8 +36,27 @@ pub const USAGE: Usage = Usage {
 /// Longest prompt that is read from a file or a pipe.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
+/// What `ingle run` has besides its settings.
+pub fn options() -> [Arg; 1] {
+    [crate::commands::flag(
+        "insecure",
+        "Ask the model's host without encryption, where the model has to be fetched",
+    )]
+}
+
+/// A model that was loaded for a command.
+pub struct Loaded {
+    pub engine: Engine,
+    /// What the model says of conversations and answers. It is not the engine's: what the user says counts more, also
+    /// that there is to be no limit.
+    pub preset: Preset,
+    /// What the store has beside its files, if it is a model of the store.
+    pub installed: Option<Installed>,
+}
+
+/// `ingle run`
 pub fn main(args: &[OsString]) -> Result<()> {
-    let (parsed, m) = parse(USAGE, &[], args, &Facts::default())?;
+    let (parsed, m) = parse(USAGE, &options(), args, &Facts::default())?;
     let mut settings = parsed.settings;
     let mut positional = parsed.positional.into_iter().peekable();
     // The first is the model, unless that has a flag: the environment and the file yield to the command line.
@@ -52,13 +73,21 @@ pub fn main(args: &[OsString]) -> Result<()> {
         settings.prompt = Some(words.join(" "));
     }
     max_tokens(&settings)?;
+    if m.get_flag("insecure") {
+        crate::pull::allow_insecure(&mut settings)?;
+    }
     chosen(&settings)?;
     for note in &parsed.notes {
         say!("note: {note}");
     }
     let prompt = prompt(&settings, !words.is_empty())?;
+    // `ingle run MODEL ""`, as Ollama's users write it: the model is looked at and loaded, and asked nothing.
+    let loads_only = !words.is_empty() && prompt.as_deref() == Some("");
     let prompt = prompt.map(|text| if settings.escape { unescape(&text) } else { text });
-    let engine = load(&settings)?;
+    let Loaded { engine, preset, installed } = load(&settings)?;
+    if loads_only {
+        return finish_loading(&engine, &settings);
+    }
     if let Some(text) = prompt.as_ref().filter(|_| embeds(&engine)) {
         return embedding(&engine, &settings, text);
     }
@@ -71,11 +100,12 @@ pub fn main(args: &[OsString]) -> Result<()> {
             "--system-prompt needs a chat template: plain text that is continued has no place for instructions"
         );
     }
+    let effective = with_preset(&settings, &preset);
     match prompt {
-        Some(prompt) if as_chat => one_shot(&engine, &settings, &prompt),
-        Some(prompt) => completion(&engine, &settings, &prompt),
+        Some(prompt) if as_chat => one_shot(&engine, &effective, &preset.messages, &prompt),
+        Some(prompt) => completion(&engine, &effective, &prompt),
         None if settings.json => bail!("--json wants a prompt: a conversation is for people"),
-        None if as_chat => chat::converse(engine, &settings),
+        None if as_chat => chat::converse(Loaded { engine, preset, installed }, &settings),
         None if embeds(&engine) => bail!("the model embeds texts, and does not converse: give it a text"),
         None => bail!(
             "the model has no chat template, so it can only continue text: give a prompt, or a template with \
@@ -108,6 +138,7 @@ fn prompt(settings: &Settings, takes_pipe: bool) -> Result<Option<String>> {
         Some(prompt) if prompt == "-" => stdin().map(Some),
         Some(prompt) if takes_pipe && !std::io::stdin().is_terminal() => Ok(Some(match stdin()? {
             piped if piped.trim().is_empty() => prompt.clone(),
+            piped if prompt.is_empty() => piped,
             piped => format!("{piped}\n\n{prompt}"),
         })),
         Some(prompt) => Ok(Some(prompt.clone())),
@@ -184,16 +215,35 @@ fn unescape(text: &str) -> String {
 ///
 /// # Errors
 /// If the file, or something in it, cannot be used.
-pub fn load(settings: &Settings) -> Result<Engine> {
+pub fn load(settings: &Settings) -> Result<Loaded> {
     let chosen = chosen(settings)?;
     // Requests say themselves how tokens are picked: a conversation may change it, and biases would add up.
     let said = LoadOptions { sampling: Default::default(), ..load_options(settings)? };
-    let options = chosen.options(said);
-    let source = chosen.source;
+    let mut options = chosen.options(said);
+    let preset = std::mem::take(&mut options.preset);
+    if options.name.is_none() {
+        // Its file is called by a digest.
+        let name = chosen.installed.as_ref().and_then(|installed| installed.name.as_ref());
+        options.name = name.map(ToString::to_string);
+    }
+    let (source, installed) = (chosen.source, chosen.installed);
     if source == Source::Shipped {
         say!("note: no model was named; this is the small one that ships with Ingle");
     }
-    Engine::start(&source, &options).with_context(|| format!("cannot load {}", model_name(settings)))
+    let engine = Engine::start(&source, &options);
+    let engine = engine.with_context(|| format!("cannot load {}", model_name(settings)))?;
+    Ok(Loaded { engine, preset, installed })
+}
+
+/// What holds: what the user has said, and else what the model says.
+pub fn with_preset(settings: &Settings, preset: &Preset) -> Settings {
+    let mut settings = settings.clone();
+    settings.system = settings.system.or_else(|| preset.system.clone()).filter(|text| !text.is_empty());
+    settings.max_tokens = settings.max_tokens.or(preset.max_tokens.and_then(|n| i32::try_from(n).ok()));
+    if settings.stop.is_empty() {
+        settings.stop.clone_from(&preset.stop);
+    }
+    settings
 }
 
 /// Shows how far the model is on its way into memory, until it is there.
@@ -231,6 +281,7 @@ pub fn load_options(s: &Settings) -> Result<LoadOptions> {
         speculation,
         draft_model,
         n_ctx: n(s.ctx_size.0),
+        n_ctx_preferred: None,
         n_threads: n(s.threads.0),
         kv_type: s.kv_type,
         kv_tokens: n(s.kv_tokens),
@@ -281,12 +332,12 @@ fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> 
     answer(engine, configure(engine.generate(prompt), settings)?, settings, shown, false)
 }
 
-/// One message, one answer.
-fn one_shot(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
+/// One message behind those that open each conversation, one answer.
+fn one_shot(engine: &Engine, settings: &Settings, opening: &[Message], prompt: &str) -> Result<()> {
     chat::refuse_images(prompt, &engine.info().id)?;
     let look = if settings.json { Look::Raw } else { Look::of_stdout() };
     let system = settings.system.iter().map(|text| Message::text(Role::System, text));
-    let messages = system.chain([Message::text(Role::User, prompt)]).collect();
+    let messages = system.chain(opening.iter().cloned()).chain([Message::text(Role::User, prompt)]).collect();
     let mut reasoning = chat::reasoning(settings, look);
     if reasoning.enabled == Some(false) && !engine.info().details.has_reasoning {
         reasoning.enabled = None;
@@ -369,6 +420,27 @@ fn embedding(engine: &Engine, settings: &Settings, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_count_more_than_models() {
+        let preset = Preset {
+            system: Some("Be brief.".into()),
+            stop: vec!["END".into()],
+            max_tokens: Some(5),
+            ..Preset::default()
+        };
+        let nothing = with_preset(&Settings::default(), &preset);
+        assert_eq!((nothing.system.as_deref(), nothing.max_tokens), (Some("Be brief."), Some(5)));
+        assert_eq!(nothing.stop, ["END"]);
+        let said = Settings {
+            system: Some(String::new()),
+            stop: vec!["x".into()],
+            max_tokens: Some(-1),
+            ..Settings::default()
+        };
+        let all = with_preset(&said, &preset);
+        assert_eq!((all.system, all.max_tokens, all.stop), (None, Some(-1), vec!["x".to_owned()]));
+    }
 
     #[test]
     fn escapes() {

@@ -11,11 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ingle_api::record::Record;
 use ingle_ledger::{FileLimits, Files, RecordLimits, Records, Responses, Retention};
+use ingle_runtime::outlook::Outlook;
 use ingle_runtime::{Engine, LoadError, LoadOptions, ModelSpec, Models, ModelsConfig, Source};
 use ingle_server::{
     Alias, ModelStore, ProviderSlot, RecordSink, Scope, ServeError, Server, ServerConfig, Transfers, WEIGHTS,
 };
 
+pub use self::catalogue::budget as memory_budget;
 use crate::models::{self, chosen};
 use crate::network;
 use crate::progress::LoadProgress;
@@ -56,6 +58,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
     // llama.cpp parts aliases by commas.
     settings.served_names = split_commas(&settings.served_names);
     for note in &parsed.notes {
+        say!("note: {note}");
+    }
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for note in crate::settings::ollama::unheeded(variables) {
         say!("note: {note}");
     }
     let mut config = server_config(&settings)?;
@@ -102,7 +108,16 @@ async fn serve(settings: Settings, models: Option<Catalogue>, mut config: Server
 /// The store of models and its way out, where there is a folder for one.
 fn transfers(settings: &Settings) -> Result<Option<Transfers>> {
     let Ok(models::Models { store, catalogue, .. }) = models::Models::open(settings) else { return Ok(None) };
-    Ok(Some(Transfers::new(network::puller(settings, store, None)?, catalogue)))
+    let transfers = Transfers::new(network::puller(settings, store, None)?, catalogue);
+    let transfers = transfers.with_importer(Arc::new(models::OfClients::default()));
+    let Ok(memory) = catalogue::budget(settings) else { return Ok(Some(transfers)) };
+    Ok(Some(transfers.foreseeing(Box::new(move |puller, reference, options| {
+        Box::pin(async move {
+            let outlook = Outlook::of(&puller, &reference, options, memory).await.ok()?;
+            outlook.problem.as_ref()?;
+            Some(outlook.to_string())
+        })
+    }))))
 }
 
 /// Where data are kept, if they are.
@@ -259,12 +274,15 @@ async fn serve_with(settings: Settings, models: Option<Catalogue>, config: Serve
 fn manage((mut specs, config): Catalogue, n_keys: usize, slot: &ProviderSlot) -> Result<()> {
     specs.iter_mut().for_each(|spec| spec.options.is_shared = n_keys > 1);
     let (n, budget, default) = (specs.len(), config.memory_budget, specs[0].name.clone());
+    // Those of the store that nobody has asked for yet.
+    let stored = config.finder.as_ref().map(|finder| finder.list().len());
     let models = Models::new(specs, config)?;
     models.preload();
     slot.set_ready(Arc::new(models));
     let budget = crate::commands::bytes(budget);
-    let models = if n == 1 { "model" } else { "models" };
-    say!("{n} {models} within {budget} of memory; `{default}` is the default");
+    let counted = |n: usize| format!("{n} model{}", if n == 1 { "" } else { "s" });
+    let stored = stored.map(|n| format!(" and {} of the store", counted(n))).unwrap_or_default();
+    say!("{}{stored} within {budget} of memory; `{default}` is the default", counted(n));
     Ok(())
 }
 
@@ -304,6 +322,11 @@ fn origins(list: &[String]) -> Result<Vec<String>> {
         } else {
             origins.extend(text.split(',').map(str::trim).map(str::to_owned));
         }
+    }
+    for pattern in origins.iter().filter(|origin| origin.contains('*') && *origin != "*") {
+        say!(
+            "warning: --cors-origin: `{pattern}` allows nothing: patterns are not known; name whole origins, or `*`"
+        );
     }
     Ok(origins)
 }

@@ -181,7 +181,7 @@ fn vanishing_clients_leave_nothing_behind() {
     eprintln!("{seconds} s: {} finished, {} vanished, {} refused", counts[0], counts[1], counts[2]);
     assert!(counts[0] > 10 && counts[1] > 10, "the run was idle: {counts:?}");
 
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let left = [
             ("running", server.gauge("ingle_sequences_running")),
@@ -194,7 +194,7 @@ fn vanishing_clients_leave_nothing_behind() {
         if left.iter().all(|(_, n)| *n <= 0.0) {
             break;
         }
-        assert!(Instant::now() < deadline, "left behind after 10 s: {left:?}");
+        assert!(Instant::now() < deadline, "left behind after a minute: {left:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -44,11 +44,16 @@ struct WeightFile {
 }
 
 impl Checkpoint {
-    /// Reads the weights of a folder, in one file or several.
-    pub fn open(folder: &Path) -> Result<Self, ConvertError> {
-        let mut checkpoint = Self { folder: folder.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+    /// A folder of which the weights are not read yet.
+    pub fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), files: Vec::new(), tensors: BTreeMap::new() }
+    }
+
+    /// Reads the weights, in one file or several.
+    pub fn with_weights(self) -> Result<Self, ConvertError> {
+        let mut checkpoint = self;
         for name in checkpoint.weight_files()? {
-            let path = folder.join(&name);
+            let path = checkpoint.path(&name);
             let bytes = read_weights(&path)?;
             let (n_header, header) = SafeTensors::read_metadata(&bytes)
                 .map_err(|error| bad(&path, format!("it is no safetensors file: {error}")))?;
@@ -61,6 +66,11 @@ impl Checkpoint {
             checkpoint.files.push(WeightFile { bytes, header, data: LENGTH_BYTES + n_header });
         }
         Ok(checkpoint)
+    }
+
+    /// Whether there are weights that could be read.
+    pub fn check_weights(&self) -> Result<(), ConvertError> {
+        self.weight_files().map(drop)
     }
 
     fn weight_files(&self) -> Result<Vec<String>, ConvertError> {

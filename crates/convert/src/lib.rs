@@ -43,15 +43,17 @@ pub struct Converted {
 /// # Errors
 /// If something is missing, damaged, or not known here; see [`ConvertError`].
 pub fn convert(folder: &Path, weight_type: WeightType) -> Result<Converted, ConvertError> {
-    let checkpoint = Checkpoint::open(folder)?;
+    let checkpoint = Checkpoint::of(folder);
+    // Nothing else says which files there should be; and a model that cannot be converted may be a large one.
+    checkpoint.check_weights()?;
     let config = checkpoint.json("config.json")?;
     let class = config.opt_strings("architectures")?.into_iter().next();
     let model_type = config.opt_str("model_type")?;
     match (class.as_deref(), model_type.as_deref()) {
         (Some(class), Some("bert") | None) if bert::CLASSES.contains(&class) => {
-            bert::convert(&checkpoint, &config, class, weight_type)
+            bert::convert(&checkpoint.with_weights()?, &config, class, weight_type)
         }
-        (None, Some("bert")) => bert::convert(&checkpoint, &config, "BertModel", weight_type),
+        (None, Some("bert")) => bert::convert(&checkpoint.with_weights()?, &config, "BertModel", weight_type),
         (class, model_type) => Err(ConvertError::UnsupportedArchitecture {
             name: class.or(model_type).unwrap_or("(none)").to_owned(),
             supported: bert::CLASSES.join(", "),

@@ -242,14 +242,23 @@ fn what_would_be_lost_or_does_not_fit_is_refused() {
     }
 }
 
+/// The most memory that this process has had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("the system says");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it has a peak");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
+}
+
 /// Sizes of the settings are held against the weights before anything is made that is as large.
 #[test]
 fn large_sizes_take_no_memory() {
     let mut folder = Folder::new("");
     folder.config["vocab_size"] = json!(1 << 24);
-    let begun = std::time::Instant::now();
     folder.check_refused("but config.json needs [16777216, 64]");
-    assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
+    // A name of each token alone would be as much again, the table 4 GiB.
+    #[cfg(target_os = "linux")]
+    assert!(peak_bytes() < 256 << 20, "{} bytes at the peak", peak_bytes());
 }
 
 /// A file of weights with this header and as many bytes of data.

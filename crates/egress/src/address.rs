@@ -1,7 +1,7 @@
 //! What an address means: the open Internet, this site, or nothing that a download may ever reach.
 //!
 //! Sources: IANA's registries of special-purpose addresses (IPv4, IPv6), RFC 6890, RFC 6598 (100.64.0.0/10), RFC 6052
-//! (NAT64), RFC 4380 (Teredo), RFC 3056 (6to4).
+//! and RFC 8215 (NAT64), RFC 4380 (Teredo), RFC 3056 (6to4).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -92,6 +92,11 @@ fn of_v6(v6: Ipv6Addr) -> AddressKind {
     if let Some(v4) = embedded_v4(v6) {
         return of_v4(v4);
     }
+    if is_local_nat64(v6) {
+        // Where an IPv4 address stands in it is the site's choice, so it counts as the site's own, whatever it seems to say.
+        let is_metadata = local_nat64_v4s(v6).iter().any(|v4| METADATA_V4.contains(v4));
+        return if is_metadata { AddressKind::Metadata } else { AddressKind::Private };
+    }
     match v6.segments() {
         [0xfe80..=0xfebf, ..] => AddressKind::LinkLocal,
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => AddressKind::Private,
@@ -103,16 +108,28 @@ fn of_v6(v6: Ipv6Addr) -> AddressKind {
     }
 }
 
-/// The IPv4 address that such an address stands for: mapped, compatible, NAT64 (both prefixes), 6to4.
+/// The IPv4 address that such an address stands for: mapped, compatible, NAT64 with the well-known prefix, 6to4.
 fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = v6.segments();
     let last = || Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
     match s {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(last()),
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(last()),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(last()),
         [0x2002, high, low, ..] => Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))),
         _ => None,
     }
+}
+
+/// Whether it is of the prefix that sites use for a NAT64 of their own.
+fn is_local_nat64(v6: Ipv6Addr) -> bool {
+    matches!(v6.segments(), [0x64, 0xff9b, 1, ..])
+}
+
+/// The IPv4 addresses that it can stand for, with a prefix of 48, 56, 64 and 96 bits (RFC 6052, 2.2).
+fn local_nat64_v4s(v6: Ipv6Addr) -> [Ipv4Addr; 4] {
+    let o = v6.octets();
+    let places: [[usize; 4]; 4] = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
+    places.map(|place| Ipv4Addr::from(place.map(|at| o[at])))
 }
 
 #[cfg(test)]
@@ -176,6 +193,12 @@ mod tests {
                     "fec0::1",
                     "::ffff:10.0.0.1",
                     "64:ff9b:1::a00:1",
+                    "64:ff9b:1::808:808",
+                    "64:ff9b:1::7f00:1",
+                    // 10.0.0.1 behind prefixes of 48, 56 and 64 bits.
+                    "64:ff9b:1:a00:0:100::",
+                    "64:ff9b:1:a:0:1::",
+                    "64:ff9b:1:0:a:0:100:0",
                     "64:ff9b::c0a8:1",
                     "2002:a00:1::",
                     "::ffff:0:a00:1",
@@ -194,6 +217,10 @@ mod tests {
                     "fd20:ce::254",
                     "::ffff:169.254.169.254",
                     "64:ff9b::a9fe:a9fe",
+                    "64:ff9b:1::a9fe:a9fe",
+                    "64:ff9b:1:a9fe:a9:fe00::",
+                    "64:ff9b:1:a9:fe:a9fe::",
+                    "64:ff9b:1:0:a9:fea9:fe00:0",
                     "2002:a9fe:a9fe::1",
                 ],
             ),

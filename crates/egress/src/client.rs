@@ -22,6 +22,9 @@ use crate::target::Target;
 /// Most connection pools: one for each class and port, or proxy. A hostile redirect could ask for a port each time.
 const POOLS_MAX: usize = 64;
 
+/// The slowest way out on which something is sent in the end: 128 kbit/s, half of the slowest ADSL.
+const UPLOAD_BYTES_PER_S_MIN: u64 = 16 << 10;
+
 /// What an [`Egress`] is made of.
 #[derive(Clone)]
 pub struct EgressConfig {
@@ -35,9 +38,9 @@ pub struct EgressConfig {
     pub ca_file: Option<PathBuf>,
     /// How long a connection may take.
     pub connect_timeout: Duration,
-    /// How long the head of an answer may take.
+    /// How long the head of an answer may take, when the body of the request is sent.
     pub first_byte_timeout: Duration,
-    /// How long a body may be silent.
+    /// How long a body may be silent, or, where the system can tell (Linux), what was sent be not received.
     pub idle_timeout: Duration,
     /// Addresses of names, before the system is asked; for tests.
     pub names: HashMap<String, Vec<IpAddr>>,
@@ -131,6 +134,12 @@ impl Egress {
         Ok(client)
     }
 
+    /// Which proxy a request goes through, for a message; never its password.
+    fn by_way_of(&self, target: &Target) -> String {
+        let route = self.0.config.proxies.route(target);
+        route.map_or_else(String::new, |route| format!(" (through the proxy {})", route.host()))
+    }
+
     fn build(&self, pool: &Pool) -> Result<reqwest::Client, EgressError> {
         let inner = &*self.0;
         let builder = reqwest::Client::builder()
@@ -140,6 +149,8 @@ impl Egress {
             .user_agent(concat!("ingle/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(inner.config.connect_timeout)
             .tls_certs_merge(inner.certificates.clone());
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        let builder = builder.tcp_user_timeout(inner.config.idle_timeout);
         let builder = match pool {
             Pool::Direct(class, port) => builder.dns_resolver(Checked {
                 policy: inner.policy.clone(),
@@ -152,6 +163,9 @@ impl Egress {
                     .map_err(|error| EgressError::Setting { name: "proxy", problem: in_words(&error) })?;
                 if let Some(authorization) = &route.authorization {
                     proxy = proxy.custom_http_auth(authorization.clone());
+                }
+                if let Some((user, password)) = &route.account {
+                    proxy = proxy.basic_auth(user, password);
                 }
                 builder.proxy(proxy)
             }
@@ -252,8 +266,10 @@ impl Client {
                     format!("the credential of {} is not shown to {}", credential.origin(), target.origin());
                 return Err(EgressError::Setting { name: "credential", problem });
             }
-            let mut value = HeaderValue::from_str(&credential.header()).map_err(|_| {
-                EgressError::Setting { name: "credential", problem: "not fit for a header".into() }
+            let text = credential.header(method.as_str(), target.as_str(), &body)?;
+            let mut value = HeaderValue::from_str(&text).map_err(|_| EgressError::Setting {
+                name: "credential",
+                problem: "not fit for a header".into(),
             })?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
@@ -300,18 +316,84 @@ impl Client {
             builder = builder.header(header::CONTENT_LENGTH, body.len()).body(body.clone());
         }
         let host = target.authority();
-        match tokio::time::timeout(config.first_byte_timeout, builder.send()).await {
-            Err(_) => {
-                Err(EgressError::Timeout { host, what: "no answer came", after: config.first_byte_timeout })
-            }
+        let after = config.first_byte_timeout + upload_time(body.len());
+        match tokio::time::timeout(after, builder.send()).await {
+            Err(_) => Err(EgressError::Timeout { host, what: "no answer came", after }),
             Ok(Err(error)) => Err(match resolver::cause(&error) {
                 Some(cause) => cause,
                 None if error.is_connect() && error.is_timeout() => {
                     EgressError::Timeout { host, what: "connecting", after: config.connect_timeout }
                 }
-                None => EgressError::Connection { host, problem: in_words(&error) },
+                None => EgressError::Connection {
+                    problem: format!("{}{}", in_words(&error), egress.by_way_of(target)),
+                    host,
+                },
             }),
             Ok(Ok(inner)) => Ok(Response { inner, target: target.clone(), idle: config.idle_timeout }),
+        }
+    }
+}
+
+/// How long sending so many bytes may take. Much of a body is in the system's buffers when the last of it is taken, so
+/// that nothing here can tell when it was sent.
+fn upload_time(n_bytes: usize) -> Duration {
+    Duration::from_secs(n_bytes as u64 / UPLOAD_BYTES_PER_S_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Backoff, HostRule};
+
+    /// DNS rebinding: a name that first has an address that may be fetched, and then one of this machine. Each answer is
+    /// judged, the connection goes to the judged address, and there is no second look-up that could differ.
+    #[tokio::test]
+    async fn what_a_name_means_is_judged_each_time_that_it_is_asked() {
+        let here: IpAddr = [127, 0, 0, 1].into();
+        // Public by its number, of a block that was never given out: no way leads there.
+        let elsewhere: IpAddr = "2d00::1".parse().expect("an address");
+        for (first, then) in [(elsewhere, here), (here, elsewhere)] {
+            let listener = TcpListener::bind((here, 0)).expect("a free port");
+            listener.set_nonblocking(true).expect("a socket");
+            let port = listener.local_addr().expect("bound").port();
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = asked.clone();
+            let names: Lookup = Arc::new(move |_: &str| {
+                let n = count.fetch_add(1, Ordering::SeqCst);
+                Some(vec![if n == 0 { first } else { then }])
+            });
+            let config = EgressConfig {
+                policy: Policy {
+                    insecure: vec![HostRule::parse("rebinds.test").expect("a host")],
+                    ..Policy::default()
+                },
+                connect_timeout: Duration::from_millis(200),
+                first_byte_timeout: Duration::from_millis(400),
+                ..EgressConfig::default()
+            };
+            let policy = Arc::new(config.policy.clone());
+            let inner = Inner {
+                config,
+                policy,
+                certificates: Vec::new(),
+                names: Some(names),
+                pools: Mutex::default(),
+            };
+            let client = Client::new(Egress(Arc::new(inner)).permit(Class::Hub).expect("open"));
+            let target = Target::parse(&format!("http://rebinds.test:{port}/")).expect("a URL");
+            let pause = Duration::from_millis(1);
+            let backoff = Backoff { attempts: 3, base: pause, max: pause, asked_max: pause };
+            let error =
+                client.send(&Request::get(target).backoff(backoff)).await.map(drop).expect_err("refused");
+            let is_refused = matches!(&error, EgressError::Address { address, .. } if *address == here);
+            assert!(is_refused, "{error}");
+            let asked = asked.load(Ordering::SeqCst);
+            assert_eq!(asked, if first == here { 1 } else { 2 }, "one look-up for each connection");
+            assert!(listener.accept().is_err(), "nobody was connected to");
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Credentials, each bound to the origin that it was saved for. It is sent nowhere else.
 
+mod file;
+
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::EgressError;
+use crate::key::RequestKey;
 use crate::target::{Origin, Target};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use file::read_private;
 
-/// The most bytes a file of credentials may have.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Where tokens of Hugging Face belong if nothing else is said.
 const HUB: &str = "https://huggingface.co";
 
@@ -35,24 +35,51 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret and the one origin that it is for.
+/// What is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Proof {
+    /// Bearer.
+    Token(Secret),
+    /// Basic.
+    Password { user: String, secret: Secret },
+    /// Requests are signed with the key in this file, which is read when it is needed.
+    Key(PathBuf),
+}
+
+/// A proof of who asks, and the one origin that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     origin: Origin,
-    /// With it the secret is a password (Basic), without it a token (Bearer).
-    user: Option<String>,
-    secret: Secret,
+    proof: Proof,
+    /// The origin that gives tokens for ours, where the user has said that it is another.
+    realm: Option<Origin>,
 }
 
 impl Credential {
+    fn new(origin: Origin, proof: Proof) -> Self {
+        Self { origin, proof, realm: None }
+    }
+
     /// A token for an origin.
     pub fn bearer(origin: Origin, token: Secret) -> Self {
-        Self { origin, user: None, secret: token }
+        Self::new(origin, Proof::Token(token))
     }
 
     /// User and password for an origin.
     pub fn basic(origin: Origin, user: impl Into<String>, password: Secret) -> Self {
-        Self { origin, user: Some(user.into()), secret: password }
+        Self::new(origin, Proof::Password { user: user.into(), secret: password })
+    }
+
+    /// A key that signs requests to an origin; see [`RequestKey`].
+    pub fn key(origin: Origin, file: impl Into<PathBuf>) -> Self {
+        Self::new(origin, Proof::Key(file.into()))
+    }
+
+    /// The same, whose tokens are given by another origin: it is shown there, too, when its own asks for that.
+    #[must_use]
+    pub fn with_realm(self, realm: Option<Origin>) -> Self {
+        let realm = realm.filter(|realm| *realm != self.origin);
+        Self { realm, ..self }
     }
 
     /// Where it may be sent.
@@ -60,23 +87,46 @@ impl Credential {
         &self.origin
     }
 
-    /// What the header `Authorization` says.
-    pub(crate) fn header(&self) -> String {
-        match &self.user {
-            None => format!("Bearer {}", self.secret.reveal()),
-            Some(user) => format!("Basic {}", base64(format!("{user}:{}", self.secret.reveal()).as_bytes())),
+    /// The file of the key, if it is one.
+    pub fn key_file(&self) -> Option<&Path> {
+        match &self.proof {
+            Proof::Key(path) => Some(path),
+            Proof::Token(_) | Proof::Password { .. } => None,
         }
     }
-}
 
-/// One line of the file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    origin: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
-    secret: String,
+    /// The credential for a realm that its origin names: itself, if the realm is of that origin or the one that its
+    /// user named; else none. Any registry can name any realm, and would be given what that one answers.
+    pub fn at_realm(&self, realm: &Origin) -> Option<Self> {
+        let is_ours = *realm == self.origin || self.realm.as_ref() == Some(realm);
+        is_ours.then(|| Self { origin: realm.clone(), proof: self.proof.clone(), realm: None })
+    }
+
+    /// What the header `Authorization` of a request says.
+    pub(crate) fn header(&self, method: &str, url: &str, body: &[u8]) -> Result<String, EgressError> {
+        Ok(match &self.proof {
+            Proof::Token(secret) => format!("Bearer {}", secret.reveal()),
+            Proof::Password { user, secret } => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{}", secret.reveal()).as_bytes()))
+            }
+            Proof::Key(path) => RequestKey::read(path)?.sign(method, url, body),
+        })
+    }
+
+    /// Checks that it can stand in a header and in the file.
+    fn check(&self) -> Result<(), String> {
+        match &self.proof {
+            Proof::Token(secret) => check_secret(secret.reveal()),
+            Proof::Password { user, secret } => {
+                if user.contains(':') || check_secret(user).is_err() {
+                    return Err("a user name has no colon, no spaces and no control characters".into());
+                }
+                check_secret(secret.reveal())
+            }
+            Proof::Key(path) if path.is_absolute() && path.to_str().is_some() => Ok(()),
+            Proof::Key(_) => Err("the key's file is named by its whole path, in UTF-8".into()),
+        }
+    }
 }
 
 /// All credentials that this process has.
@@ -86,28 +136,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads a file that [`save`](Self::save) wrote; one that is not there holds none.
-    ///
-    /// # Errors
-    /// [`EgressError::Credentials`] if it cannot be read, others may read it, or it is no such file.
-    pub fn load(path: &Path) -> Result<Self, EgressError> {
-        let Some(text) = read_private(path, true)? else { return Ok(Self::default()) };
-        let wrong = |problem: String| EgressError::Credentials { path: path.to_owned(), problem };
-        // What serde says of a syntax error holds no value, but that of a type error does: only the place is told.
-        let saved: Vec<Saved> = serde_json::from_str(&text).map_err(|error| {
-            wrong(format!("line {}, column {}: not what `ingle login` writes", error.line(), error.column()))
-        })?;
-        let entry = |saved: Saved| {
-            let origin = Origin::parse(&saved.origin).map_err(|error| wrong(error.to_string()))?;
-            check_secret(&saved.secret).map_err(|problem| wrong(format!("{origin}: {problem}")))?;
-            Ok(Credential { origin, user: saved.user, secret: Secret(saved.secret) })
-        };
-        Ok(Self { entries: saved.into_iter().map(entry).collect::<Result<_, _>>()? })
-    }
-
     /// Adds the token of Hugging Face's tools for the hub (`endpoint`, or huggingface.co): of `HF_TOKEN`, of the file at
     /// `HF_TOKEN_PATH`, or of `token` below `HF_HOME` or `~/.cache/huggingface`. What was saved for the origin by
-    /// [`save`](Self::save) goes first.
+    /// [`update`](Self::update) goes first.
     ///
     /// # Errors
     /// [`EgressError::Credentials`] if a file that is there cannot be read.
@@ -171,11 +202,8 @@ impl Credentials {
     /// # Errors
     /// [`EgressError::Setting`] if it cannot stand in a header, or would go over the network unencrypted.
     pub fn insert(&mut self, credential: Credential) -> Result<(), EgressError> {
-        let refuse = |problem: String| EgressError::Setting { name: "credential", problem };
-        check_secret(credential.secret.reveal()).map_err(refuse)?;
-        if credential.user.as_ref().is_some_and(|user| user.contains(':') || check_secret(user).is_err()) {
-            return Err(refuse("a user name has no colon, no spaces and no control characters".into()));
-        }
+        let refuse = |problem| EgressError::Setting { name: "credential", problem };
+        credential.check().map_err(refuse)?;
         self.entries.retain(|known| known.origin != credential.origin);
         self.entries.push(credential);
         Ok(())
@@ -187,61 +215,6 @@ impl Credentials {
         self.entries.retain(|known| known.origin != *origin);
         self.entries.len() < before
     }
-
-    /// Writes all to a file that only its owner may read, in one step.
-    ///
-    /// # Errors
-    /// [`EgressError::Credentials`] with the system's reason.
-    pub fn save(&self, path: &Path) -> Result<(), EgressError> {
-        let wrong = |error: std::io::Error| EgressError::Credentials {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        };
-        let saved: Vec<Saved> = self
-            .entries
-            .iter()
-            .map(|credential| Saved {
-                origin: credential.origin.to_string(),
-                user: credential.user.clone(),
-                secret: credential.secret.reveal().to_owned(),
-            })
-            .collect();
-        let text = serde_json::to_string_pretty(&saved).map_err(|error| wrong(error.into()))?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(wrong)?;
-        }
-        let staged = path.with_extension("tmp");
-        // Made anew, so that it never had other permissions.
-        match std::fs::remove_file(&staged) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
-            _ => {}
-        }
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&staged).map_err(wrong)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
-        std::fs::rename(&staged, path).map_err(wrong)
-    }
-}
-
-/// The text of a file, `None` if it is not there. With `is_ours` nobody else may be able to read it.
-fn read_private(path: &Path, is_ours: bool) -> Result<Option<String>, EgressError> {
-    let wrong = |problem: String| EgressError::Credentials { path: path.to_owned(), problem };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(wrong(error.to_string())),
-    };
-    #[cfg(unix)]
-    if is_ours && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-        return Err(wrong("others may read it; run `chmod 600` on it".into()));
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(wrong("it is larger than 1 MiB".into()));
-    }
-    std::fs::read_to_string(path).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 /// What cannot stand in a header must not come into one.
@@ -256,81 +229,36 @@ fn check_secret(text: &str) -> Result<(), String> {
     }
 }
 
-/// RFC 4648 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let word = group.iter().fold(0u32, |word, b| (word << 8) | u32::from(*b)) << (8 * (3 - group.len()));
-        for i in 0..4 {
-            let letter = LETTERS[(word >> (18 - 6 * i)) as usize & 63] as char;
-            text.push(if i <= group.len() { letter } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn origin(text: &str) -> Origin {
+    pub(super) fn origin(text: &str) -> Origin {
         Origin::parse(text).expect("an origin")
     }
 
-    #[test]
-    fn a_file_keeps_what_was_saved_and_only_its_owner_reads_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/credentials.json");
-        assert_eq!(Credentials::load(&path).unwrap(), Credentials::default());
-        let mut all = Credentials::default();
-        all.insert(Credential::bearer(origin("https://hub.example"), Secret::new("t-1"))).unwrap();
-        all.insert(Credential::basic(origin("registry.example:5000"), "me", Secret::new("pass"))).unwrap();
-        all.insert(Credential::bearer(origin("https://hub.example:443"), Secret::new("t-2"))).unwrap();
-        all.save(&path).unwrap();
-        let read = Credentials::load(&path).unwrap();
-        assert_eq!(read, all);
-        assert_eq!(read.of(&origin("https://hub.example")).unwrap().header(), "Bearer t-2");
-        assert_eq!(read.of(&origin("https://registry.example:5000")).unwrap().header(), "Basic bWU6cGFzcw==");
-        for other in [
-            "http://hub.example",
-            "https://hub.example:8443",
-            "https://x.hub.example",
-            "https://registry.example",
-        ] {
-            assert_eq!(read.of(&origin(other)), None, "{other}");
-        }
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-            let error = Credentials::load(&path).unwrap_err().to_string();
-            assert!(error.contains("chmod 600"), "{error}");
-        }
-        let shown = format!("{all:?}");
-        assert!(!shown.contains("t-2") && !shown.contains("pass"), "{shown}");
+    pub(super) fn header(credential: &Credential) -> String {
+        credential.header("GET", "https://a.example/", b"").unwrap()
     }
 
+    /// V61: a realm is anybody's to name.
     #[test]
-    fn damaged_files_are_refused_without_showing_secrets() {
-        let folder = tempfile::tempdir().unwrap();
-        for text in [
-            "{",
-            r#"{"origin":"s3cret"}"#,
-            r#"[{"origin":"https://a/b","secret":"s3cret"}]"#,
-            r#"[{"origin":"https://a","secret":"s3cret\n"}]"#,
-            r#"[{"origin":"https://a","secret":5,"s3cret":1}]"#,
-            r#"[{"origin":"https://a","secret":""}]"#,
-        ] {
-            let mut all = Credentials::default();
-            let path = folder.path().join("c.json");
-            all.insert(Credential::bearer(origin("https://a"), Secret::new("x"))).unwrap();
-            all.save(&path).unwrap();
-            std::fs::write(&path, text).unwrap();
-            let error = Credentials::load(&path).unwrap_err().to_string();
-            assert!(!error.contains("s3cret"), "{error}");
-        }
+    fn realms_that_are_meant() {
+        let registry = origin("https://registry.example");
+        let check = |named: Option<&str>, realm: &str, expected: bool| {
+            let credential = Credential::bearer(registry.clone(), Secret::new("t"));
+            let found = credential.with_realm(named.map(origin)).at_realm(&origin(realm));
+            assert_eq!(found.map(|c| c.origin), expected.then(|| origin(realm)), "{named:?} {realm}");
+        };
+        let accounts = Some("https://accounts.example");
+        check(None, "https://registry.example", true);
+        check(None, "https://accounts.example", false);
+        check(None, "http://registry.example", false);
+        check(None, "https://registry.example:444", false);
+        check(accounts, "https://accounts.example", true);
+        check(accounts, "https://registry.example", true);
+        check(accounts, "https://other.example", false);
+        check(accounts, "http://accounts.example", false);
     }
 
     #[test]
@@ -345,7 +273,7 @@ mod tests {
             let endpoint = endpoint.map(origin);
             let var = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
             all.add_hub_token(endpoint.as_ref(), var).unwrap();
-            let found = all.entries.first().map(|c| (c.origin.to_string(), c.header()));
+            let found = all.entries.first().map(|c| (c.origin.to_string(), header(c)));
             assert_eq!(found, expected.map(|(o, t)| (o.to_owned(), format!("Bearer {t}"))), "{vars:?}");
         };
         let hub = "https://huggingface.co";
@@ -361,14 +289,5 @@ mod tests {
         let mut all = Credentials::default();
         let hostile = |name: &str| (name == "HF_TOKEN").then(|| "a\r\nX: y".to_owned());
         assert!(all.add_hub_token(None, hostile).is_err());
-    }
-
-    #[test]
-    fn base64_pads() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 }

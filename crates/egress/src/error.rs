@@ -64,9 +64,17 @@ pub enum EgressError {
         /// Why not.
         problem: String,
     },
-    /// No connection, or it broke.
+    /// No connection, or it broke before an answer's head had come.
     #[error("cannot reach {host}: {problem}")]
     Connection {
+        /// Host and port.
+        host: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The connection broke in the middle of an answer's body.
+    #[error("the connection to {host} broke before the answer was whole: {problem}")]
+    Broken {
         /// Host and port.
         host: String,
         /// What happened.
@@ -99,7 +107,7 @@ pub enum EgressError {
         max: u64,
     },
     /// The answer's status is an error.
-    #[error("{url} answers {status}{}", said(message))]
+    #[error("{url} answers {status}{}{}", said(message), later(*status))]
     Status {
         /// The URL without its query.
         url: String,
@@ -127,10 +135,21 @@ pub enum EgressError {
 }
 
 impl EgressError {
+    /// What may be told to who is not at this machine: the same words without a path of it. `None` where they are about
+    /// this machine's settings and files; then they are for the log alone.
+    pub fn without_paths(&self) -> Option<String> {
+        match self {
+            Self::Setting { .. } | Self::Credentials { .. } => None,
+            other => Some(other.to_string()),
+        }
+    }
+
     /// Whether the same request may succeed if it is sent again.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Timeout { .. } | Self::Resolve { .. } => true,
+            Self::Connection { .. } | Self::Broken { .. } | Self::Timeout { .. } | Self::Resolve { .. } => {
+                true
+            }
             Self::Status { status, .. } => is_transient_status(*status),
             _ => false,
         }
@@ -148,6 +167,11 @@ fn advice(kind: AddressKind) -> &'static str {
     } else {
         "such addresses are never fetched"
     }
+}
+
+/// What to do where the other side has trouble of its own, or too much to do.
+fn later(status: u16) -> &'static str {
+    if status == 429 || status >= 500 { "; try again later" } else { "" }
 }
 
 fn said(message: &str) -> String {

@@ -130,7 +130,9 @@ impl Policy {
         if let Some(address) = target.address() {
             self.check_address(class, &host, port, address)?;
         }
-        if !target.is_secure() && !is_listed(&self.insecure) && !is_this_machine(target) {
+        // Nobody else can listen on the way to a loopback address. A name must be listed: resolvers say what it means.
+        let is_here = target.address().is_some() && target.is_this_machine();
+        if !target.is_secure() && !is_listed(&self.insecure) && !is_here {
             return Err(EgressError::Insecure { host: target.authority() });
         }
         Ok(())
@@ -157,9 +159,4 @@ impl Policy {
         }
         Err(EgressError::Address { host: host.to_owned(), address, kind })
     }
-}
-
-/// Whether nobody else can listen on the way: what is sent to a loopback address leaves no machine.
-fn is_this_machine(target: &Target) -> bool {
-    target.address().is_some_and(|address| AddressKind::of(address) == AddressKind::Loopback)
 }

@@ -1,4 +1,10 @@
 //! Which proxy a request goes through: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, read as curl reads them.
+//!
+//! Proxies speak http, https or SOCKS 5 (RFC 1928). With SOCKS, too, names are resolved by the proxy, whether it is written
+//! `socks5h://` or `socks5://`: one rule for all proxies, and no name of a request is asked of this site's resolver.
+//!
+//! What is on this machine (`localhost`, loopback addresses) is never asked by way of another one: requests to it may be
+//! unencrypted, with a credential, because nobody can listen on the way.
 
 use std::fmt;
 
@@ -26,6 +32,17 @@ impl fmt::Debug for Proxies {
 pub(crate) struct Route {
     pub url: String,
     pub authorization: Option<HeaderValue>,
+    /// User and password of a SOCKS proxy.
+    pub account: Option<(String, String)>,
+}
+
+impl Route {
+    /// Host and port of the proxy.
+    pub fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default()
+    }
 }
 
 impl Proxies {
@@ -33,7 +50,7 @@ impl Proxies {
     /// where a web server started this process for a request (`REQUEST_METHOD`), who could set it.
     ///
     /// # Errors
-    /// [`EgressError::Setting`] if one is no http or https proxy.
+    /// [`EgressError::Setting`] if one is of a kind that is not spoken.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, EgressError> {
         let either = |lower: &'static str, upper: &'static str| {
             [lower, upper]
@@ -66,20 +83,37 @@ impl Proxies {
 
     /// The proxy for a URL.
     pub(crate) fn route(&self, target: &Target) -> Option<Route> {
+        if target.is_this_machine() {
+            return None;
+        }
         let uri = target.as_str().parse().ok()?;
         let intercept = self.matcher.as_ref()?.intercept(&uri)?;
-        Some(Route { url: intercept.uri().to_string(), authorization: intercept.basic_auth().cloned() })
+        let url = intercept.uri().to_string();
+        Some(Route {
+            url: url.strip_prefix("socks5://").map_or(url.clone(), |rest| format!("socks5h://{rest}")),
+            authorization: intercept.basic_auth().cloned(),
+            account: intercept.raw_auth().map(|(user, password)| (user.to_owned(), password.to_owned())),
+        })
     }
 }
 
 fn check(name: &'static str, value: &str) -> Result<(), EgressError> {
+    // What is no address would be no proxy either: requests would go out without one, unseen.
+    let is_read = || {
+        let matcher = Matcher::builder().all(value.to_owned()).build();
+        "https://a.example/".parse().is_ok_and(|sample| matcher.intercept(&sample).is_some())
+    };
     let problem = match value.split_once("://") {
-        Some(("http" | "https", "")) => "it has no host".to_owned(),
-        None | Some(("http" | "https", _)) => return Ok(()),
+        Some(("http" | "https" | "socks5" | "socks5h", "")) => "it has no host".to_owned(),
+        None | Some(("http" | "https" | "socks5" | "socks5h", _)) if is_read() => return Ok(()),
+        None | Some(("http" | "https" | "socks5" | "socks5h", _)) => {
+            "it is not the address of a proxy (http://host:port)".to_owned()
+        }
         Some((scheme, _)) => {
             let scheme: String = scheme.chars().take(16).collect();
             format!(
-                "proxies of the kind {scheme} are not supported; name one that speaks http (http://host:port)"
+                "proxies of the kind {scheme} are not supported; name one that speaks http (http://host:port) or SOCKS 5 \
+                 (socks5h://host:port)"
             )
         }
     };
@@ -118,6 +152,20 @@ mod tests {
             "https://a.example/",
             Some("http://proxy.example:3128"),
         );
+        for (url, is_proxied) in [
+            ("http://localhost:5000/", false),
+            ("http://LOCALHOST./", false),
+            ("https://localhost/", false),
+            ("http://127.0.0.1:8080/", false),
+            ("http://127.9.9.9/", false),
+            ("http://[::1]:8080/", false),
+            ("http://[::ffff:127.0.0.1]/", false),
+            ("http://localhost.example/", true),
+            ("http://128.0.0.1/", true),
+            ("http://10.0.0.1/", true),
+        ] {
+            check(&[("ALL_PROXY", "http://p:1")], url, is_proxied.then_some("http://p:1"));
+        }
         let no = |list: &'static str| [https, ("NO_PROXY", list)];
         for (list, url, is_proxied) in [
             ("a.example", "https://a.example/", false),
@@ -141,7 +189,16 @@ mod tests {
         assert!(!route.url.contains("s3cret"));
         assert_eq!(route.authorization.unwrap(), "Basic bWU6czNjcmV0");
         assert!(!format!("{all:?}").contains("s3cret"));
-        let error = proxies(&[("ALL_PROXY", "socks5://me:s3cret@proxy.example")]).unwrap_err().to_string();
-        assert!(error.contains("socks5") && !error.contains("s3cret"), "{error}");
+        for bad in ["http://a b", "http://", "socks5h://", "http://me:s3cret@", "https://[::1"] {
+            let error = proxies(&[("ALL_PROXY", bad)]).expect_err(bad).to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        let error = proxies(&[("ALL_PROXY", "socks4://me:s3cret@proxy.example")]).unwrap_err().to_string();
+        assert!(error.contains("socks4") && !error.contains("s3cret"), "{error}");
+        let all = proxies(&[("ALL_PROXY", "socks5://me:s3%40cret@proxy.example:1080")]).unwrap();
+        let route = all.route(&Target::parse("https://a.example/").unwrap()).unwrap();
+        assert_eq!(route.url.trim_end_matches('/'), "socks5h://proxy.example:1080");
+        assert_eq!(route.account, Some(("me".into(), "s3@cret".into())));
+        assert_eq!(route.host(), "proxy.example:1080");
     }
 }

@@ -5,12 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::EgressError;
+use crate::retry::http_date;
 use crate::target::Target;
 
 /// Longest part of an error's body that is shown, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 /// Most bytes of an error's body that are read.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// How long a body may take that is read as a whole, as a multiple of how long it may be silent: who drips a byte now and
+/// then does not keep anybody waiting for ever.
+const WHOLE_IDLES_MAX: u32 = 10;
+/// How much older than the answer a change must be to tell versions apart, in seconds: clocks count whole ones, and those
+/// of a site differ.
+const MODIFIED_AGE_MIN: u64 = 60;
 
 /// An answer whose head has come.
 #[derive(Debug)]
@@ -42,6 +50,14 @@ impl Response {
         self.header("content-length")?.trim().parse().ok()
     }
 
+    /// What `Last-Modified` says, if that tells versions apart: the file may have changed twice within the second that it
+    /// names, unless that is a while ago by the server's own clock (RFC 9110, 8.8.2.2).
+    pub fn last_modified(&self) -> Option<&str> {
+        let text = self.header("last-modified")?;
+        let (modified, now) = (http_date(text)?, http_date(self.header("date")?)?);
+        (now.checked_sub(modified)? >= MODIFIED_AGE_MIN).then_some(text)
+    }
+
     /// What `Content-Range` says: the first byte, the end, and the size of the whole if it is known (RFC 9110, 14.4).
     pub fn content_range(&self) -> Option<(u64, u64, Option<u64>)> {
         let (range, size) = self.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
@@ -60,7 +76,7 @@ impl Response {
         let (host, after) = (self.target.authority(), self.idle);
         match tokio::time::timeout(after, self.inner.chunk()).await {
             Err(_) => Err(EgressError::Timeout { host, what: "the body stalled", after }),
-            Ok(Err(error)) => Err(EgressError::Connection { host, problem: in_words(&error) }),
+            Ok(Err(error)) => Err(EgressError::Broken { host, problem: in_words(&error) }),
             Ok(Ok(piece)) => Ok(piece),
         }
     }
@@ -68,8 +84,15 @@ impl Response {
     /// The whole body.
     ///
     /// # Errors
-    /// [`EgressError::TooLarge`] beyond `max` bytes, or as [`chunk`](Self::chunk).
-    pub async fn bytes(mut self, max: u64) -> Result<Vec<u8>, EgressError> {
+    /// [`EgressError::TooLarge`] beyond `max` bytes, [`EgressError::Timeout`] if it takes ten times as long as a body may
+    /// be silent, or as [`chunk`](Self::chunk).
+    pub async fn bytes(self, max: u64) -> Result<Vec<u8>, EgressError> {
+        let (host, after) = (self.target.authority(), self.idle * WHOLE_IDLES_MAX);
+        let stalled = |_| EgressError::Timeout { host, what: "the body did not end", after };
+        tokio::time::timeout(after, self.whole(max)).await.map_err(stalled)?
+    }
+
+    async fn whole(mut self, max: u64) -> Result<Vec<u8>, EgressError> {
         let too_large = |target: &Target| EgressError::TooLarge { url: target.to_string(), max };
         if self.content_length().is_some_and(|length| length > max) {
             return Err(too_large(&self.target));

@@ -53,7 +53,7 @@ pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// Seconds since the epoch of an IMF-fixdate, as in `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
-fn http_date(text: &str) -> Option<u64> {
+pub(crate) fn http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut words = text.split_once(", ")?.1.split(' ');
@@ -63,7 +63,9 @@ fn http_date(text: &str) -> Option<u64> {
     let year: u64 = words.next()?.parse().ok()?;
     let mut clock = words.next()?.splitn(3, ':').map(|part| part.parse::<u64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if words.next() != Some("GMT") || !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+    // A leap second is the sixtieth.
+    let is_time = hour < 24 && minute < 60 && second <= 60;
+    if words.next() != Some("GMT") || !(1970..=9999).contains(&year) || !(1..=31).contains(&day) || !is_time {
         return None;
     }
     // Days of the proleptic Gregorian calendar, with years that begin in March.
@@ -91,6 +93,11 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:37 PST", None),
             ("Sun, 06 Foo 1994 08:49:37 GMT", None),
             ("Sun, 99 Nov 1994 08:49:37 GMT", None),
+            ("Sat, 31 Dec 2016 23:59:60 GMT", Some(1_483_228_800 - (784_111_777 - 60))),
+            ("Sun, 06 Nov 1994 18446744073709551615:00:00 GMT", None),
+            ("Sun, 06 Nov 1994 24:00:00 GMT", None),
+            ("Sun, 06 Nov 1994 08:60:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:18446744073709551615 GMT", None),
         ] {
             assert_eq!(retry_after(value, now).map(|d| d.as_secs()), expected, "{value}");
         }

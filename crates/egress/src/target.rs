@@ -159,6 +159,13 @@ impl Target {
         }
     }
 
+    /// Whether it is this machine that is named: a loopback address, or `localhost`. What is sent there leaves no
+    /// machine.
+    pub fn is_this_machine(&self) -> bool {
+        self.host() == "localhost"
+            || self.address().is_some_and(|address| address.to_canonical().is_loopback())
+    }
+
     /// Whether it is https.
     pub fn is_secure(&self) -> bool {
         self.url.scheme() == "https"

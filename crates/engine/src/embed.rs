@@ -112,7 +112,7 @@ impl Gathering {
                 Work::Embed(Box::new(work))
             });
             match admitted {
-                Err(ProviderError::Overloaded { .. }) if !self.pending.is_empty() => return Ok(()),
+                Err(error) if error.retry_after().is_some() && !self.pending.is_empty() => return Ok(()),
                 Err(error) => return Err(error),
                 Ok(()) => self.pending.extend(pending.map(|end| (text, end))),
             }

@@ -451,13 +451,16 @@ impl Shared {
         }
         let wait = board.wait(standing.priority, tenant);
         let (queue, total) = config.limits(standing);
-        let is_late = queue.is_some_and(|limit| wait > limit)
-            || total.is_some_and(|limit| wait + board.meter.estimate(n_prompt) > limit);
-        if is_late {
-            let waiting = board.queues.of(standing.priority).requests;
-            return Err(board.overloaded(&AddError::Full { waiting }, standing.priority, tenant));
+        let whole = wait + board.meter.estimate(n_prompt);
+        let late = |begins, limit: Option<Duration>, needed| {
+            let limit = limit.filter(|limit| needed > *limit)?;
+            let retry_after = board.retry_after(standing.priority, tenant);
+            Some(ProviderError::TooLate { begins, limit, needed, retry_after })
+        };
+        match late(true, queue, wait).or_else(|| late(false, total, whole)) {
+            Some(error) => Err(error),
+            None => Ok(board),
         }
-        Ok(board)
     }
 }
 
@@ -481,7 +484,21 @@ impl Board {
             AddError::Full { waiting } | AddError::TenantFull { waiting } => waiting,
             AddError::TooLong { .. } => self.queues.of(priority).requests,
         };
-        let retry_after = self.wait(priority, tenant).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end());
-        ProviderError::Overloaded { waiting, retry_after }
+        ProviderError::Overloaded { waiting, retry_after: self.retry_after(priority, tenant) }
+    }
+
+    /// The error for a request that has waited as long as it may, and would go on waiting.
+    pub fn too_late(&self, priority: Priority, tenant: u64, limit: Duration) -> ProviderError {
+        let needed = limit + self.wait(priority, tenant);
+        ProviderError::TooLate {
+            begins: true,
+            limit,
+            needed,
+            retry_after: self.retry_after(priority, tenant),
+        }
+    }
+
+    fn retry_after(&self, priority: Priority, tenant: u64) -> Duration {
+        self.wait(priority, tenant).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
     }
 }

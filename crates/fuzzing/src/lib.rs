@@ -15,6 +15,7 @@ mod grammar;
 mod model_header;
 mod model_output;
 mod modelfile;
+mod names;
 mod safetensors;
 mod scheduler;
 pub mod seeds;
@@ -32,6 +33,7 @@ pub use grammar::grammar;
 pub use model_header::model_header;
 pub use model_output::model_output;
 pub use modelfile::modelfile;
+pub use names::{manifest, names};
 pub use scheduler::scheduler;
 pub use templates::{go_template_source, template_source, template_vars};
 pub use tokenizers::{detokenizer, tokenize, tokenizer_metadata};
@@ -50,9 +52,11 @@ pub const TARGETS: &[Target] = &[
     ("gguf", gguf),
     ("go_template_source", go_template_source),
     ("grammar", grammar),
+    ("manifest", manifest),
     ("model_header", model_header),
     ("model_output", model_output),
     ("modelfile", modelfile),
+    ("names", names),
     ("scheduler", scheduler),
     ("template_source", template_source),
     ("template_vars", template_vars),

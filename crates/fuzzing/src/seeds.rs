@@ -19,6 +19,10 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
             put("bundle", "index", [&[1], index_bytes, &bundle[48..]].concat());
         }
     }
+    for (i, text) in NAMES.iter().enumerate() {
+        put("names", &i.to_string(), text.as_bytes().to_vec());
+    }
+    put("manifest", "small", small_manifest().to_bytes());
     for (name, body) in BODIES {
         put("chat_request", name, body.as_bytes().to_vec());
     }
@@ -71,6 +75,31 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// What is meant by a name, a digest or an address.
+const NAMES: &[&str] = &[
+    "llama3.1:8b",
+    "registry.example:5000/team/model:tag",
+    "hf.co/user/repo@rev:Q4_K_M",
+    "hf://user/repo/folder/file-00001-of-00002.gguf",
+    "https://huggingface.co/u/r/blob/main/x.gguf?download=true",
+    "https://hub.example:8443/a/b.gguf?x#y",
+    "https://[::ffff:7f00:1]/x",
+    "http://0x7f.1/",
+    "*.example.org:80",
+    "./model.gguf",
+    "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+];
+
+/// A manifest with annotations.
+fn small_manifest() -> Manifest {
+    let layer = |kind, bytes: &[u8]| Layer::new(kind, Digest::of(bytes), bytes.len() as u64);
+    let layers =
+        vec![layer(MediaType::Model, b"weights").with_file("x.gguf"), layer(MediaType::License, b"MIT")];
+    let mut manifest = Manifest::new(layer(MediaType::Config, b"{}"), layers);
+    manifest.annotations.insert("dev.ingle.source".into(), "hf.co/u/r".into());
+    manifest
 }
 
 /// A bundle of two models that share their configuration.

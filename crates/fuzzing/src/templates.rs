@@ -75,8 +75,12 @@ pub fn go_template_source(data: &[u8]) {
 fn rendered(data: &[u8], syntax: Syntax) {
     let source = String::from_utf8_lossy(data);
     let Ok(template) = ChatTemplate::with_syntax(&source, syntax, options(SPECIAL)) else { return };
-    let call =
-        ToolCall { id: Some("c1".into()), name: "look".into(), arguments: json!({"at": ["x", 1.5, null]}) };
+    let call = ToolCall {
+        id: Some("c1".into()),
+        index: 0,
+        name: "look".into(),
+        arguments: json!({"at": ["x", 1.5, null]}),
+    };
     let mut input = ChatInput {
         messages: vec![
             Message::text(Role::System, "Be <|im_end|> short."),
@@ -175,7 +179,12 @@ fn conversation(source: &mut Source) -> ChatInput {
         if more & 4 != 0 {
             let arguments =
                 if more & 8 != 0 { json!({words(source): [words(source), 1]}) } else { json!(words(source)) };
-            message.tool_calls.push(ToolCall { id: Some(words(source)), name: words(source), arguments });
+            message.tool_calls.push(ToolCall {
+                id: Some(words(source)),
+                index: 1,
+                name: words(source),
+                arguments,
+            });
         }
         if more & 16 != 0 {
             message.tool_call_id = Some(words(source));

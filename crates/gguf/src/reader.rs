@@ -142,6 +142,14 @@ impl GgufFile {
         })
     }
 
+    /// Opens one file alone that is elsewhere, also if it is a shard of a model, as [`Self::open_part`] does.
+    ///
+    /// # Errors
+    /// As [`Self::open_elsewhere`].
+    pub fn open_part_elsewhere(part: Arc<dyn ReadAt>) -> Result<Self, GgufError> {
+        Self::parse(Source::Elsewhere(part))
+    }
+
     /// A model of its first shard, and of the others if there are any. `open(i, count)` gives a shard and its name.
     fn assemble(
         first: Source,

@@ -84,7 +84,8 @@ fn parse(bytes: Vec<u8>) -> Result<GgufFile, GgufError> {
     PEAK.store(before, Ordering::Relaxed);
     let started = Instant::now();
     let result = GgufFile::from_bytes(bytes);
-    assert!(started.elapsed().as_millis() < 500, "a parse took {:?}", started.elapsed());
+    // Milliseconds; what a file says is there, and is not, would take hours.
+    assert!(started.elapsed().as_secs() < 10, "a parse took {:?}", started.elapsed());
     let took = PEAK.load(Ordering::Relaxed).saturating_sub(before);
     assert!(took < 64 * 1024 + 16 * n_bytes, "a parse of {n_bytes} bytes took {took} bytes");
     result

@@ -522,8 +522,8 @@ impl From<AdapterProblem> for ProviderError {
     fn from(problem: AdapterProblem) -> Self {
         match problem {
             AdapterProblem::Wish(message) => invalid("lora_name", message),
-            AdapterProblem::File(error @ AdapterError::Memory { .. }) => Self::Unavailable(error.to_string()),
-            problem @ AdapterProblem::NoRoom { .. } => Self::Unavailable(problem.to_string()),
+            AdapterProblem::File(error @ AdapterError::Memory { .. }) => Self::Busy(error.to_string()),
+            problem @ AdapterProblem::NoRoom { .. } => Self::Busy(problem.to_string()),
             AdapterProblem::File(error) => invalid("lora_path", error.to_string()),
         }
     }

@@ -186,8 +186,9 @@ impl AnswerStream {
                             return Some(Ok(Piece::Reasoning(text)));
                         }
                     }
-                    Event::ToolCall { id, name, .. } => {
-                        self.calls.push((ToolCall { id, name, arguments: Value::Null }, String::new()));
+                    Event::ToolCall { index, id, name } => {
+                        let call = ToolCall { id, index, name, arguments: Value::Null };
+                        self.calls.push((call, String::new()));
                     }
                     Event::ToolArguments { index, json } => {
                         if let Some((_, arguments)) = self.calls.get_mut(index as usize) {

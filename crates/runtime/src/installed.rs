@@ -16,9 +16,7 @@ impl LoadOptions {
     #[must_use]
     pub fn with_installed(mut self, model: &Installed) -> Self {
         let params = &model.params;
-        if self.n_ctx.is_none() {
-            self.n_ctx = integer(params, "num_ctx").and_then(|n| usize::try_from(n).ok());
-        }
+        self.n_ctx_preferred = integer(params, "num_ctx").and_then(|n| usize::try_from(n).ok());
         self.sampling = self.sampling.or(sampling(params));
         if self.template == TemplateChoice::Model {
             self.template = template(model);
@@ -152,7 +150,7 @@ mod tests {
         model.params.0 = params.as_object().expect("an object").clone();
         let source = Source::of_files(model.model.clone());
         let options = LoadOptions::default().with_installed(&model);
-        assert_eq!(options.n_ctx, Some(48));
+        assert_eq!((options.n_ctx, options.n_ctx_preferred), (None, Some(48)));
         assert_eq!((options.preset.max_tokens, options.preset.stop.len()), (Some(5), 2));
         let sampling = &options.sampling;
         assert_eq!((sampling.temperature, sampling.top_k), (Some(0.25), Some(3)));
@@ -161,5 +159,17 @@ mod tests {
         assert_eq!(engine.info().n_ctx, 48);
         let answer = engine.generate("1").run().expect("an answer");
         assert!(answer.usage.completion_tokens <= 5, "{:?}", answer.usage);
+
+        // What the Modelfile asks for is given as far as the model reaches; what the caller asks for, or not at all.
+        let reaches = engine.info().n_ctx_train;
+        model.params.0.insert("num_ctx".into(), json!(reaches * 128));
+        let options = LoadOptions::default().with_installed(&model);
+        let engine = Engine::load_with(&source, &options, &mut |_, _| {}).expect("a model");
+        assert_eq!(engine.info().n_ctx, reaches);
+        assert!(engine.notices()[0].contains("num_ctx"), "{:?}", engine.notices());
+        assert_eq!(crate::examine(&source, &options).expect("a model"), engine.notices());
+        let asked = LoadOptions { n_ctx: Some(reaches * 128), ..options };
+        let error = crate::examine(&source, &asked).expect_err("too long").to_string();
+        assert!(error.contains("ask for a shorter one"), "{error}");
     }
 }

@@ -24,6 +24,7 @@ mod installed;
 mod kv_cache;
 mod load;
 pub mod models;
+pub mod outlook;
 mod prepare;
 mod recommended;
 
@@ -37,3 +38,4 @@ pub use generation::{Answer, AnswerStream, Generation, Interrupter, Piece};
 pub use ingle_model::sizing::Needs;
 pub use load::{Engine, LoadError, LoadOptions, Progress, Source, TemplateChoice};
 pub use models::{ModelSpec, Models, ModelsConfig};
+pub use prepare::examine;

@@ -70,6 +70,8 @@ pub enum TemplateChoice {
 pub struct LoadOptions {
     /// Longest sequence; 0 is all that the model was trained for. Default: that, but at most 8192.
     pub n_ctx: Option<usize>,
+    /// What stands for that where nobody asks, as a Modelfile says it: as far as the model reaches, with a notice.
+    pub n_ctx_preferred: Option<usize>,
     /// Threads that compute, for all models of the process together. Default: all cores, or as many as the models
     /// that are loaded already use.
     pub n_threads: Option<usize>,
@@ -134,6 +136,9 @@ pub enum LoadError {
     /// The file is no GGUF file that can be read.
     #[error(transparent)]
     File(#[from] GgufError),
+    /// A file of the store is no longer what it was.
+    #[error(transparent)]
+    Store(#[from] ingle_store::StoreError),
     /// Its tokenizer cannot be used.
     #[error("the model's tokenizer: {0}")]
     Tokenizer(#[from] TokenizerError),
@@ -217,6 +222,19 @@ pub enum LoadError {
         /// Rows of the output matrix.
         weights: usize,
     },
+}
+
+impl LoadError {
+    /// Whether the machine had no room for it at this time, and the files may be sound.
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Model(ModelError::KvMemory { .. } | ModelError::WeightMemory { .. }) | Self::Thread(_) => {
+                true
+            }
+            Self::Draft(error) => error.is_of_the_machine(),
+            _ => false,
+        }
+    }
 }
 
 /// Told how many bytes of how many are loaded.
@@ -451,6 +469,11 @@ impl Source {
             1 => Self::File(files.remove(0)),
             _ => Self::Parts(files),
         }
+    }
+
+    /// The file inside this program.
+    pub fn shipped_bytes() -> &'static [u8] {
+        SHIPPED
     }
 
     /// The files that it is on this machine.

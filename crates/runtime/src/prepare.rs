@@ -25,12 +25,13 @@ use crate::load::{
     Engine, FULL_SEQS_DEFAULT, LoadError, LoadOptions, LoadingProvider, Source, TEMPLATE_BYTES_MAX,
     TemplateChoice,
 };
+use crate::outlook::metadata_bytes;
 use crate::recommended;
 
 /// The longest context that is configured without being asked for.
 const N_CTX_DEFAULT_MAX: usize = 8192;
 /// What a template takes for each byte of its source, as a tree of expressions.
-const TEMPLATE_MEMORY: u64 = 32;
+pub(crate) const TEMPLATE_MEMORY: u64 = 32;
 
 /// A model that has passed every check that needs no memory for it, and is not loaded.
 pub(crate) struct Prepared {
@@ -49,6 +50,16 @@ pub(crate) struct Prepared {
     pub info: ModelInfo,
     /// What it will need.
     pub needs: Needs,
+    /// What its user should know.
+    notices: Vec<String>,
+}
+
+/// What would be told of a model that is loaded so; it is opened and checked, and no memory is taken for it.
+///
+/// # Errors
+/// If it cannot be loaded.
+pub fn examine(source: &Source, options: &LoadOptions) -> Result<Vec<String>, LoadError> {
+    Prepared::new(source, options).map(|prepared| prepared.notices)
 }
 
 impl Prepared {
@@ -60,6 +71,7 @@ impl Prepared {
         if options.kv_cache_dir.is_some() && options.no_prefix_cache {
             return Err(LoadError::KvCacheOff);
         }
+        source.files().iter().try_for_each(|path| ingle_store::check_sample(path))?;
         let file = Arc::new(source.open()?);
         let md = file.metadata();
         if md.opt_str("general.type")? == Some("adapter") {
@@ -74,9 +86,11 @@ impl Prepared {
 
         let arch = md.str("general.architecture")?;
         let n_ctx_train = md.u64(&format!("{arch}.context_length"))? as usize;
-        let n_ctx = match options.n_ctx {
+        let mut notices = Vec::new();
+        let n_ctx = match options.n_ctx.or(options.n_ctx_preferred) {
             None => n_ctx_train.min(N_CTX_DEFAULT_MAX),
             Some(0) => n_ctx_train,
+            Some(n) if options.n_ctx.is_none() && n > n_ctx_train => reached(&file, n, &mut notices)?,
             Some(n) => n,
         };
         let defaults = EngineConfig::default();
@@ -145,7 +159,7 @@ impl Prepared {
         let n_logits = max_running_seqs + LOGITS_KEPT;
         let needs = Needs {
             draft: draft.as_ref().map_or(0, |draft| draft.bytes),
-            text: tokenizer.memory_bytes() as u64 + template_bytes,
+            text: tokenizer.memory_bytes() as u64 + template_bytes + metadata_bytes(file.metadata()),
             extras: adapter_bytes(&options.adapters)?,
             swap: config.swap_bytes.min(planned.kv_bytes.saturating_mul(ingle_engine::SWAP_MAX as u64)),
             ..sizing.needs(executor.kv_type, BLOCK_SIZE, kv_tokens as u64, n_rows, n_logits)
@@ -168,6 +182,7 @@ impl Prepared {
             kv_cache_identity: kv_cache::identity(source, &info.details.digest, &planned),
             info,
             needs,
+            notices,
             file,
         })
     }
@@ -183,7 +198,7 @@ impl Prepared {
         let adapters = AdapterTable::new(adapters, info.clone(), self.adapter_dir, &self.adapters, memory);
         let adapters = Arc::new(adapters.map_err(|(path, source)| LoadError::Adapter { path, source })?);
         frontend.adapter_directory = Some(Arc::<AdapterTable>::clone(&adapters));
-        let mut notices = Vec::new();
+        let mut notices = self.notices;
         if let Some((dir, bytes)) = &self.kv_cache {
             config.disk = kv_cache::open(dir, *bytes, &self.kv_cache_identity, &mut notices)?;
         }
@@ -195,6 +210,20 @@ impl Prepared {
             .map_err(LoadError::Thread)?;
         let provider = Arc::new(LoadingProvider { engine, loading, draft_loading, adapters });
         Ok(Engine { provider, info, has_template, notices })
+    }
+}
+
+/// The context of a model whose maker asks for more than it was trained for: as far as it reaches.
+fn reached(file: &GgufFile, asked: usize, notices: &mut Vec<String>) -> Result<usize, LoadError> {
+    let wish = ingle_model::LoadOptions { n_ctx: Some(asked), ..ingle_model::LoadOptions::default() };
+    match CpuExecutor::plan(file, &wish) {
+        Err(ModelError::Context { max, .. }) => {
+            notices.push(format!(
+                "its Modelfile asks for a context of {asked} tokens (num_ctx) and the model reaches {max}: it has {max}"
+            ));
+            Ok(max)
+        }
+        planned => Ok(planned.map(|_| asked)?),
     }
 }
 

@@ -37,6 +37,9 @@ fn join(metadata: Metadata, tensors: &[Tensor]) -> Vec<u8> {
     file.to_bytes()
 }
 
+/// Far above what a verdict takes, also on a busy machine.
+const HANG: Duration = Duration::from_secs(30);
+
 /// Whether the model answers; if it does not, the error must say something.
 fn answers(what: &str, bytes: Vec<u8>) -> bool {
     let started = Instant::now();
@@ -45,7 +48,7 @@ fn answers(what: &str, bytes: Vec<u8>) -> bool {
         .map_err(|e| e.to_string())
         .and_then(|engine| engine.generate("abc").max_tokens(2).run().map_err(|e| e.to_string()));
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(5), "{what}: took {took:?}");
+    assert!(took < HANG, "{what}: took {took:?}");
     if let Err(error) = &result {
         assert!(error.len() > 10, "{what}: `{error}` says too little");
         assert!(!error.contains("panic"), "{what}: {error}");
@@ -174,7 +177,7 @@ fn flipped_bits_and_cut_files() {
         let result = Engine::load_with(&Source::File(path.clone()), &options, &mut |_, _| {})
             .map_err(|e| e.to_string())
             .and_then(|engine| engine.generate("abc").max_tokens(2).run().map_err(|e| e.to_string()));
-        assert!(started.elapsed() < Duration::from_secs(5), "{what}: {:?}", started.elapsed());
+        assert!(started.elapsed() < HANG, "{what}: {:?}", started.elapsed());
         match result {
             Ok(_) => {
                 assert_eq!(i % 2, 0, "{what}: a file that was cut cannot be whole");

@@ -203,7 +203,8 @@ fn only_what_was_written_is_believed() {
     assert!(tiers(&engine).disk_blocks_refused_total >= 1);
     drop(engine);
     let (answer, usage) = ask(&case.load(), "ann", &prompt);
-    assert!(answer == expected && usage.cached_tokens == cacheable(300), "what was refused is written anew");
+    assert!(answer == expected, "what was refused is written anew");
+    assert_eq!(usage.cached_tokens, cacheable(300), "what was refused is written anew");
 }
 
 /// At each field and each length, by the description of files in the engine's `disk_cache/record.rs`.

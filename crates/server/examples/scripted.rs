@@ -27,6 +27,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
     };
-    serve(config, Arc::new(scripted::Scripted::default()), bound, interrupted).await?;
+    let provider = scripted::Scripted::default();
+    // Nobody here would open it later.
+    provider.open();
+    serve(config, Arc::new(provider), bound, interrupted).await?;
     Ok(())
 }

@@ -97,7 +97,7 @@ impl Answer {
         {
             match start_one(app, &provider, request, is_large).await {
                 Ok(stream) => streams[*prompt] = Some(stream),
-                Err(Failure::Provider(ProviderError::Overloaded { .. })) if *prompt > 0 => {
+                Err(Failure::Provider(error)) if *prompt > 0 && error.retry_after().is_some() => {
                     pause = Some(Box::pin(tokio::time::sleep(KNOCK_PAUSE)));
                     break;
                 }
@@ -216,7 +216,9 @@ impl Answer {
                     self.waiting.pop_front();
                     self.knocks = 0;
                 }
-                Err(Failure::Provider(ProviderError::Overloaded { .. })) if self.knocks < KNOCKS_MAX => {
+                Err(Failure::Provider(error))
+                    if self.knocks < KNOCKS_MAX && error.retry_after().is_some() =>
+                {
                     self.knocks += 1;
                     self.pause = Some(Box::pin(tokio::time::sleep(KNOCK_PAUSE)));
                 }

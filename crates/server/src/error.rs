@@ -70,10 +70,13 @@ impl Failure {
                 }
                 ProviderError::Forbidden { .. } => StatusCode::FORBIDDEN,
                 ProviderError::UnknownModel { .. } => StatusCode::NOT_FOUND,
-                ProviderError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+                ProviderError::Overloaded { .. } | ProviderError::TooLate { .. } => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
                 ProviderError::DeadlineExceeded { .. } => StatusCode::GATEWAY_TIMEOUT,
-                ProviderError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-                ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                ProviderError::Unavailable(_) | ProviderError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+                ProviderError::Upstream(_) => StatusCode::BAD_GATEWAY,
+                ProviderError::Unusable(_) | ProviderError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Ledger(
                 LedgerError::NoSuchResponse { .. }
@@ -245,12 +248,12 @@ impl Failure {
     /// When to come back, in milliseconds.
     fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::Provider(ProviderError::Overloaded { retry_after, .. }) => {
-                Some(retry_after.as_millis() as u64)
-            }
             Self::Ledger(LedgerError::Busy { .. }) => Some(1000),
             Self::Ledger(LedgerError::TooManyBatches { .. }) => Some(60_000),
-            Self::TooManyBodies | Self::Loading | Self::Provider(ProviderError::Unavailable(_)) => Some(1000),
+            Self::TooManyBodies
+            | Self::Loading
+            | Self::Provider(ProviderError::Unavailable(_) | ProviderError::Busy(_)) => Some(1000),
+            Self::Provider(error) => error.retry_after().map(|after| after.as_millis() as u64),
             _ => None,
         }
     }

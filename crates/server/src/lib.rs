@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod embed;
 mod error;
+mod importer;
 mod metrics;
 mod names;
 mod phase;
@@ -36,12 +37,13 @@ use ingle_chat::Provider;
 use tokio::sync::Semaphore;
 
 pub use config::{Alias, Scope, ServeError, ServerConfig, WEIGHTS, check_exposure};
+pub use importer::{ImportError, Importer};
 pub use names::resolve as resolve_model;
 pub use recording::RecordSink;
 pub use replay::{ReplayError, Replayer};
 pub use slot::{ProviderSlot, SlotState};
 pub use store::ModelStore;
-pub use transfers::Transfers;
+pub use transfers::{Foresight, Transfers};
 
 use connection::Listener;
 use phase::{Phase, Phases};

@@ -13,7 +13,7 @@ use crate::phase::Phase;
 const DEFAULT_NAMES: [&str; 2] = ["default", "local-model"];
 
 /// A name without the tag that means none: Ollama's clients add it.
-fn untagged(name: &str) -> &str {
+pub(crate) fn untagged(name: &str) -> &str {
     name.strip_suffix(":latest").unwrap_or(name)
 }
 
@@ -33,11 +33,40 @@ pub(crate) fn listed(config: &ServerConfig, provider: &dyn Provider) -> Vec<(Str
 }
 
 /// The id of a model that may have come, or changed, since the last request; where models come and go.
-pub(crate) async fn looked_for(provider: &Arc<dyn Provider>, wanted: Option<&str>) -> Option<String> {
-    let wanted = wanted.filter(|_| provider.has_discovery())?.to_owned();
+pub(crate) async fn looked_for(
+    provider: &Arc<dyn Provider>,
+    wanted: Option<&str>,
+) -> Result<Option<String>, ProviderError> {
+    let Some(wanted) = wanted.filter(|_| provider.has_discovery()).map(str::to_owned) else {
+        return Ok(None);
+    };
     let provider = Arc::clone(provider);
     // It reads files.
-    tokio::task::spawn_blocking(move || provider.discover(&wanted)).await.ok().flatten()
+    tokio::task::spawn_blocking(move || provider.discover(&wanted)).await.unwrap_or(Ok(None))
+}
+
+/// The model for a name, which may have come since, with the name that the reply shows; and its id if it was found by
+/// looking.
+pub(crate) async fn named(
+    config: &ServerConfig,
+    provider: &Arc<dyn Provider>,
+    wanted: Option<&str>,
+) -> Result<(String, ModelInfo, Option<String>), ProviderError> {
+    let looked = looked_for(provider, wanted).await;
+    let found = looked.as_ref().ok().cloned().flatten();
+    match (resolve(config, &**provider, found.as_deref().or(wanted)), looked) {
+        (Ok((name, info)), _) => Ok((name, info, found)),
+        // It is here under that name, and broken.
+        (Err(ProviderError::UnknownModel { .. }), Err(why)) => Err(why),
+        (Err(error), _) => Err(with_all(provider, error).await),
+    }
+}
+
+/// A refusal of an unknown name with all that there is, models that nobody has asked for included.
+pub(crate) async fn with_all(provider: &Arc<dyn Provider>, error: ProviderError) -> ProviderError {
+    let ProviderError::UnknownModel { model, mut available } = error else { return error };
+    available.extend(undiscovered(provider).await.into_iter().map(|(name, _)| name));
+    ProviderError::UnknownModel { model, available }
 }
 
 /// Models that nobody has asked for yet, as entries that are not loaded.
@@ -84,8 +113,7 @@ pub(crate) async fn choose(
     wanted: Option<&str>,
     keep_alive: Option<KeepAlive>,
 ) -> Result<Chosen, Failure> {
-    let found = looked_for(&provider, wanted).await;
-    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(wanted))?;
+    let (name, info, _) = named(&app.config, &provider, wanted).await?;
     let held = tokio::select! {
         held = provider.hold(Some(&info.id), keep_alive) => held?,
         () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),

@@ -1,12 +1,12 @@
 //! The store of models, as routes use it: off the threads that answer requests, and with errors that name no path of
 //! this machine.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ingle_api::ollama::models::{StoredPage, StoredTag};
 use ingle_chat::ProviderError;
 use ingle_store::modelfile::Modelfile;
-use ingle_store::{Catalogue, ModelConfig, ModelName, Reference, State, Store, StoreError, Template};
+use ingle_store::{Catalogue, Entry, ModelConfig, ModelName, Reference, State, Store, StoreError, Template};
 
 use crate::error::Failure;
 
@@ -36,17 +36,20 @@ impl ModelStore {
         blocking(move || {
             let mut tags = Vec::new();
             for entry in self.store.list()? {
-                if entry.state != State::Ready {
-                    continue;
-                }
-                let config = self.store.describe(&entry.name)?.unwrap_or_default();
+                let (State::Ready, Some(digest)) = (&entry.state, entry.digest) else { continue };
+                // What is damaged is still there, and can be removed or pulled again.
+                let config = self.store.describe(&entry.name).unwrap_or_else(|error| {
+                    tracing::warn!(name = %entry.name, %error, "a model is listed without what its file of settings says");
+                    None
+                });
+                let config = config.unwrap_or_default();
                 let ModelConfig { model_format, model_family, model_families, model_type, file_type, .. } =
                     config;
                 tags.push(StoredTag {
                     name: entry.name.to_string(),
-                    modified: entry.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
-                    size: entry.size,
-                    digest: entry.digest.hex(),
+                    modified: since_epoch(&entry),
+                    size: entry.size.unwrap_or_default(),
+                    digest: digest.hex(),
                     format: model_format,
                     family: model_family,
                     families: model_families,
@@ -71,7 +74,7 @@ impl ModelStore {
                 Template::Go(text) | Template::Jinja(text) => text,
             });
             Ok(Some(StoredPage {
-                modified: entry.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
+                modified: since_epoch(&entry),
                 license: installed.licenses.join("\n\n"),
                 system: installed.system.unwrap_or_default(),
                 template,
@@ -89,21 +92,44 @@ impl ModelStore {
 
     /// Gives a model a second name.
     pub(crate) async fn copy(self, source: String, destination: String) -> Result<(), Failure> {
-        blocking(move || {
-            let (from, to) = (self.name(&source)?, destination.parse::<ModelName>()?);
-            self.store.session().copy(&from, &to).map(drop)
+        self.change(move |own| {
+            let (from, to) = (own.name(&source)?, own.store.spelled(destination.parse()?)?);
+            own.store.session().copy(&from, &to).map(drop)
         })
         .await
     }
 
     /// Takes a model away.
     pub(crate) async fn remove(self, model: String) -> Result<(), Failure> {
-        blocking(move || {
-            let name = self.name(&model)?;
-            self.store.session().remove(&name).map(drop)
+        self.change(move |own| {
+            let name = own.name(&model)?;
+            own.store.session().remove(&name).map(drop)
         })
         .await
     }
+
+    /// Does what changes the store; whoever names no model of it is told which there are.
+    async fn change(
+        self,
+        work: impl FnOnce(&Self) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), Failure> {
+        blocking(move || {
+            Ok(match work(&self) {
+                Err(StoreError::NotFound(name)) => Err(ProviderError::UnknownModel {
+                    model: name.to_string(),
+                    available: self.store.list()?.iter().map(|entry| entry.name.to_string()).collect(),
+                }),
+                done => Ok(done?),
+            })
+        })
+        .await?
+        .map_err(Failure::from)
+    }
+}
+
+/// When a model was put there.
+fn since_epoch(entry: &Entry) -> Duration {
+    entry.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default()
 }
 
 /// Does what reads and writes files on a thread for that.
@@ -130,15 +156,17 @@ fn failure(error: StoreError) -> Failure {
         StoreError::ReadOnly { name, .. } => {
             invalid(format!("model `{name}` is in a store that this server only reads"), "model")
         }
-        StoreError::Broken { name, why } => {
-            ProviderError::Unavailable(format!("`{name}` cannot be used: {why}"))
-        }
-        other => {
-            tracing::error!(error = %other, "the store of models");
-            ProviderError::Internal(
-                "the store of models cannot do that now; the server's log says why".to_owned(),
-            )
-        }
+        StoreError::Busy(_) => ProviderError::Busy(told(&error)),
+        error if error.is_of_a_model() => ProviderError::Unusable(told(&error)),
+        other => ProviderError::Internal(told(&other)),
     };
     Failure::Provider(error)
+}
+
+/// What a client is told of a refusal of the store: never a path of this machine, which the log has.
+pub(crate) fn told(error: &StoreError) -> String {
+    error.without_paths().unwrap_or_else(|| {
+        tracing::error!(%error, "the store of models");
+        "the store of models cannot do that now; the server's log says why".to_owned()
+    })
 }

@@ -133,6 +133,14 @@ impl Catalogue {
         self.entries.iter()
     }
 
+    /// Host and namespace where short names are that stand in no entry.
+    pub fn home(&self) -> String {
+        match &self.home {
+            Some((host, namespace)) => format!("{host}/{namespace}"),
+            None => default_registry(),
+        }
+    }
+
     /// A name that names neither host nor namespace, at the operator's registry.
     pub(crate) fn at_home(&self, name: ModelName) -> ModelName {
         let is_short = name.is_default_host() && name.namespace() == crate::DEFAULT_NAMESPACE;
@@ -162,11 +170,17 @@ mod tests {
             assert_eq!(Reference::parse(text, catalogue).expect("valid").to_string(), expected);
         };
         check(&catalogue, "llama3.1:8b", "llama3.1:8b");
+        let in_full =
+            |catalogue: &Catalogue, text| Reference::parse(text, catalogue).expect("valid").in_full();
+        assert_eq!(in_full(&catalogue, "llama3.1"), "registry.ollama.ai/library/llama3.1:latest");
+        assert_eq!(catalogue.home(), "registry.ollama.ai/library");
         catalogue.extend(TEXT).expect("valid");
         check(&catalogue, "llama3.1:8b", "hf.co/u/r:Q4_K_M");
         check(&catalogue, "assistant", "https://models.example.org/assistant.gguf");
         check(&catalogue, "assistant:latest", "https://models.example.org/assistant.gguf");
         check(&catalogue, "other", "models.example.org/team/other:latest");
+        assert_eq!(in_full(&catalogue, "llama3.1:8b"), "hf.co/u/r:Q4_K_M");
+        assert_eq!(catalogue.home(), "models.example.org/team");
         check(&catalogue, "me/other", "me/other:latest");
         catalogue.extend("[models]\nassistant = \"llama3.1:8b\"").expect("valid");
         // Entries do not stand for entries: this one is the library's.

@@ -47,12 +47,12 @@ pub struct Entry {
     pub name: ModelName,
     /// Whose it is.
     pub origin: Origin,
-    /// The digest of its manifest.
-    pub digest: Digest,
-    /// Bytes of its blobs, each counted once.
-    pub size: u64,
-    /// When it was put there.
-    pub modified: SystemTime,
+    /// The digest of its manifest; `None` of one that cannot be read.
+    pub digest: Option<Digest>,
+    /// Bytes of its blobs, each counted once; `None` where no manifest tells them and the files are gone.
+    pub size: Option<u64>,
+    /// When it was put there; `None` where nothing tells.
+    pub modified: Option<SystemTime>,
     /// Whether it can be used.
     pub state: State,
 }

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::{Digest, ManifestError, ModelName, NameError};
 
+/// What file systems take for a name or an empty file, at most.
+const BLOCK_BYTES: u64 = 4096;
+
 /// An operation on a store that did not succeed. Nothing that could be seen before is changed by one that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}{}", path.display(), instead(what, source))]
     Io {
         /// What was tried, as a verb.
         what: &'static str,
@@ -18,15 +21,31 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The disk is full, or would be.
-    #[error("the disk of {} has {free} bytes free, and {needed} are needed; `ingle prune` and `ingle rm` make room", path.display())]
+    /// The disk would be full: nothing was begun.
+    #[error(
+        "the disk of {} has {free} bytes free; {needed} are needed, and {spare} stay free; `ingle prune` and `ingle rm` make \
+         room",
+        path.display()
+    )]
     NoSpace {
         /// The store's folder.
         path: PathBuf,
         /// Bytes that are still to be written.
         needed: u64,
+        /// Bytes that are left alone.
+        spare: u64,
         /// Bytes that are free.
         free: u64,
+    },
+    /// The disk is full. What is there stays as it is, and what was begun is taken up or collected by the next command.
+    #[error("cannot write {}: {source}; {needed} more bytes are needed; `ingle prune` and `ingle rm` make room", path.display())]
+    Full {
+        /// What was being written.
+        path: PathBuf,
+        /// Bytes that are still to be written.
+        needed: u64,
+        /// What the system said.
+        source: io::Error,
     },
     /// What was written is no name.
     #[error(transparent)]
@@ -66,14 +85,35 @@ pub enum StoreError {
         found: u64,
     },
     /// A manifest asks for a blob that is not there.
-    #[error("the blob {0} is not in the store; pull the model again")]
+    #[error("the blob {0} is not in the store; pull, create or import its model again")]
     MissingBlob(Digest),
+    /// A blob that is no longer what it was.
+    #[error(
+        "the blob {digest} is damaged: its bytes {start} to {end} are not those that were stored; `ingle verify` looks \
+         at all of it, and a model that is pulled, created or imported again then replaces it"
+    )]
+    Damaged {
+        /// The blob.
+        digest: Digest,
+        /// Where the part that was compared begins.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
     /// A manifest that cannot be used.
     #[error("the manifest of `{name}` cannot be used: {source}")]
     Manifest {
         /// The model.
         name: Box<ModelName>,
         /// Why.
+        source: ManifestError,
+    },
+    /// A manifest that could not be read again, and so is not written.
+    #[error("`{name}` cannot be stored: {source}; nothing was changed")]
+    Unfit {
+        /// The model.
+        name: Box<ModelName>,
+        /// What is against it.
         source: ManifestError,
     },
     /// Something that is read as a whole is larger than it may be.
@@ -98,7 +138,8 @@ pub enum StoreError {
     },
     /// A model that is here and cannot be used.
     #[error(
-        "`{name}` cannot be used: {why}; `ingle verify {name}` looks closer, and pulling it again repairs it"
+        "`{name}` cannot be used: {why}; `ingle verify {name}` looks closer; what is damaged or missing comes back when \
+         the model is pulled, created or imported again"
     )]
     Broken {
         /// The model.
@@ -134,16 +175,91 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it is a model that is at fault, which stays so until somebody repairs it.
+    pub fn is_of_a_model(&self) -> bool {
+        matches!(
+            self,
+            Self::Broken { .. }
+                | Self::Manifest { .. }
+                | Self::Layer { .. }
+                | Self::Damaged { .. }
+                | Self::MissingBlob(_)
+        )
+    }
+
     /// Whether the disk was full.
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::NoSpace { .. } => true,
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::NoSpace { .. } | Self::Full { .. } => true,
+            Self::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
+
+    /// The same, with what is needed if it is that the disk is full; at least the block that a name takes.
+    pub(crate) fn needing(self, bytes: u64) -> Self {
+        match self {
+            Self::Io { path, source, .. } if is_full(&source) => {
+                Self::Full { path, needed: bytes.max(BLOCK_BYTES), source }
+            }
+            other => other,
+        }
+    }
+
+    /// What may be told to who is not at this machine: the same words without a path of it. `None` where the paths are
+    /// what it is about; then it is for the log alone.
+    pub fn without_paths(&self) -> Option<String> {
+        match self {
+            Self::NoSpace { needed, free, .. } => {
+                Some(format!("the disk of the store has {free} bytes free, and {needed} are needed"))
+            }
+            Self::Full { needed, .. } => {
+                Some(format!("the disk of the store is full; {needed} more bytes are needed"))
+            }
+            Self::Io { .. } if self.is_no_space() => Some("the disk of the store is full".to_owned()),
+            Self::ReadOnly { name, .. } => Some(format!("`{name}` stands in a store that is only read")),
+            Self::WrongSize { expected, found, .. } => {
+                Some(format!("the content has {found} bytes, and {expected} were expected"))
+            }
+            Self::TooLarge { found, max, .. } => {
+                Some(format!("a text of it has {found} bytes; {max} are the most that are read"))
+            }
+            Self::Io { .. } | Self::Path { .. } | Self::NotAFile(_) | Self::TooMany { .. } => None,
+            Self::Name(_)
+            | Self::Busy(_)
+            | Self::NotFound(_)
+            | Self::WrongContent { .. }
+            | Self::MissingBlob(_)
+            | Self::Damaged { .. }
+            | Self::Manifest { .. }
+            | Self::Unfit { .. }
+            | Self::Layer { .. }
+            | Self::Broken { .. }
+            | Self::OutOfOrder { .. } => Some(self.to_string()),
+        }
+    }
+}
+
+/// What to do where the store may not be written to.
+fn instead(what: &str, error: &io::Error) -> &'static str {
+    // The first things that whoever writes does.
+    let is_first = matches!(what, "lock" | "make the folder");
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; the store can only be read here: name another with --store-dir (INGLE_MODELS), and this one with \
+             --shared-store"
+        }
+        io::ErrorKind::PermissionDenied if is_first => {
+            "; the store is another user's: name your own with --store-dir (INGLE_MODELS), and this one with \
+             --shared-store"
+        }
+        _ => "",
+    }
+}
+
+/// Whether the system says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Says of a refusal of the system what was tried, and on what.
@@ -154,5 +270,25 @@ pub(crate) trait Tried<T> {
 impl<T> Tried<T> for io::Result<T> {
     fn tried(self, what: &'static str, path: &Path) -> Result<T, StoreError> {
         self.map_err(|source| StoreError::Io { what, path: path.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_written_says_where_to_write() {
+        let check = |what: &'static str, kind: io::ErrorKind, expected: &str| {
+            let error = StoreError::Io { what, path: "/m/locks/names.lock".into(), source: kind.into() };
+            let text = error.to_string();
+            assert_eq!(text.contains("--store-dir (INGLE_MODELS)"), !expected.is_empty(), "{text}");
+            assert!(text.contains(expected), "{text}");
+        };
+        check("lock", io::ErrorKind::ReadOnlyFilesystem, "can only be read here");
+        check("lock", io::ErrorKind::PermissionDenied, "is another user's");
+        check("make the folder", io::ErrorKind::PermissionDenied, "is another user's");
+        check("read", io::ErrorKind::PermissionDenied, "");
+        check("write", io::ErrorKind::NotFound, "");
     }
 }

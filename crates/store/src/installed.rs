@@ -117,12 +117,21 @@ fn installed(store: &Store, found: &Found) -> Result<Installed, StoreError> {
         return Err(StoreError::Broken { name: Box::new(name.clone()), why: why.clone() });
     }
     let mut model =
-        Installed { name: Some(name.clone()), digest: Some(found.entry.digest), ..Installed::default() };
+        Installed { name: Some(name.clone()), digest: found.entry.digest, ..Installed::default() };
     for blob in &found.blobs {
-        let read = || read_blob(&store.shared, &blob.path, blob.size, blob.digest);
+        let layer = |what, why| StoreError::Layer { name: name.to_string(), what, why };
+        let read = |what: &'static str| {
+            read_blob(&store.shared, &blob.path, blob.size, blob.digest).map_err(|error| match error {
+                StoreError::WrongContent { .. } | StoreError::WrongSize { .. } => {
+                    let why = "it is damaged; `ingle verify` finds what else is, and the model is pulled, created or \
+                               imported again";
+                    layer(what, why.into())
+                }
+                error => error,
+            })
+        };
         let text = |what: &'static str| {
-            let wrong = |_| StoreError::Layer { name: name.to_string(), what, why: "it is not UTF-8".into() };
-            String::from_utf8(read()?).map_err(wrong)
+            String::from_utf8(read(what)?).map_err(|_| layer(what, "it is not UTF-8".into()))
         };
         match blob.media_type {
             MediaType::Model => model.model.push(blob.path.clone()),
@@ -135,9 +144,9 @@ fn installed(store: &Store, found: &Found) -> Result<Installed, StoreError> {
             }
             MediaType::System => model.system = Some(text("system message")?),
             MediaType::License => model.licenses.push(text("licence")?),
-            MediaType::Params => model.params = params(name, &read()?)?,
-            MediaType::Messages => model.messages = messages(name, &read()?)?,
-            MediaType::Config => model.config = ModelConfig::parse(&read()?),
+            MediaType::Params => model.params = params(name, &read("parameters")?)?,
+            MediaType::Messages => model.messages = messages(name, &read("messages")?)?,
+            MediaType::Config => model.config = ModelConfig::parse(&read("configuration")?),
             MediaType::Template | MediaType::Other(_) => (),
         }
     }

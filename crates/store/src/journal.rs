@@ -3,6 +3,9 @@
 //! The journal stands beside the file and is only appended to: a first line of JSON says what the file will be, and each
 //! further line names a chunk that is complete and durable, with its SHA-256. A line that was torn is none. Whoever takes
 //! the file up again reads each chunk and compares, so that a journal that lies costs a chunk and never a model.
+//!
+//! Of a file whose digest nobody knew before, a last line says which blob it has become, so that it is found again when
+//! its process died before a manifest named it; that journal stays until one does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,10 +17,14 @@ use crate::Digest;
 /// The size of a chunk: what is lost at most, per stream, when a transfer is cut.
 pub const CHUNK_BYTES: u64 = 16 << 20;
 
+/// What begins the line of the blob that a file has become.
+const BLOB: &str = "blob";
 /// The version of the form.
 const VERSION: u64 = 1;
-/// The largest journal that is read: a terabyte's chunks have less.
+/// The largest journal that is read.
 pub(crate) const JOURNAL_BYTES_MAX: u64 = 16 << 20;
+/// The most chunks of a file that can be taken up: three terabytes. Their lines, of at most 72 bytes, fit the journal.
+pub(crate) const CHUNKS_MAX: u64 = 200_000;
 
 /// Where a file comes from, and which version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub struct Journal {
     pub(crate) source: Option<SourceId>,
     pub(crate) chunk_bytes: u64,
     pub(crate) chunks: BTreeMap<u64, Digest>,
+    /// The blob that it has become, if its digest was not known before.
+    pub(crate) blob: Option<Digest>,
 }
 
 impl Journal {
@@ -76,8 +85,9 @@ impl Journal {
 
     /// The bytes of a chunk.
     pub(crate) fn range(&self, index: u64) -> Range<u64> {
-        let start = index * self.chunk_bytes;
-        let end = start + self.chunk_bytes;
+        // Saturated only beyond the end of any file.
+        let start = index.saturating_mul(self.chunk_bytes);
+        let end = start.saturating_add(self.chunk_bytes);
         start..self.size.map_or(end, |size| size.min(end))
     }
 
@@ -101,6 +111,11 @@ impl Journal {
         format!("{index} {}\n", digest.hex())
     }
 
+    /// The line of the blob that it becomes.
+    pub(crate) fn blob_line(digest: &Digest) -> String {
+        format!("{BLOB} {}\n", digest.hex())
+    }
+
     /// Reads a journal; also how many of its bytes are whole lines. `None` if not even the first line can be read.
     pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, u64)> {
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -108,8 +123,15 @@ impl Journal {
         let mut journal = Self::parse_header(first)?;
         let mut end = first.len() as u64;
         for line in lines {
-            let Some((index, digest)) = parse_line(line) else { break };
-            let is_inside = journal.size.is_none_or(|size| index < size.div_ceil(journal.chunk_bytes));
+            let Some((what, digest)) = parse_line(line) else { break };
+            if what == BLOB {
+                journal.blob = Some(digest);
+                end += line.len() as u64;
+                continue;
+            }
+            let Ok(index) = what.parse::<u64>() else { break };
+            let size = journal.size.unwrap_or(i64::MAX as u64);
+            let is_inside = index < size.div_ceil(journal.chunk_bytes);
             if !is_inside {
                 break;
             }
@@ -137,14 +159,15 @@ impl Journal {
         };
         let chunk_bytes = json["chunk_bytes"].as_u64().filter(|n| (1..=1 << 30).contains(n))?;
         let size = json["size"].as_u64().filter(|size| *size <= i64::MAX as u64);
-        Some(Self { digest, size, source, chunk_bytes, chunks: BTreeMap::new() })
+        Some(Self { digest, size, source, chunk_bytes, chunks: BTreeMap::new(), blob: None })
     }
 }
 
-fn parse_line(line: &[u8]) -> Option<(u64, Digest)> {
+/// What a line is about, and the digest that it gives.
+fn parse_line(line: &[u8]) -> Option<(&str, Digest)> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (index, hex) = text.split_once(' ')?;
-    Some((index.parse().ok()?, Digest::from_hex(hex)?))
+    let (what, hex) = text.split_once(' ')?;
+    Some((what, Digest::from_hex(hex)?))
 }
 
 #[cfg(test)]
@@ -159,6 +182,7 @@ mod tests {
             source: Some(source),
             chunk_bytes: 10,
             chunks: BTreeMap::new(),
+            blob: None,
         }
     }
 
@@ -195,8 +219,20 @@ mod tests {
             "what follows a torn line is not read"
         );
         text.truncate(end as usize);
+        let mut become_blob = text.clone();
+        become_blob.extend_from_slice(Journal::blob_line(&Digest::of(b"whole")).as_bytes());
+        let expected = Journal { blob: Some(Digest::of(b"whole")), ..journal.clone() };
+        assert_eq!(Journal::parse(&become_blob), Some((expected, become_blob.len() as u64)));
         text.extend_from_slice(Journal::line(3, &Digest::of(b"beyond")).as_bytes());
         assert_eq!(Journal::parse(&text), Some((journal, end)), "there are three chunks");
+        // Of no known size: no chunk is beyond what a file can have.
+        let unknown = Journal { size: None, chunks: BTreeMap::new(), ..sample() };
+        for index in [u64::MAX, u64::MAX / 10, i64::MAX as u64] {
+            let mut text = unknown.header() + &Journal::line(1, &Digest::of(b"chunk"));
+            text += &Journal::line(index, &Digest::of(b"beyond"));
+            let (found, _) = Journal::parse(text.as_bytes()).expect("its first line is whole");
+            assert_eq!((found.chunks.len(), found.done_bytes()), (1, 10), "{index}");
+        }
         for text in ["", "\n", "{}\n", "{\"journal\":2}\n", "null\n"] {
             assert_eq!(Journal::parse(text.as_bytes()), None);
         }

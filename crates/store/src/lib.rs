@@ -2,7 +2,7 @@
 //!
 //! The layout on disk is the one of Ollama's store, so that what is pulled or pushed needs no translation:
 //! `blobs/sha256-<64 hex>` and `manifests/<host>/<namespace>/<model>/<tag>`. Ours beside it are `tmp/` (files on their
-//! way to `blobs/`, with the journals by which they resume) and `locks/`.
+//! way to `blobs/`, with the journals by which they resume), `sums/` (the digests of chunks) and `locks/`.
 //!
 //! | module | owns |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | `staged`, `journal` | a file on its way: chunks, hashes, resumption, and the steps that make it a blob |
 //! | `store`, `copy` | the whole: publish, find, copy |
 //! | `shared` | places, locks, and the steps that others are made of |
-//! | `prune`, `verify` | removals, and what nobody needs any more; what is no longer what it was |
+//! | `prune`, `verify`, `sums` | removals, and what nobody needs any more; what is no longer what it was, from all bytes or a few |
 //! | `installed` | a model's files and texts, ready to be loaded |
 //! | `pull`, `peers`, `push` | models from hubs, registries and other nodes, and to registries; over `egress`, asynchronous |
 //! | `bundle` | models in one file, for machines without a network |
@@ -40,6 +40,7 @@ mod error;
 pub mod file_name;
 pub mod files;
 mod foreign;
+mod header;
 mod installed;
 mod journal;
 mod manifest;
@@ -53,6 +54,7 @@ mod reference;
 mod shared;
 mod staged;
 mod store;
+mod sums;
 mod verify;
 
 pub use catalogue::{Catalogue, CatalogueError};
@@ -64,8 +66,9 @@ pub use installed::{Installed, Message, Params, Template};
 pub use journal::{CHUNK_BYTES, Journal, SourceId};
 pub use manifest::{Layer, Manifest, ManifestError, MediaType, annotation};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, NameError};
-pub use prune::Pruned;
+pub use prune::{Pruned, Unreadable};
 pub use reference::{HUB_HOST, HubPick, HubRepo, Reference};
 pub use staged::{Expect, Staged};
 pub use store::Store;
+pub use sums::check_sample;
 pub use verify::{Finding, Verdict};

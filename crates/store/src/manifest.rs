@@ -7,16 +7,20 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::Digest;
+use crate::{Digest, ModelName, StoreError};
 
 /// The largest manifest that is read, in bytes.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The most layers of a manifest.
-const LAYERS_MAX: usize = 1024;
+pub(crate) const LAYERS_MAX: usize = 1024;
 /// The most annotations of a manifest or a layer.
 const ANNOTATIONS_MAX: usize = 64;
 /// The longest annotation, in bytes.
-const ANNOTATION_BYTES_MAX: usize = 4096;
+pub(crate) const ANNOTATION_BYTES_MAX: usize = 4096;
+/// The largest layer that is read as a whole, in bytes.
+pub(crate) const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// How much of an annotation's key is shown in an error, in characters.
+const KEY_CHARS_MAX: usize = 64;
 /// The largest size that a layer may claim: what a file's offset can count.
 const SIZE_MAX: u64 = i64::MAX as u64;
 
@@ -75,6 +79,22 @@ media_types! {
     Params "application/vnd.ollama.image.params" "Parameters, as a JSON object.";
     Messages "application/vnd.ollama.image.messages" "Messages that open each conversation, as a JSON list.";
     License "application/vnd.ollama.image.license" "A licence's text.";
+}
+
+impl MediaType {
+    /// Whether a layer of this type is read as a whole whenever its model is opened.
+    fn is_text(&self) -> bool {
+        match self {
+            Self::Model | Self::Adapter | Self::Projector | Self::Other(_) => false,
+            Self::Config
+            | Self::Template
+            | Self::JinjaTemplate
+            | Self::System
+            | Self::Params
+            | Self::Messages
+            | Self::License => true,
+        }
+    }
 }
 
 /// A blob as a manifest names it.
@@ -199,6 +219,27 @@ impl Manifest {
         Digest::of(&self.to_bytes())
     }
 
+    /// Refuses a manifest that nobody could read again, or whose model nobody could open: while there is one in a store,
+    /// no blob of the store can be removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unfit`] with the reason.
+    pub(crate) fn check(&self, name: &ModelName) -> Result<(), StoreError> {
+        let large = self.blobs().find(|layer| layer.media_type.is_text() && layer.size > TEXT_BYTES_MAX);
+        let read = match (large, Self::parse(&self.to_bytes())) {
+            (Some(layer), _) => Err(ManifestError::Invalid(format!(
+                "the layer {} of type {} has {} bytes; {TEXT_BYTES_MAX} are the most of a text",
+                layer.digest,
+                layer.media_type.name(),
+                layer.size
+            ))),
+            (None, Ok(read)) if read == *self => Ok(()),
+            (None, Ok(_)) => Err(ManifestError::Invalid("it would be read as another one".to_owned())),
+            (None, Err(error)) => Err(error),
+        };
+        read.map_err(|source| StoreError::Unfit { name: Box::new(name.clone()), source })
+    }
+
     /// Reads a manifest. Fields that it does not know are skipped.
     ///
     /// # Errors
@@ -253,8 +294,17 @@ fn annotations(object: &Map<String, Value>, place: &str) -> Result<BTreeMap<Stri
         return Err(ManifestError::TooMany { what: "annotations", max: ANNOTATIONS_MAX });
     }
     let pair = |(key, value): (&String, &Value)| {
-        let value = value.as_str().filter(|text| text.len().max(key.len()) <= ANNOTATION_BYTES_MAX);
-        Ok((key.clone(), value.ok_or_else(wrong)?.to_owned()))
+        let too_long = |n: usize| {
+            let key: String = key.chars().take(KEY_CHARS_MAX).collect();
+            ManifestError::Invalid(format!(
+                "{place}: the annotation `{key}` has {n} bytes; {ANNOTATION_BYTES_MAX} are the most"
+            ))
+        };
+        let text = value.as_str().ok_or_else(wrong)?;
+        match text.len().max(key.len()) {
+            n if n > ANNOTATION_BYTES_MAX => Err(too_long(n)),
+            _ => Ok((key.clone(), text.to_owned())),
+        }
     };
     found.iter().map(pair).collect()
 }
@@ -310,7 +360,7 @@ mod tests {
             (good.replace("\"size\":7", "\"size\":-7"), "size"),
             (good.replace("\"size\":7", "\"size\":18446744073709551615"), "size"),
             (good.replace("\"size\":7", "\"size\":7.5"), "size"),
-            (good.replace("x.gguf", &"x".repeat(5000)), "annotations"),
+            (good.replace("x.gguf", &"x".repeat(5000)), "`dev.ingle.file` has 5000 bytes"),
             (good.replace("\"x.gguf\"", "[1]"), "annotations"),
             (format!("{{\"schemaVersion\":2,\"config\":{{}},\"layers\":[{}{{}}]}}", many), "more than 1024"),
         ] {

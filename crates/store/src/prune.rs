@@ -5,13 +5,14 @@
 //! power no manifest comes back whose blobs are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Tried;
+use crate::error::{Tried, is_full};
 use crate::files::{FileLock, Kind, Mode};
-use crate::foreign::names;
+use crate::foreign::listing;
+use crate::manifest::MANIFEST_BYTES_MAX;
 use crate::shared::{Shared, is_absent};
-use crate::staged::{JOURNAL, LOCK, PARTIAL, discard};
+use crate::staged::{JOURNAL, LOCK, PARTIAL, discard, read_all};
 use crate::{Digest, Manifest, ModelName, Origin, Removed, Store, StoreError};
 
 /// What `prune` took, or would take.
@@ -23,25 +24,63 @@ pub struct Pruned {
     pub bytes: u64,
     /// Partial files of processes that are gone.
     pub partials: usize,
-    /// Models whose manifests cannot be read. While there are any, no blob is removed: they may name it.
-    pub unreadable: Vec<(ModelName, String)>,
+    /// Manifests that cannot be read. While there are any, no blob is removed: they may name it.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A manifest that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its model; `None` if its place is no name of a model, so that it may be no manifest at all.
+    pub name: Option<ModelName>,
+    /// Its file.
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
 }
 
 /// The blobs that manifests of our store name, and the manifests that cannot be read, with the reason.
-type Referenced = (BTreeSet<Digest>, Vec<(ModelName, String)>);
+type Referenced = (BTreeSet<Digest>, Vec<Unreadable>);
 
-/// Reads all manifests of our store.
+/// Reads all manifests of our store, those of names that another program gave included: it may be that program's store.
 pub(crate) fn referenced(shared: &Shared) -> Result<Referenced, StoreError> {
     let (mut digests, mut unreadable) = (BTreeSet::new(), Vec::new());
     let root = &shared.config.root;
-    for name in names(shared, root)? {
+    let found = listing(shared, root)?;
+    for name in found.names {
         match shared.read_manifest(root, &name) {
             Ok(Some((manifest, _))) => digests.extend(manifest.blobs().map(|layer| layer.digest)),
             Ok(None) => (),
-            Err(error) => unreadable.push((name, error.to_string())),
+            Err(error) => {
+                let (path, why) = (shared.manifests().join(name.path()), error.to_string());
+                unreadable.push(Unreadable { name: Some(name), path, why });
+            }
+        }
+    }
+    for below in found.unnamed {
+        let path = shared.manifests().join(&below);
+        match read_unnamed(shared, &path) {
+            Ok(Some(manifest)) => digests.extend(manifest.blobs().map(|layer| layer.digest)),
+            Ok(None) => (),
+            Err(_) if is_hidden(&below) => (),
+            Err(why) => unreadable.push(Unreadable { name: None, path, why }),
         }
     }
     Ok((digests, unreadable))
+}
+
+/// The manifest at a place that is no name of ours, if it is still there.
+fn read_unnamed(shared: &Shared, path: &Path) -> Result<Option<Manifest>, String> {
+    match shared.files.open(path).and_then(|file| read_all(&*file, MANIFEST_BYTES_MAX)) {
+        Ok(bytes) => Manifest::parse(&bytes).map(Some).map_err(|error| error.to_string()),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether a part of a path begins with a dot, which no program allows in a name; desktops leave such files everywhere.
+fn is_hidden(path: &Path) -> bool {
+    path.iter().any(|part| part.to_string_lossy().starts_with('.'))
 }
 
 /// Takes a name away, and the blobs that only it had.
@@ -49,7 +88,12 @@ pub(crate) fn remove(store: &Store, name: &ModelName) -> Result<Removed, StoreEr
     let shared = &store.shared;
     let path = shared.manifests().join(name.path());
     let is_there = match shared.files.metadata(&path) {
-        Ok(found) => found.kind == Kind::File,
+        // Whatever stands in a manifest's place is no manifest, and goes with the name.
+        Ok(found) if found.kind == Kind::Dir => {
+            let why = "a folder stands where the manifest of a model belongs; remove it by hand".to_owned();
+            return Err(StoreError::Path { path, why });
+        }
+        Ok(_) => true,
         Err(error) if is_absent(&error) => false,
         Err(error) => return Err(error).tried("read", &path),
     };
@@ -61,10 +105,13 @@ pub(crate) fn remove(store: &Store, name: &ModelName) -> Result<Removed, StoreEr
         }
         return Err(error);
     }
-    shared.make_folders()?;
-    let _names = shared.lock_names(Mode::Exclusive)?;
-    let Some(bytes) = shared.read_manifest_bytes(&shared.config.root, name)? else {
-        return Err(StoreError::NotFound(Box::new(name.clone())));
+    shared.make_folders().map_err(|error| error.needing(0))?;
+    let _names = shared.lock_names(Mode::Exclusive).map_err(|error| error.needing(0))?;
+    // Of one that cannot be read nobody knows which blobs it names; those stay until `prune`.
+    let bytes = match shared.read_manifest_bytes(&shared.config.root, name) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(StoreError::NotFound(Box::new(name.clone()))),
+        Err(_) => Vec::new(),
     };
     shared.files.remove(&path).tried("remove", &path)?;
     let parent = path.parent().expect("a name has four parts");
@@ -118,6 +165,7 @@ fn sweep<'a>(shared: &Shared, digests: impl Iterator<Item = &'a Digest>) -> Resu
         }
         shared.forget_verified(digest);
         shared.files.remove(&path).tried("remove", &path)?;
+        crate::sums::forget(shared, digest);
         release(shared, &digest.file_name(), lock);
         (blobs, bytes) = (blobs + 1, bytes + found.len);
     }
@@ -127,14 +175,21 @@ fn sweep<'a>(shared: &Shared, digests: impl Iterator<Item = &'a Digest>) -> Resu
     Ok((blobs, bytes))
 }
 
+/// What nobody else holds: its lock, or none where the disk has no room for the lock's file.
+type Freed = Option<Box<dyn FileLock>>;
+
 /// The lock of something, if nobody holds it.
-fn free(shared: &Shared, stem: &str) -> Result<Option<Box<dyn FileLock>>, StoreError> {
+fn free(shared: &Shared, stem: &str) -> Result<Option<Freed>, StoreError> {
     let path = shared.lock_path(stem);
-    shared.files.lock(&path, Mode::Exclusive, false).tried("lock", &path)
+    match shared.files.lock(&path, Mode::Exclusive, false) {
+        // On a full disk nobody else can make that file either, and this is how room is made.
+        Err(error) if is_full(&error) && shared.files.metadata(&path).is_err() => Ok(Some(None)),
+        tried => Ok(tried.tried("lock", &path)?.map(Some)),
+    }
 }
 
 /// Removes a lock's file while it is held: whoever waits for it finds that it is another now.
-fn release(shared: &Shared, stem: &str, lock: Box<dyn FileLock>) {
+fn release(shared: &Shared, stem: &str, lock: Freed) {
     let _ = shared.files.remove(&shared.lock_path(stem));
     drop(lock);
 }
@@ -182,8 +237,8 @@ impl Store {
         if dry_run {
             return would_prune(shared);
         }
-        shared.make_folders()?;
-        let _names = shared.lock_names(Mode::Exclusive)?;
+        shared.make_folders().map_err(|error| error.needing(0))?;
+        let _names = shared.lock_names(Mode::Exclusive).map_err(|error| error.needing(0))?;
         let (kept, unreadable) = referenced(shared)?;
         let mut pruned = Pruned { unreadable, ..Pruned::default() };
         if pruned.unreadable.is_empty() {
@@ -202,6 +257,7 @@ impl Store {
                 release(shared, stem, lock);
             }
         }
+        crate::sums::collect(shared);
         remove_empty(shared)?;
         Ok(pruned)
     }

@@ -152,6 +152,18 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// The same with nothing left out that a short name leaves out: which host is asked, and for what.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Registry(name) => {
+                format!("{}/{}/{}:{}", name.host(), name.namespace(), name.model(), name.tag())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {

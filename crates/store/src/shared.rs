@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Tried;
 use crate::files::{FileLock, Files, Kind, Mode};
+use crate::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::manifest::MANIFEST_BYTES_MAX;
-use crate::staged::{LOCK, read_all};
+use crate::staged::{JOURNAL, LOCK, read_all};
 use crate::{Digest, Manifest, ModelName, Origin, StoreConfig, StoreError};
 
-/// What stays free of a disk when files are taken in, in bytes.
-const SPARE_BYTES: u64 = 64 << 20;
+/// What stays free of a disk when files are taken in, in bytes: as much again as they take, and no more than this.
+const SPARE_BYTES_MAX: u64 = 64 << 20;
 /// The store's folder and those above it that may have been made with it.
 const ROOT_LEVELS: usize = 3;
 /// The lock that is held while manifests change and while blobs are removed.
@@ -135,7 +136,8 @@ impl Shared {
 
     /// The folders that writing needs.
     pub(crate) fn make_folders(&self) -> Result<(), StoreError> {
-        let folders = [self.blobs(), self.manifests(), self.tmp_dir(), self.locks()];
+        let folders =
+            [self.blobs(), self.manifests(), self.tmp_dir(), self.locks(), self.root().join("sums")];
         folders.iter().try_for_each(|dir| self.make_dir(dir))?;
         if self.is_rooted.load(Ordering::Relaxed) {
             return Ok(());
@@ -153,11 +155,24 @@ impl Shared {
     }
 
     pub(crate) fn check_space(&self, needed: u64) -> Result<(), StoreError> {
-        let free = self.files.free_space(self.root()).tried("ask for the free space of", self.root())?;
-        if needed.saturating_add(SPARE_BYTES) > free {
-            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, free });
+        // A store that nothing was put into yet has no folder; the disk is that of what it will stand in.
+        let mut above = self.root().ancestors();
+        let folder = above.find(|folder| self.files.metadata(folder).is_ok()).unwrap_or(self.root());
+        let free = self.files.free_space(folder).tried("ask for the free space of", folder)?;
+        // A manifest does not fail for the want of megabytes that it does not take.
+        let spare = SPARE_BYTES_MAX.min(needed);
+        if needed.saturating_add(spare) > free {
+            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, spare, free });
         }
         Ok(())
+    }
+
+    /// Bytes of a blob that an earlier transfer has left, as its journal has them.
+    pub(crate) fn staged_bytes(&self, digest: &Digest) -> u64 {
+        let path = self.tmp(&digest.file_name(), JOURNAL);
+        let read = self.files.open(&path).and_then(|file| read_all(&*file, JOURNAL_BYTES_MAX));
+        // Whoever takes it up compares each chunk, and asks for the room of those that are not right.
+        read.ok().and_then(|bytes| Journal::parse(&bytes)).map_or(0, |(journal, _)| journal.done_bytes())
     }
 
     pub(crate) fn note_verified(&self, digest: &Digest) {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Tried;
 use crate::files::{FileLock, Mode, OpenFile};
-use crate::journal::{JOURNAL_BYTES_MAX, Journal, SourceId};
+use crate::journal::{CHUNKS_MAX, JOURNAL_BYTES_MAX, Journal, SourceId};
 use crate::shared::{Pins, Shared};
-use crate::{Digest, Hasher, StoreError};
+use crate::{Digest, Hasher, StoreError, sums};
 
 /// What is said about a file before it comes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,25 +76,14 @@ impl Staged {
     /// Takes up what is there of this file, or begins it.
     pub(crate) fn open(shared: Arc<Shared>, pins: Arc<Pins>, expect: Expect) -> Result<Self, StoreError> {
         let (stem, lock) = claim(&shared, &expect)?;
-        let resumable = expect.digest.is_some() || expect.source.is_some();
-        let (partial, journal_path) = (shared.tmp(&stem, PARTIAL), shared.tmp(&stem, JOURNAL));
-        let journal = Journal {
-            digest: expect.digest,
-            size: expect.size,
-            source: expect.source.clone(),
-            chunk_bytes: shared.chunk_bytes,
-            chunks: BTreeMap::new(),
+        let TakenUp { file, log, journal, log_end } = match ready(&shared, &expect, &stem) {
+            Ok(taken_up) => taken_up,
+            Err(error) => {
+                // While it is held: a lock of what was not begun is of no use to anybody.
+                let _ = shared.files.remove(&shared.lock_path(&stem));
+                return Err(error);
+            }
         };
-        let taken_up = if resumable { take_up(&shared, &partial, &journal_path, &journal)? } else { None };
-        if let Some(size) = expect.size {
-            shared
-                .check_space(size.saturating_sub(taken_up.as_ref().map_or(0, |t| t.journal.done_bytes())))?;
-        }
-        let taken_up = match taken_up {
-            Some(found) => found,
-            None => begin(&shared, &partial, resumable.then_some(journal_path.as_path()), journal)?,
-        };
-        let TakenUp { file, log, journal, log_end } = taken_up;
         let is_empty = journal.chunks.is_empty();
         let progress = Progress {
             end: journal.chunks.keys().map(|index| journal.range(*index).end).max().unwrap_or(0),
@@ -132,7 +121,17 @@ impl Staged {
     /// # Errors
     /// If the bytes do not follow those before, or are beyond the end, or cannot be written. After a failed sync the
     /// file is given up as a whole: what the disk has of it is not known.
-    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_chunks(offset, bytes).map_err(|error| error.needing(self.needed(bytes.len() as u64)))
+    }
+
+    /// Bytes that are still to be written and made durable, of which at least `n` are known.
+    fn needed(&self, n: u64) -> u64 {
+        let progress = self.progress();
+        progress.journal.size.map_or(n, |size| size.saturating_sub(progress.journal.done_bytes()))
+    }
+
+    fn write_chunks(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), StoreError> {
         while !bytes.is_empty() {
             let (index, range) = {
                 let progress = self.progress();
@@ -141,6 +140,10 @@ impl Staged {
             };
             if offset >= range.end || self.progress().is_over {
                 return Err(StoreError::OutOfOrder { offset });
+            }
+            // Of a file whose size nobody has told the room is asked for as it grows.
+            if self.expect.size.is_none() && offset == range.start {
+                self.shared.check_space(range.end - range.start)?;
             }
             let n = (range.end - offset).min(bytes.len() as u64) as usize;
             self.write_chunk(index, offset, &bytes[..n])?;
@@ -189,7 +192,10 @@ impl Staged {
     /// Makes a chunk durable, and notes it.
     fn complete(&self, index: u64) -> Result<(), StoreError> {
         let Some(log) = &self.log else {
-            self.progress().open.remove(&index);
+            let mut progress = self.progress();
+            if let Some(chunk) = progress.open.remove(&index) {
+                progress.journal.chunks.insert(index, chunk.hasher.finish());
+            }
             return Ok(());
         };
         if let Err(error) = self.file.sync() {
@@ -214,6 +220,10 @@ impl Staged {
     /// If bytes are missing (what is there stays, to be taken up), or the content is not what was promised (then the
     /// file is gone), or the system refuses.
     pub fn commit(mut self) -> Result<Digest, StoreError> {
+        self.verify_and_name().map_err(|error| error.needing(self.needed(0)))
+    }
+
+    fn verify_and_name(&mut self) -> Result<Digest, StoreError> {
         let (end, running) = {
             let mut progress = self.progress();
             let missing = !progress.open.is_empty() && progress.journal.size.is_some();
@@ -242,8 +252,18 @@ impl Staged {
             self.give_up();
             return Err(error).tried("sync", &path);
         }
+        self.note_blob(&found)?;
         self.make_visible(&found)?;
         Ok(found)
+    }
+
+    /// Notes which blob a file becomes whose digest was not known before.
+    fn note_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let (Some(log), None) = (&self.log, self.expect.digest) else { return Ok(()) };
+        let path = self.shared.tmp(&self.stem, JOURNAL);
+        let end = self.progress().log_end;
+        log.write_at(end, Journal::blob_line(digest).as_bytes()).tried("write", &path)?;
+        log.sync().tried("sync", &path)
     }
 
     /// Gives a file that is verified and durable its name, durably, and pins it.
@@ -267,8 +287,10 @@ impl Staged {
         self.progress().is_over = true;
         shared.sync_dir(&shared.blobs())?;
         shared.note_verified(digest);
-        if self.log.take().is_some() {
-            let journal = shared.tmp(&self.stem, JOURNAL);
+        let log = self.log.take().map(|_| shared.tmp(&self.stem, JOURNAL));
+        let is_moved = sums::keep(&shared, *digest, self.journal(), log.clone());
+        // Without a digest nobody would find the blob by anything else.
+        if let Some(journal) = log.filter(|_| !is_moved && self.expect.digest.is_some()) {
             shared.files.remove(&journal).tried("remove", &journal)?;
         }
         self.free_lock();
@@ -326,11 +348,69 @@ impl Drop for Staged {
     }
 }
 
+/// Takes up what is there of a file, or begins it, if there is room for it.
+fn ready(shared: &Shared, expect: &Expect, stem: &str) -> Result<TakenUp, StoreError> {
+    let resumable = expect.digest.is_some() || expect.source.is_some();
+    let bytes_max = CHUNKS_MAX.saturating_mul(shared.chunk_bytes);
+    if let Some(size) = expect.size.filter(|size| resumable && *size > bytes_max) {
+        return Err(StoreError::TooLarge { what: "the file".to_owned(), found: size, max: bytes_max });
+    }
+    let (partial, journal_path) = (shared.tmp(stem, PARTIAL), shared.tmp(stem, JOURNAL));
+    let journal = Journal {
+        digest: expect.digest,
+        size: expect.size,
+        source: expect.source.clone(),
+        chunk_bytes: shared.chunk_bytes,
+        chunks: BTreeMap::new(),
+        blob: None,
+    };
+    let taken_up = if resumable { take_up(shared, &partial, &journal_path, &journal)? } else { None };
+    if let Some(size) = expect.size {
+        let done = taken_up.as_ref().map_or(0, |taken_up| taken_up.journal.done_bytes());
+        shared.check_space(size.saturating_sub(done))?;
+    }
+    match taken_up {
+        Some(found) => Ok(found),
+        None => begin(shared, &partial, resumable.then_some(journal_path.as_path()), journal),
+    }
+}
+
 struct TakenUp {
     file: Box<dyn OpenFile>,
     log: Option<Box<dyn OpenFile>>,
     journal: Journal,
     log_end: u64,
+}
+
+/// The name under which a file is staged whose digest is not known.
+fn stem_of(source: &SourceId) -> String {
+    format!("source-{}", Digest::of(source.url.as_bytes()).hex())
+}
+
+impl Shared {
+    /// The blob that a file of no known digest has become, if it was that version of that size.
+    pub(crate) fn blob_of(&self, source: &SourceId, size: u64) -> Option<Digest> {
+        let path = self.tmp(&stem_of(source), JOURNAL);
+        let bytes = self.files.open(&path).and_then(|file| read_all(&*file, JOURNAL_BYTES_MAX)).ok()?;
+        let (journal, _) = Journal::parse(&bytes)?;
+        let is_same = source.version.is_some() && journal.source.as_ref() == Some(source);
+        journal.blob.filter(|_| is_same && journal.size == Some(size))
+    }
+
+    /// Forgets it: a manifest names the blob.
+    pub(crate) fn forget_blob_of(&self, source: &SourceId) {
+        // What cannot be removed is collected later; and it may be another's by now.
+        let stem = stem_of(source);
+        let path = self.lock_path(&stem);
+        if let Ok(Some(lock)) = self.files.lock(&path, Mode::Exclusive, false) {
+            let partial = self.tmp(&stem, PARTIAL);
+            if self.files.metadata(&partial).is_err() {
+                let _ = self.files.remove(&self.tmp(&stem, JOURNAL));
+            }
+            let _ = self.files.remove(&path);
+            drop(lock);
+        }
+    }
 }
 
 /// The name under which a file is staged, and the lock that makes it ours.
@@ -342,7 +422,7 @@ fn claim(shared: &Shared, expect: &Expect) -> Result<(String, Box<dyn FileLock>)
     };
     let stem = match (&expect.digest, &expect.source) {
         (Some(digest), _) => digest.file_name(),
-        (None, Some(source)) => format!("source-{}", Digest::of(source.url.as_bytes()).hex()),
+        (None, Some(source)) => stem_of(source),
         (None, None) => loop {
             let stem = format!("{ANONYMOUS}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
             if let Some(lock) = lock(&stem)? {
@@ -452,7 +532,12 @@ pub(crate) fn hash(file: &dyn OpenFile, end: u64, progress: &mut dyn FnMut(u64))
 }
 
 /// Reads a range; it is an error if the file ends before.
-fn read_range(file: &dyn OpenFile, start: u64, end: u64, each: &mut dyn FnMut(&[u8])) -> std::io::Result<()> {
+pub(crate) fn read_range(
+    file: &dyn OpenFile,
+    start: u64,
+    end: u64,
+    each: &mut dyn FnMut(&[u8]),
+) -> std::io::Result<()> {
     let mut buf = vec![0; BUFFER_BYTES.min((end - start) as usize)];
     let mut at = start;
     while at < end {

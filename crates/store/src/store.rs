@@ -8,15 +8,14 @@ use std::sync::Arc;
 use crate::error::Tried;
 use crate::files::{Files, Kind, Mode, RealFiles};
 use crate::foreign::{self, Found};
+use crate::manifest::TEXT_BYTES_MAX;
 use crate::shared::{Pins, Shared};
 use crate::staged::{hash, read_all};
 use crate::{
     CHUNK_BYTES, Catalogue, Digest, Entry, Expect, Installed, Layer, Manifest, MediaType, ModelConfig,
-    ModelName, Published, Reference, Removed, Staged, StoreConfig, StoreError, installed,
+    ModelName, Published, Reference, Removed, Staged, StoreConfig, StoreError, installed, sums,
 };
 
-/// The largest layer that is read as a whole, in bytes.
-const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// How much is copied at a time.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -58,6 +57,7 @@ impl Store {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "its folder is not named");
             return Err(error).tried("open the store", &config.root);
         }
+        sums::own(&config.root);
         let shared = Shared::new(config, files, chunk_bytes);
         Ok(Self { shared: Arc::new(shared), pins: Arc::default() })
     }
@@ -100,15 +100,31 @@ impl Store {
         foreign::find(&self.shared, name)
     }
 
-    /// What a user wrote, as a reference: a name that the store has is that model, whatever a catalogue says.
+    /// A name as the store has it: of a model that is there under the same letters, capital or not, it is the model's
+    /// own. Whoever gives a name asks this first, so that no two differ in that alone.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn spelled(&self, name: ModelName) -> Result<ModelName, StoreError> {
+        if self.find(&name)?.is_some() {
+            return Ok(name);
+        }
+        Ok(foreign::alike(&self.shared, &name)?.unwrap_or(name))
+    }
+
+    /// What a user wrote, as a reference: a name that the store has is that model, whatever a catalogue says. Capital
+    /// letters matter only where two names differ in nothing else.
     ///
     /// # Errors
     /// If it is no reference, or the system refuses.
     pub fn resolve(&self, text: &str, catalogue: &Catalogue) -> Result<Reference, StoreError> {
-        if let Ok(name) = text.parse::<ModelName>()
-            && self.find(&name)?.is_some()
-        {
-            return Ok(Reference::Registry(name));
+        if let Ok(name) = text.parse::<ModelName>() {
+            if self.find(&name)?.is_some() {
+                return Ok(Reference::Registry(name));
+            }
+            if let Some(name) = foreign::alike(&self.shared, &name)? {
+                return Ok(Reference::Registry(name));
+            }
         }
         Ok(Reference::parse(text, catalogue)?)
     }
@@ -155,12 +171,18 @@ impl Store {
         Ok(None)
     }
 
-    /// The file of a blob, in our store or a shared one. It is not read: [`Self::verify`] does that.
+    /// The file of a blob, in our store or a shared one. It is not read: [`Self::verify`] does that. One that was found
+    /// to be damaged counts as absent: whoever stages it anew replaces it.
     ///
     /// # Errors
     /// None so far; the system's refusal counts as absence.
     pub fn blob(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
-        Ok(self.shared.kept_blob(digest, None))
+        Ok(self.unmarked(digest, None))
+    }
+
+    fn unmarked(&self, digest: &Digest, size: Option<u64>) -> Option<PathBuf> {
+        let path = self.shared.kept_blob(digest, size)?;
+        (!sums::is_marked(&*self.shared.files, &path)).then_some(path)
     }
 
     /// The same, and the session keeps the blob from being removed.
@@ -168,13 +190,15 @@ impl Store {
     /// # Errors
     /// If the system refuses.
     pub fn pin(&self, digest: &Digest, size: Option<u64>) -> Result<Option<PathBuf>, StoreError> {
-        if self.shared.kept_blob(digest, size).is_none() {
+        if self.unmarked(digest, size).is_none() {
             return Ok(None);
         }
-        self.shared.make_folders()?;
-        self.pins.pin(&self.shared, digest)?;
+        self.shared
+            .make_folders()
+            .and_then(|()| self.pins.pin(&self.shared, digest))
+            .map_err(|e| e.needing(0))?;
         // It may have gone before it was pinned.
-        Ok(self.shared.kept_blob(digest, size))
+        Ok(self.unmarked(digest, size))
     }
 
     /// Whether a blob is there with the right content, which is read unless this process has verified it before; the
@@ -194,6 +218,18 @@ impl Store {
         Ok(is_right)
     }
 
+    /// Whether a blob is there and, as far as a few of its chunks tell, what it was; the session keeps it then. One that
+    /// no manifest names is read as a whole before it gets a name.
+    pub(crate) fn seems_whole(&self, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        let Some(path) = self.pin(digest, Some(size))? else { return Ok(false) };
+        let files = &*self.shared.files;
+        if sums::check_some(files, &path).is_err() {
+            self.shared.forget_verified(digest);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// A layer's bytes; they are verified.
     ///
     /// # Errors
@@ -209,6 +245,11 @@ impl Store {
     /// # Errors
     /// If there is no room for it, another writes the same file ([`StoreError::Busy`]), or the system refuses.
     pub fn stage(&self, expect: Expect) -> Result<Staged, StoreError> {
+        let needed = expect.size.unwrap_or(0);
+        self.begin(expect).map_err(|error| error.needing(needed))
+    }
+
+    fn begin(&self, expect: Expect) -> Result<Staged, StoreError> {
         self.shared.make_folders()?;
         if self.shared.is_to_collect() {
             crate::prune::collect(&self.shared)?;
@@ -284,9 +325,15 @@ impl Store {
     /// process nor an earlier publication has verified are read.
     ///
     /// # Errors
-    /// If a blob is missing, has another size or another content, or the system refuses. The name then means what it
-    /// meant before.
+    /// If the manifest could not be read again ([`StoreError::Unfit`]), a blob is missing, has another size or another
+    /// content, or the system refuses. The name then means what it meant before.
     pub fn publish(&self, name: &ModelName, manifest: &Manifest) -> Result<Published, StoreError> {
+        manifest.check(name)?;
+        let bytes = manifest.to_bytes();
+        self.name(name, manifest, &bytes).map_err(|error| error.needing(bytes.len() as u64))
+    }
+
+    fn name(&self, name: &ModelName, manifest: &Manifest, bytes: &[u8]) -> Result<Published, StoreError> {
         self.shared.make_folders()?;
         let mut known: Option<BTreeSet<Digest>> = None;
         for layer in manifest.blobs() {
@@ -303,13 +350,12 @@ impl Store {
                 self.check_content(&path, layer)?;
             }
         }
-        let bytes = manifest.to_bytes();
-        let staged = self.stage_bytes(&bytes)?;
+        let staged = self.stage_bytes(bytes)?;
         let _names = self.shared.lock_names(Mode::Exclusive)?;
         manifest.blobs().try_for_each(|layer| self.present(layer).map(drop))?;
         // Blobs that others have put there may not be durable yet.
         self.shared.sync_dir(&self.shared.blobs())?;
-        let digest = Digest::of(&bytes);
+        let digest = Digest::of(bytes);
         let before =
             self.shared.read_manifest_bytes(self.shared.root(), name)?.map(|bytes| Digest::of(&bytes));
         self.place(staged, name)?;
@@ -331,6 +377,7 @@ impl Store {
         let file = self.shared.files.open(path).tried("read", path)?;
         let found = hash(&*file, layer.size, &mut |_| ()).tried("read", path)?;
         if found != layer.digest {
+            sums::mark(&self.shared, path, true);
             return Err(StoreError::WrongContent { expected: layer.digest, found });
         }
         self.shared.note_verified(&found);
@@ -350,9 +397,21 @@ impl Store {
         let parent = to.parent().expect("a name has four parts");
         self.shared.make_dir(parent)?;
         staged.place(&to)?;
-        // And the folders above it, which a process that is dead may have made.
-        let above = parent.ancestors().take_while(|folder| *folder != self.shared.root());
+        self.settle(name)
+    }
+
+    /// Makes a name durable: its folder, and those above it, which a process that is dead may have made.
+    fn settle(&self, name: &ModelName) -> Result<(), StoreError> {
+        let path = self.shared.manifests().join(name.path());
+        let above = path.ancestors().skip(1).take_while(|folder| *folder != self.shared.root());
         above.into_iter().try_for_each(|folder| self.shared.sync_dir(folder))
+    }
+
+    /// Makes a model durable that another process may have named a moment before it died.
+    pub(crate) fn settle_model(&self, name: &ModelName) -> Result<(), StoreError> {
+        self.shared.make_folders()?;
+        self.shared.sync_dir(&self.shared.blobs())?;
+        self.settle(name)
     }
 
     /// Takes a name away, and the blobs that only it had.
@@ -371,17 +430,20 @@ pub(crate) fn read_blob(
     size: u64,
     digest: Option<Digest>,
 ) -> Result<Vec<u8>, StoreError> {
-    if size > SMALL_BYTES_MAX {
+    if size > TEXT_BYTES_MAX {
         return Err(StoreError::TooLarge {
             what: path.display().to_string(),
             found: size,
-            max: SMALL_BYTES_MAX,
+            max: TEXT_BYTES_MAX,
         });
     }
     let file = shared.files.open(path).tried("read", path)?;
-    let bytes = read_all(&*file, SMALL_BYTES_MAX).tried("read", path)?;
+    let bytes = read_all(&*file, TEXT_BYTES_MAX).tried("read", path)?;
     match (digest, Digest::of(&bytes)) {
-        (Some(expected), found) if expected != found => Err(StoreError::WrongContent { expected, found }),
+        (Some(expected), found) if expected != found => {
+            sums::mark(shared, path, true);
+            Err(StoreError::WrongContent { expected, found })
+        }
         _ => Ok(bytes),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::foreign::{self, Found};
 use crate::prune::{all_blobs, referenced};
 use crate::shared::Shared;
 use crate::staged::hash;
-use crate::{Digest, ModelName, Origin, State, Store, StoreError};
+use crate::{Digest, ModelName, Origin, State, Store, StoreError, sums};
 
 /// The most threads that read: further ones wait for the disk.
 const THREADS_MAX: usize = 8;
@@ -43,7 +43,7 @@ type Wanted = BTreeMap<PathBuf, (Option<Digest>, u64)>;
 
 impl Store {
     /// Reads every file of these models, or of all models and all blobs if none is named. `progress` gets the bytes that
-    /// are done and how many there are, from several threads.
+    /// are done and how many there are, from several threads, one after the other.
     ///
     /// # Errors
     /// If a name is no model's, or our own store cannot be read; what is wrong with a model is in its verdict.
@@ -72,7 +72,8 @@ impl Store {
             wanted.insert(blob.path.clone(), (blob.digest, blob.size));
         }
         let results = read_all(shared, &wanted, progress);
-        let mut verdicts: Vec<Verdict> = models.iter().map(|found| verdict(found, &results)).collect();
+        let mut verdicts: Vec<Verdict> =
+            models.iter().map(|found| verdict(shared, found, &results)).collect();
         if !orphans.is_empty() {
             let findings = orphans.keys().filter_map(|path| finding(path, &results)).collect();
             let bytes = orphans.values().map(|(_, size)| size).sum();
@@ -89,11 +90,21 @@ fn finding(path: &Path, results: &Results) -> Option<Finding> {
     Some(Finding { path: path.to_owned(), why })
 }
 
-fn verdict(found: &Found, results: &Results) -> Verdict {
+fn verdict(shared: &Shared, found: &Found, results: &Results) -> Verdict {
     let mut findings: Vec<Finding> =
         found.blobs.iter().filter_map(|blob| finding(&blob.path, results)).collect();
     findings.dedup();
-    if let (State::Broken(why), true) = (&found.entry.state, findings.is_empty()) {
+    // What was marked as damaged and is whole is broken no more.
+    let is_healed = || {
+        let again = foreign::find(shared, &found.entry.name).ok().flatten();
+        again.is_some_and(|again| {
+            again.entry.origin == found.entry.origin && again.entry.state == State::Ready
+        })
+    };
+    if let State::Broken(why) = &found.entry.state
+        && findings.is_empty()
+        && !is_healed()
+    {
         findings.push(Finding { path: found.entry.name.path(), why: why.clone() });
     }
     Verdict {
@@ -109,15 +120,17 @@ fn verdict(found: &Found, results: &Results) -> Verdict {
 fn read_all(shared: &Shared, wanted: &Wanted, progress: &(dyn Fn(u64, u64) + Sync)) -> Results {
     let total: u64 = wanted.values().map(|(_, size)| size).sum();
     let list: Vec<(&PathBuf, &(Option<Digest>, u64))> = wanted.iter().collect();
-    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(0));
     let results = Mutex::new(Results::new());
     let work = || {
         while let Some((path, (digest, size))) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut before = 0;
             let why = check(shared, path, *digest, *size, &mut |now| {
-                let sum = done.fetch_add(now - before, Ordering::Relaxed) + now - before;
+                // Told while it is locked: whoever listens takes a smaller sum for a new beginning.
+                let mut sum = done.lock().unwrap_or_else(PoisonError::into_inner);
+                *sum += now - before;
                 before = now;
-                progress(sum, total);
+                progress(*sum, total);
             });
             results.lock().unwrap_or_else(PoisonError::into_inner).insert((*path).clone(), why);
         }
@@ -151,8 +164,12 @@ fn check(
     match (hash(&*file, size, progress), digest) {
         (Err(error), _) => Some(format!("it cannot be read: {error}")),
         (Ok(found), Some(expected)) if found != expected => {
+            sums::mark(shared, path, true);
             Some(format!("its content has the digest {found}"))
         }
-        _ => None,
+        _ => {
+            sums::mark(shared, path, false);
+            None
+        }
     }
 }

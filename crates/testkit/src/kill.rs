@@ -7,8 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ingle_store::files::{FileLock, Files, Metadata, Mode, OpenFile};
 
@@ -22,10 +21,45 @@ pub struct Plan {
     pub scenario: String,
     /// In which folder.
     pub root: PathBuf,
+    /// What it needs besides, such as the address of a server: a word.
+    pub with: String,
     /// The operation, counted from 1, at which it dies.
     pub at: u64,
-    /// Whether it dies after the operation, not before.
-    pub after: bool,
+    /// When.
+    pub moment: Moment,
+}
+
+/// When a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the operation.
+    Before,
+    /// When the first half of what it writes is written; after it, if it writes nothing.
+    Half,
+    /// After it.
+    After,
+}
+
+impl Moment {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Before, "before"), (Self::Half, "half"), (Self::After, "after")];
+}
+
+/// An operation that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Operation {
+    Create,
+    CreateDir,
+    Rename,
+    Remove,
+    RemoveDir,
+    SyncDir,
+    Lock,
+    ShareBytes,
+    Write,
+    SetLen,
+    Sync,
 }
 
 /// How a child ended.
@@ -41,10 +75,17 @@ impl Plan {
     /// What this process is to do, if it is a child.
     pub fn of_this_process() -> Option<Self> {
         let text = std::env::var(VARIABLE).ok()?;
-        let mut parts = text.splitn(4, ' ');
-        let (scenario, at, when) = (parts.next()?, parts.next()?, parts.next()?);
+        let mut parts = text.splitn(5, ' ');
+        let (scenario, with, at, when) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let root = parts.next()?.into();
-        Some(Self { scenario: scenario.to_owned(), root, at: at.parse().ok()?, after: when == "after" })
+        let (moment, _) = *Moment::ALL.iter().find(|(_, name)| *name == when)?;
+        Some(Self {
+            scenario: scenario.to_owned(),
+            root,
+            with: with.to_owned(),
+            at: at.parse().ok()?,
+            moment,
+        })
     }
 }
 
@@ -54,8 +95,8 @@ impl Plan {
 /// If the child ends any other way than by its end or by SIGKILL; then what it said is shown.
 pub fn run_child(test: &str, plan: &Plan) -> End {
     let program = std::env::current_exe().expect("this program has a path");
-    let when = if plan.after { "after" } else { "before" };
-    let variable = format!("{} {} {when} {}", plan.scenario, plan.at, plan.root.display());
+    let when = Moment::ALL.iter().find(|(moment, _)| *moment == plan.moment).map_or("", |(_, name)| name);
+    let variable = format!("{} {} {} {when} {}", plan.scenario, plan.with, plan.at, plan.root.display());
     let output = Command::new(program)
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, variable)
@@ -95,25 +136,56 @@ fn die() -> ! {
     std::process::abort()
 }
 
-/// When a process dies.
-#[derive(Debug)]
-struct Moment {
-    count: AtomicU64,
-    at: u64,
-    after: bool,
+/// What a process has done, and what awaits it.
+struct Life {
+    done: Mutex<Vec<Operation>>,
+    fate: Fate,
 }
 
-impl Moment {
-    fn around<T>(&self, run: impl FnOnce() -> T) -> T {
-        let is_now = self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.at;
-        if is_now && !self.after {
-            die();
+/// What happens to a process at an operation of its own.
+enum Fate {
+    None,
+    Death(u64, Moment),
+    /// Something else happens before the operation.
+    Event(u64, Box<dyn Fn() + Send + Sync>),
+}
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{:?}", self.done)
+    }
+}
+
+impl Life {
+    fn around<T>(&self, operation: Operation, run: impl FnOnce() -> T) -> T {
+        self.around_halves(operation, || None, run)
+    }
+
+    /// `half` does the first half of the operation, if it has halves; `run` does all of it.
+    fn around_halves<T>(
+        &self,
+        operation: Operation,
+        half: impl FnOnce() -> Option<T>,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        let number = {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.push(operation);
+            done.len() as u64
+        };
+        let moment = match &self.fate {
+            Fate::Death(at, moment) if *at == number => moment,
+            Fate::Event(at, event) if *at == number => {
+                event();
+                return run();
+            }
+            _ => return run(),
+        };
+        let is_half_done = *moment == Moment::Half && half().is_some();
+        if *moment != Moment::Before && !is_half_done {
+            let _ = run();
         }
-        let value = run();
-        if is_now {
-            die();
-        }
-        value
+        die()
     }
 }
 
@@ -121,23 +193,42 @@ impl Moment {
 #[derive(Debug)]
 pub struct KillingFiles<F> {
     inner: F,
-    moment: Arc<Moment>,
+    life: Arc<Life>,
 }
 
 impl<F: Files> KillingFiles<F> {
-    /// These files, with the moment that a plan says.
+    /// These files, with the end that a plan says.
     pub fn new(inner: F, plan: &Plan) -> Self {
-        Self { inner, moment: Arc::new(Moment { count: AtomicU64::new(0), at: plan.at, after: plan.after }) }
+        Self::with_fate(inner, Fate::Death(plan.at, plan.moment))
+    }
+
+    /// These files, which kill nobody and count what is done.
+    pub fn counting(inner: F) -> Self {
+        Self::with_fate(inner, Fate::None)
+    }
+
+    /// These files, which kill nobody; something else happens before an operation.
+    pub fn with_event(inner: F, at: u64, event: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::with_fate(inner, Fate::Event(at, Box::new(event)))
+    }
+
+    fn with_fate(inner: F, fate: Fate) -> Self {
+        Self { inner, life: Arc::new(Life { done: Mutex::default(), fate }) }
+    }
+
+    /// What was done so far.
+    pub fn done(&self) -> Vec<Operation> {
+        self.life.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn file(&self, inner: Box<dyn OpenFile>) -> Box<dyn OpenFile> {
-        Box::new(KillingFile { inner, moment: self.moment.clone() })
+        Box::new(KillingFile { inner, life: self.life.clone() })
     }
 }
 
 impl<F: Files> Files for KillingFiles<F> {
     fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
-        self.moment.around(|| self.inner.create(path)).map(|file| self.file(file))
+        self.life.around(Operation::Create, || self.inner.create(path)).map(|file| self.file(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
@@ -149,23 +240,23 @@ impl<F: Files> Files for KillingFiles<F> {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.moment.around(|| self.inner.create_dir(path))
+        self.life.around(Operation::CreateDir, || self.inner.create_dir(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.moment.around(|| self.inner.rename(from, to))
+        self.life.around(Operation::Rename, || self.inner.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.moment.around(|| self.inner.remove(path))
+        self.life.around(Operation::Remove, || self.inner.remove(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.moment.around(|| self.inner.remove_dir(path))
+        self.life.around(Operation::RemoveDir, || self.inner.remove_dir(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.moment.around(|| self.inner.sync_dir(path))
+        self.life.around(Operation::SyncDir, || self.inner.sync_dir(path))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -185,18 +276,18 @@ impl<F: Files> Files for KillingFiles<F> {
     }
 
     fn lock(&self, path: &Path, mode: Mode, wait: bool) -> io::Result<Option<Box<dyn FileLock>>> {
-        self.moment.around(|| self.inner.lock(path, mode, wait))
+        self.life.around(Operation::Lock, || self.inner.lock(path, mode, wait))
     }
 
     fn share_bytes(&self, from: &Path, to: &dyn OpenFile) -> io::Result<bool> {
-        self.moment.around(|| self.inner.share_bytes(from, to))
+        self.life.around(Operation::ShareBytes, || self.inner.share_bytes(from, to))
     }
 }
 
 #[derive(Debug)]
 struct KillingFile {
     inner: Box<dyn OpenFile>,
-    moment: Arc<Moment>,
+    life: Arc<Life>,
 }
 
 impl OpenFile for KillingFile {
@@ -205,11 +296,12 @@ impl OpenFile for KillingFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.moment.around(|| self.inner.write_at(offset, bytes))
+        let half = || Some(self.inner.write_at(offset, &bytes[..bytes.len() / 2]));
+        self.life.around_halves(Operation::Write, half, || self.inner.write_at(offset, bytes))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.moment.around(|| self.inner.set_len(len))
+        self.life.around(Operation::SetLen, || self.inner.set_len(len))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -217,7 +309,7 @@ impl OpenFile for KillingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.moment.around(|| self.inner.sync())
+        self.life.around(Operation::Sync, || self.inner.sync())
     }
 
     fn as_system(&self) -> Option<&std::fs::File> {

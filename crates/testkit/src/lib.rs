@@ -3,6 +3,7 @@
 
 pub mod bert;
 pub mod bytes;
+pub mod hostile;
 pub mod http;
 pub mod hub;
 pub mod kill;
@@ -11,6 +12,7 @@ pub mod quant;
 pub mod reply;
 pub mod rng;
 pub mod scripted;
+pub mod shards;
 pub mod sim_files;
 pub mod stories;
 pub mod tiny;

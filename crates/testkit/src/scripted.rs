@@ -5,6 +5,7 @@
 //! table, a forgotten copy or a stale prefix block does not go unnoticed: it panics with an explanation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct ScriptedExecutor {
     logits: LogitsFn,
     latency: Duration,
     row_latency: Duration,
+    /// Where there is one, each step ends when there is a turn for it.
+    turns: Option<mpsc::Receiver<()>>,
     faults: BTreeMap<u64, Fault>,
     /// Sequences with it among their first two tokens get each of their rows twice.
     doubled: Option<TokenId>,
@@ -84,6 +87,7 @@ impl ScriptedExecutor {
             logits: Box::new(hashed_logits),
             latency: Duration::ZERO,
             row_latency: Duration::ZERO,
+            turns: None,
             faults: BTreeMap::new(),
             doubled: None,
             slots: vec![vec![None; block_size]; n_blocks],
@@ -118,6 +122,14 @@ impl ScriptedExecutor {
     #[must_use]
     pub fn with_row_latency(mut self, latency: Duration) -> Self {
         self.row_latency = latency;
+        self
+    }
+
+    /// Each message lets one step end; without one, a step goes on. Once the sender is gone, steps end by themselves. So a test
+    /// says when which step ends, however busy the machine is.
+    #[must_use]
+    pub fn with_turns(mut self, turns: mpsc::Receiver<()>) -> Self {
+        self.turns = Some(turns);
         self
     }
 
@@ -298,6 +310,11 @@ impl Executor for ScriptedExecutor {
         };
         if !took.is_zero() {
             thread::sleep(took);
+        }
+        if let Some(turns) = &self.turns
+            && turns.recv().is_err()
+        {
+            self.turns = None;
         }
         match fault {
             Some(Fault::Unusable) => Err(ExecutorError::Unusable("the model file changed".into())),

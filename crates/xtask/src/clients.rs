@@ -18,13 +18,16 @@ struct Suite {
     venv: &'static str,
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite { name: "dialects", folder: ".", venv: "clients-venv" },
     Suite { name: "frameworks", folder: "frameworks", venv: "clients-frameworks" },
     Suite { name: "litellm", folder: "litellm_routes", venv: "clients-litellm" },
     Suite { name: "sglang", folder: "sglang_frontend", venv: "clients-sglang" },
     Suite { name: "minilm", folder: "minilm", venv: "clients-minilm" },
+    Suite { name: STORE, folder: "store", venv: "clients-store" },
 ];
+/// The suite that needs the hub of the tests.
+const STORE: &str = "store";
 /// The suite in JavaScript.
 const JS: &str = "js";
 
@@ -51,6 +54,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
             root.join("target/release/ingle")
         }
     };
+    let hub = suites.iter().any(|suite| suite.name == STORE).then(|| hub(root)).transpose()?;
     let server = Server::start(&binary, &root.join("target/clients-data"))?;
     if with_js {
         let mut node = Command::new("node");
@@ -62,6 +66,9 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).args(args).arg(suite.folder);
         // For those that serve a model of their own.
         pytest.env("INGLE_BINARY", &binary);
+        if let Some(hub) = &hub {
+            pytest.env("INGLE_HUB", hub);
+        }
         sh(server.named_in(pytest.current_dir(root.join("tests/clients"))))?;
     }
     Ok(())
@@ -108,6 +115,18 @@ fn install_js(root: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// The hub of the tests, which `cargo test --workspace` has built; else it is built.
+fn hub(root: &Path) -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let hub = root.join(target).join("debug/examples/hub");
+    if !hub.exists() {
+        sh(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--package", "ingle-testkit", "--example", "hub"])
+            .current_dir(root))?;
+    }
+    Ok(hub)
+}
+
 fn sh(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
@@ -130,7 +149,7 @@ impl Server {
 
     fn start(binary: &Path, data: &Path) -> Result<Self> {
         let mut child = Command::new(binary)
-            .args(["serve", "--port", "0", "--api-key", KEY, "--data-dir"])
+            .args(["serve", "--offline", "--port", "0", "--api-key", KEY, "--data-dir"])
             .arg(data)
             .stderr(Stdio::piped())
             .spawn()

@@ -314,7 +314,7 @@ impl Conversation {
                 Block::Thinking(thinking) => thoughts.push(thinking),
                 Block::ToolUse { id, name, input } => {
                     self.called.insert(id.clone(), name.clone());
-                    tool_calls.push(ToolCall { id: Some(id), name, arguments: input });
+                    tool_calls.push(ToolCall { id: Some(id), index: 0, name, arguments: input });
                 }
                 block => texts.extend(into_text(block)),
             }

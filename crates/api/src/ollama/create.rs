@@ -1,6 +1,6 @@
 //! `/api/create`: what a model is made from.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::refused::{Refused, check_empty};
 use crate::RequestError;
@@ -40,7 +40,7 @@ pub struct CreateCall {
     pub model: String,
     /// The model that it is made from.
     pub from: Option<String>,
-    /// Blobs with weights: what each was called, and its digest.
+    /// Blobs with weights: what each was called in its folder, and its digest. The names are relative, without `..`.
     pub files: Vec<(String, String)>,
     /// Blobs with adapters.
     pub adapters: Vec<(String, String)>,
@@ -112,16 +112,6 @@ impl CreateCall {
             stream,
         })
     }
-
-    /// A line of the reply: a step, and how far it is.
-    pub fn line(status: &str) -> String {
-        json!({ "status": status }).to_string()
-    }
-
-    /// A line of the reply that ends it: the model was not made.
-    pub fn failed(message: &str) -> String {
-        json!({ "error": message }).to_string()
-    }
 }
 
 /// `info`, which says of a model what its file says.
@@ -152,7 +142,6 @@ fn take_blobs(fields: &mut Fields, field: &str) -> Result<Vec<(String, String)>,
             let text = format!("`{field}` names {}, which is no relative path of a file", quoted(&name));
             return Err(fields.error(field, text));
         }
-        let name = name.rsplit('/').next().unwrap_or_default().to_owned();
         Ok((name, digest))
     };
     blobs.into_iter().map(one).collect()
@@ -203,6 +192,8 @@ fn take_messages(fields: &mut Fields) -> Result<Vec<(String, String)>, RequestEr
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -219,7 +210,7 @@ mod tests {
         let files =
             json!({"name": "m", "files": {"a/x.gguf": "sha256:0"}, "adapters": {"l.gguf": "sha256:1"}});
         let call = CreateCall::parse(files.to_string().as_bytes()).expect("a body");
-        assert_eq!(call.files, [("x.gguf".to_owned(), "sha256:0".to_owned())]);
+        assert_eq!(call.files, [("a/x.gguf".to_owned(), "sha256:0".to_owned())]);
         assert!(call.stream);
     }
 

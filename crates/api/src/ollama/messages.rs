@@ -98,12 +98,11 @@ fn tool_call(value: Value, path: &str) -> Result<ToolCall, RequestError> {
     check_function_type(&mut fields)?;
     let mut function = take_function(&mut fields)?;
     fields.finish()?;
-    // The place in its answer, which the list says too.
-    function.integer(&["index"], 0, i128::from(u32::MAX))?;
+    let index = function.integer(&["index"], 0, i128::from(u32::MAX))?.unwrap_or_default() as u32;
     let name = take_name(&mut function)?;
     let arguments = function.object("arguments")?.unwrap_or_default();
     function.finish()?;
-    Ok(ToolCall { id, name, arguments: Value::Object(arguments) })
+    Ok(ToolCall { id, index, name, arguments: Value::Object(arguments) })
 }
 
 /// `type`, of which there is one.

@@ -70,11 +70,6 @@ pub(crate) fn create_body() -> Object {
     empty(object, &[REFUSED_CREATE])
 }
 
-/// A line of `/api/create`'s reply.
-pub(crate) fn create_line() -> Schema {
-    Object::new().must("status", string(), "The step; `success` is the last.").schema()
-}
-
 /// The body of `/api/copy`.
 pub(crate) fn copy_body() -> Schema {
     let object = Object::new().must("source", string(), "Which model.").must(

@@ -298,8 +298,12 @@ fn conversations() {
     );
     let input = input(&call);
     assert!(input.continue_final_message, "an answer that is begun goes on");
-    let tool_call =
-        |id: &str, name: &str, arguments| ToolCall { id: Some(id.into()), name: name.into(), arguments };
+    let tool_call = |id: &str, name: &str, arguments| ToolCall {
+        id: Some(id.into()),
+        index: 0,
+        name: name.into(),
+        arguments,
+    };
     let tool = |content: &str, id: Option<&str>, name: &str| Message {
         tool_call_id: id.map(Into::into),
         name: Some(name.into()),

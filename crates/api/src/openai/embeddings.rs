@@ -1,6 +1,7 @@
 //! Embeddings: the body and the replies. The field that has the texts decides the reply's shape: `input` gives
 //! OpenAI's, `content` llama-server's.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use ingle_chat::{EMBED_INPUTS_MAX, EmbedInput, EmbedRequest, Embedding, Embeddings};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::terms::take_rank;
 use super::{Caller, json};
 use crate::fields::Fields;
 use crate::truncated::{Truncated, names, truncated};
-use crate::{RequestError, base64, parse_object};
+use crate::{RequestError, parse_object};
 
 const TEXT_ONLY: &str = "only text and token ids are taken; remove it";
 
@@ -205,7 +206,7 @@ impl EmbeddingsCall {
         let vector = |item: &'_ Embedding| match self.shape {
             Shape::Base64 => {
                 let bytes: Vec<u8> = item.vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-                Some(base64::encode(&bytes))
+                Some(BASE64_STANDARD.encode(bytes))
             }
             Shape::Floats | Shape::Rows => None,
         };

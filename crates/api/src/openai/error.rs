@@ -78,8 +78,14 @@ impl From<&ProviderError> for ErrorObject {
             ProviderError::DeadlineExceeded { .. } => {
                 Self::new("timeout_error", "deadline_exceeded", message)
             }
-            ProviderError::Overloaded { .. } => Self::new("rate_limit_error", "rate_limit_exceeded", message),
-            ProviderError::Unavailable(_) => Self::new("unavailable_error", 503, message),
+            ProviderError::Overloaded { .. } | ProviderError::TooLate { .. } => {
+                Self::new("rate_limit_error", "rate_limit_exceeded", message)
+            }
+            ProviderError::Unavailable(_) | ProviderError::Busy(_) => {
+                Self::new("unavailable_error", 503, message)
+            }
+            ProviderError::Unusable(_) => Self::new("server_error", "model_unusable", message),
+            ProviderError::Upstream(_) => Self::new("server_error", "upstream_failed", message),
             ProviderError::Internal(_) => Self::new(
                 "server_error",
                 "internal_error",

@@ -48,6 +48,7 @@ const ERRORS: &[(u16, &str)] = &[
     (415, "The body is not JSON, or it is compressed."),
     (429, "Too much waits."),
     (500, "The server's fault; its log says more under the request's id."),
+    (502, "Another server that this needs was not reached, or answered otherwise than it should."),
     (503, "The model is not there yet, or the server is shutting down."),
     (504, "The time that the request had is over."),
     (529, "Too much waits."),
@@ -79,6 +80,8 @@ pub(super) struct Operation {
     /// A body that every server takes.
     example: Option<Value>,
     contents: Vec<(&'static str, Shape)>,
+    /// Statuses of answers that have no body, and what they say.
+    bodyless: Vec<(u16, &'static str)>,
     statuses: Vec<u16>,
     /// What 503 says, where it is no error like others.
     unavailable: Option<Shape>,
@@ -99,6 +102,7 @@ impl Operation {
             body_required: true,
             example: None,
             contents: Vec::new(),
+            bodyless: Vec::new(),
             statuses: vec![401, 403, 500],
             unavailable: None,
             public: false,
@@ -147,6 +151,12 @@ impl Operation {
         let body: Shape = Box::new(|_| string().into_value());
         let post = Self { body: Some((BYTES, body)), ..Self::new("POST", path, tag, summary) };
         post.fails(&[400, 408, 429, 503])
+    }
+
+    /// An answer without a body.
+    pub fn says(mut self, status: u16, text: &'static str) -> Self {
+        self.bodyless.push((status, text));
+        self
     }
 
     /// The digest in the path.
@@ -299,6 +309,10 @@ impl Operation {
             let headers = reply_headers(self.tag.dialect, 200, &self.reply_headers);
             let ok = json!({ "description": "The answer.", "headers": headers, "content": contents });
             responses.insert("200".into(), ok);
+        }
+        for (status, text) in &self.bodyless {
+            let headers = reply_headers(self.tag.dialect, *status, &self.reply_headers);
+            responses.insert(status.to_string(), json!({ "description": text, "headers": headers }));
         }
         let overload = |status: &u16| match (self.tag.dialect, status) {
             (Dialect::Anthropic, 429) => 529,

@@ -272,10 +272,16 @@ fn ollama() -> Vec<Operation> {
         Operation::post("/api/show", OLLAMA, "A model.", show)
             .example(json!({ "model": "default" }))
             .json(schema::page),
-        Operation::post("/api/create", OLLAMA, "Make a model of the store.", create)
-            .example(json!({ "model": "mario", "from": "tiny", "system": "You are Mario." }))
-            .written("OllamaCreateStep", schema::create_line)
-            .gives(LINES, |components| components.put("OllamaCreateStep", schema::create_line)),
+        Operation::post(
+            "/api/create",
+            OLLAMA,
+            "Make a model of the store; one that it is made from is fetched.",
+            create,
+        )
+        .example(json!({ "model": "mario", "from": "tiny", "system": "You are Mario." }))
+        .fails(&[502])
+        .json(line())
+        .gives(LINES, line()),
         Operation::post(
             "/api/copy",
             OLLAMA,
@@ -293,10 +299,12 @@ fn ollama() -> Vec<Operation> {
         .gives(TEXT, |_| string().into_value()),
         Operation::post("/api/pull", OLLAMA, "Fetch a model into the store.", pull)
             .example(json!({ "model": "llama3.1:8b", "stream": false }))
+            .fails(&[502])
             .json(line())
             .gives(LINES, line()),
         Operation::post("/api/push", OLLAMA, "Send a model of the store to its registry.", push)
             .example(json!({ "model": "registry.example/team/model:tag", "stream": false }))
+            .fails(&[502])
             .json(line())
             .gives(LINES, line()),
         Operation::get(
@@ -307,7 +315,9 @@ fn ollama() -> Vec<Operation> {
         .digest()
         .gives(BYTES, |_| string().into_value()),
         Operation::put_bytes("/api/blobs/{digest}", OLLAMA, "Put a blob with this digest into the store.")
-            .digest(),
+            .digest()
+            .says(200, "It was there already.")
+            .says(201, "It is there now."),
         Operation::get("/api/version", OLLAMA, "The version of Ollama whose API this is.")
             .written("OllamaVersion", schema::version),
     ]

@@ -62,6 +62,7 @@ impl Interp<'_> {
         if let Some(indent) = &style.indent {
             self.fuel.charge_bytes(indent.len() * level)?;
         }
+        let escapes = |c| style.ensure_ascii && !(' '..='~').contains(&c);
         match value {
             Value::None => out.push_own("null"),
             Value::Bool(b) => out.push_own(if *b { "true" } else { "false" }),
@@ -69,7 +70,7 @@ impl Interp<'_> {
             Value::Float(f) => out.push_own(&json_float(*f)),
             Value::Str(s) => {
                 self.fuel.charge_bytes(s.len())?;
-                write_string(s, style.ensure_ascii, out);
+                write_string(s, escapes, out);
             }
             Value::List(l) | Value::Tuple(l) => {
                 let items = l.0.borrow();
@@ -116,7 +117,7 @@ impl Interp<'_> {
                             ));
                         }
                     };
-                    write_string(&key, style.ensure_ascii, out);
+                    write_string(&key, escapes, out);
                     out.push(&style.key_separator);
                     self.write_json(item, style, level + 1, out)?;
                 }
@@ -138,7 +139,8 @@ fn json_float(f: f64) -> String {
     }
 }
 
-fn write_string(s: &Text, ensure_ascii: bool, out: &mut TextBuf) {
+/// Appends a string as JSON; besides what JSON itself asks for, `escapes` says what stands as a code unit.
+pub(super) fn write_string(s: &Text, escapes: impl Fn(char) -> bool, out: &mut TextBuf) {
     // The quotes are the template's.
     out.push_own("\"");
     let escaped = s.map_chars(|c, out| match c {
@@ -149,7 +151,7 @@ fn write_string(s: &Text, ensure_ascii: bool, out: &mut TextBuf) {
         '\t' => out.push_str("\\t"),
         '\x08' => out.push_str("\\b"),
         '\x0c' => out.push_str("\\f"),
-        c if (c as u32) < 0x20 || (ensure_ascii && !(' '..='~').contains(&c)) => {
+        c if c < ' ' || escapes(c) => {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 out.push_str(&format!("\\u{unit:04x}"));

@@ -73,7 +73,9 @@ async fn collect(
                     running.push((first, stream));
                     waiting.pop_front();
                 }
-                Err(ProviderError::Overloaded { .. }) => knock_again = Some(Instant::now() + KNOCK_PAUSE),
+                Err(error) if error.retry_after().is_some() => {
+                    knock_again = Some(Instant::now() + KNOCK_PAUSE)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -99,7 +101,7 @@ async fn collect(
                 }
             }
             // It waited too long for its first step, and gave up its place before anything came of it.
-            Some(Err(ProviderError::Overloaded { .. })) => {
+            Some(Err(error)) if error.retry_after().is_some() => {
                 waiting.push_front(running.swap_remove(at).0);
                 knock_again = Some(Instant::now() + KNOCK_PAUSE);
             }

@@ -48,10 +48,11 @@ impl From<ProviderError> for Fault {
             ProviderError::InvalidRequest { .. } | ProviderError::ContextLength { .. } => 400,
             ProviderError::Forbidden { .. } => 403,
             ProviderError::UnknownModel { .. } => 404,
-            ProviderError::Overloaded { .. } => 429,
+            ProviderError::Overloaded { .. } | ProviderError::TooLate { .. } => 429,
             ProviderError::DeadlineExceeded { .. } => 504,
-            ProviderError::Unavailable(_) => 503,
-            ProviderError::Internal(_) => 500,
+            ProviderError::Unavailable(_) | ProviderError::Busy(_) => 503,
+            ProviderError::Upstream(_) => 502,
+            ProviderError::Unusable(_) | ProviderError::Internal(_) => 500,
         };
         let mut object = ErrorObject::from(&error);
         if let ProviderError::Internal(_) = &error {

@@ -458,7 +458,7 @@ async fn what_is_no_fault_of_a_line_is_tried_again() {
 #[tokio::test]
 async fn without_an_engine_the_run_ends() {
     let (ended, results, _) = work(&["a", "b 20ms", "gone", "z"], Bounds::new(1)).await;
-    assert!(crate::in_words(&ended.unwrap_err()).contains("its thread has ended"));
+    assert!(crate::outcome::in_words(&ended.unwrap_err()).contains("its thread has ended"));
     assert!(
         results.iter().all(|r| r == "to: a" || r == "to: b 20ms"),
         "what cannot be answered has no result"

@@ -214,7 +214,7 @@ mod tests {
             (inline("{"), "is no JSON object"),
             (inline("/nonexistent"), "cannot read /nonexistent"),
         ] {
-            let error = crate::in_words(&read(&settings).unwrap_err());
+            let error = crate::outcome::in_words(&read(&settings).unwrap_err());
             assert!(error.contains(expected), "{error}");
         }
     }

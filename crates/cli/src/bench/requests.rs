@@ -29,7 +29,8 @@ pub(super) fn answer(session: &mut Session, input: impl BufRead, mut output: imp
     writeln!(output, "{}", Value::Object(session.description()))?;
     output.flush()?;
     for line in input.lines() {
-        let answer = measure(session, &line?).unwrap_or_else(|why| json!({ "error": crate::in_words(&why) }));
+        let answer =
+            measure(session, &line?).unwrap_or_else(|why| json!({ "error": crate::outcome::in_words(&why) }));
         writeln!(output, "{answer}")?;
         output.flush()?;
     }

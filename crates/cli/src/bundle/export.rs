@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Arg;
@@ -13,9 +15,11 @@ use serde_json::json;
 use super::{models_json, table};
 use crate::commands::{self, bytes};
 use crate::models::Models;
-use crate::progress::TransferProgress;
+use crate::outcome::tell;
+use crate::progress::{Out, TransferProgress};
 use crate::settings::compat::Facts;
 use crate::settings::{self, Commands, Usage};
+use crate::signals::{STOPPED, Stopped, on_interrupt};
 
 pub const EXPORT: Usage = Usage {
     name: "export",
@@ -63,10 +67,11 @@ pub fn main(args: &[OsString]) -> Result<()> {
         created: crate::clock::now().format("%Y-%m-%dT%H:%M:%SZ"),
     };
     let plan = {
-        let bar = TransferProgress::new("checking");
+        let bar =
+            TransferProgress::new("checking", Out::beside_report(is_json), "stopped: nothing was written");
         plan(&models.store, &asked, &imprint, &mut |done, total| bar.report(done, total))?
     };
-    let (digest, files) = write(&plan, key.as_ref(), writer)?;
+    let (digest, files) = write(&plan, key.as_ref(), writer, Out::beside_report(is_json))?;
     report(is_json, &plan, &digest, key.as_ref(), &files)
 }
 
@@ -109,19 +114,74 @@ fn part_bytes(text: &str) -> Result<u64> {
         Ok(Budget::Bytes(n)) if n == 4 << 30 => Ok(FAT_BYTES_MAX),
         Ok(Budget::Bytes(n)) => Ok(n),
         Ok(Budget::Percent(_)) => bail!("--split takes a size such as 4G or 650MB, not a share"),
-        Err(why) => bail!("--split: {why}"),
+        Err(_) => bail!("--split: `{text}` is no size of a part, such as 4G or 650MB; it has at least 1 KiB"),
     }
 }
 
-fn write(plan: &Plan, key: Option<&SecretKey>, writer: Option<PartWriter>) -> Result<(Digest, Vec<PathBuf>)> {
-    let bar = TransferProgress::new("writing");
+fn write(
+    plan: &Plan,
+    key: Option<&SecretKey>,
+    writer: Option<PartWriter>,
+    out: Out,
+) -> Result<(Digest, Vec<PathBuf>)> {
+    // Files that are not whole are removed, which takes a writer that is told to stop.
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let of_signal = is_stopped.clone();
+    let _guard = on_interrupt(move || {
+        // Whoever presses twice does not wait for a disk that takes nothing.
+        if of_signal.swap(true, Ordering::Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
+    })?;
+    let written = write_until(plan, key, writer, out, &is_stopped);
+    match written {
+        Err(_) if is_stopped.load(Ordering::Relaxed) => {
+            let how_to_go_on = "there is no bundle; the same command writes it from the beginning";
+            Err(Stopped(how_to_go_on.to_owned()).into())
+        }
+        written => written,
+    }
+}
+
+fn write_until(
+    plan: &Plan,
+    key: Option<&SecretKey>,
+    writer: Option<PartWriter>,
+    out: Out,
+    is_stopped: &AtomicBool,
+) -> Result<(Digest, Vec<PathBuf>)> {
+    let bar = TransferProgress::new("writing", out, "");
     let mut progress = |done, total| bar.report(done, total);
     match writer {
         Some(mut writer) => {
-            let digest = plan.write(&mut writer, key, &mut progress)?;
+            writer.prepare(plan.total_bytes(key.is_some()))?;
+            let digest = plan.write(&mut Stoppable { out: &mut writer, is_stopped }, key, &mut progress)?;
             Ok((digest, writer.finish()?))
         }
-        None => Ok((plan.write(&mut std::io::stdout().lock(), key, &mut progress)?, Vec::new())),
+        None => {
+            let mut out = std::io::stdout().lock();
+            let digest = plan.write(&mut Stoppable { out: &mut out, is_stopped }, key, &mut progress)?;
+            Ok((digest, Vec::new()))
+        }
+    }
+}
+
+/// Output that takes nothing more once somebody has pressed Ctrl-C.
+struct Stoppable<'a> {
+    out: &'a mut dyn Write,
+    is_stopped: &'a AtomicBool,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        if self.is_stopped.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("stopped"));
+        }
+        self.out.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -143,8 +203,7 @@ fn report(
             "signed_by": signed_by,
             "models": models_json(index, &|_| None),
         });
-        writeln!(std::io::stdout(), "{report:#}")?;
-        return Ok(());
+        return tell(format_args!("{report:#}"));
     }
     let mut out = std::io::stderr().lock();
     table(&mut out, index, &|_| String::new())?;
@@ -160,4 +219,24 @@ fn report(
 
 fn say_to(out: &mut dyn Write, line: &str) -> Result<()> {
     Ok(writeln!(out, "{line}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ctrl-C: nothing more is taken, and the parts that are not whole go.
+    #[test]
+    fn what_is_stopped_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = PartWriter::new(&folder.path().join("b"), Some(1024)).expect("nothing is there");
+        let is_stopped = AtomicBool::new(false);
+        let mut out = Stoppable { out: &mut writer, is_stopped: &is_stopped };
+        out.write_all(&[0; 3000]).expect("there is room");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 3);
+        is_stopped.store(true, Ordering::Relaxed);
+        assert!(out.write_all(&[0]).is_err());
+        drop(writer);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
 }

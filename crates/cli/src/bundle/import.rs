@@ -4,18 +4,19 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches};
 use ingle_store::bundle::{
-    Arrival, Head, ImportOptions, Imported, Input, Outcome, Parts, Stream, Trust, TrustedKeys, arrivals,
-    import, read_head, verify,
+    Arrival, Head, ImportOptions, Imported, Input, Outcome, Parts, Stream, Trust, TrustedKeys, admit,
+    arrivals, import, read_head, verify,
 };
 use serde_json::{Value, json};
 
 use super::{models_json, table};
 use crate::commands::{self, bytes};
 use crate::models::Models;
-use crate::progress::TransferProgress;
+use crate::outcome::unless_unread;
+use crate::progress::{Out, TransferProgress};
 use crate::settings::{self, Commands, Settings, Usage, compat::Facts};
 
 pub const IMPORT: Usage = Usage {
@@ -30,12 +31,11 @@ pub const IMPORT: Usage = Usage {
 };
 
 /// What `ingle import` has besides its settings.
-pub fn options() -> [Arg; 4] {
+pub fn options() -> [Arg; 3] {
     [
         commands::flag("replace", "Take models also where their names are here with other contents"),
         commands::flag("list", "Say what is in the bundle; of its contents only the index is read"),
         commands::flag("dry-run", "Check every byte and say what an import would do, and write nothing"),
-        commands::flag("json", "Print for machines"),
     ]
 }
 
@@ -45,26 +45,33 @@ pub fn main(args: &[OsString]) -> Result<()> {
     if parsed.positional.is_empty() {
         bail!("name the bundle: `ingle import FILE`; `-` is standard input");
     }
-    let trust = trust(&parsed.settings, &m)?;
+    let (trust, is_json) = (trust(&parsed.settings, &m)?, parsed.settings.json);
     let mut input = input(&parsed.positional)?;
-    let head = read_head(&mut *input)?;
+    let head = read_head(&mut *input).with_context(|| parsed.positional.join(" "))?;
     if m.get_flag("list") {
-        return report(&m, &head, &trust, "listed", None, &[]);
+        return unless_unread(report(is_json, &head, &trust, "listed", None, &[]));
     }
     let store = Models::open(&parsed.settings)?.store;
-    let bar = TransferProgress::new(if m.get_flag("dry-run") { "checking" } else { "importing" });
+    let (doing, stopped) = match m.get_flag("dry-run") {
+        true => ("checking", "stopped: the bundle was not checked to its end"),
+        false => {
+            ("importing", "stopped: nothing of it can be seen; the same command goes on with what is here")
+        }
+    };
+    let options = ImportOptions { trust: trust.clone(), replace: m.get_flag("replace") };
+    let bar = TransferProgress::new(doing, Out::beside_report(is_json), stopped);
     let mut progress = |done, total| bar.report(done, total);
     if m.get_flag("dry-run") {
         verify(&mut *input, &head, &mut progress)?;
         drop(bar);
         let arrivals = arrivals(&store, &head.index)?;
-        report(&m, &head, &trust, "checked", None, &arrivals)?;
-        return Ok(trust.check(head.signed_by.as_ref())?);
+        unless_unread(report(is_json, &head, &trust, "checked", None, &arrivals))?;
+        // What would be refused is, here too.
+        return Ok(admit(&store, &head, &options)?);
     }
-    let options = ImportOptions { trust: trust.clone(), replace: m.get_flag("replace") };
     let done = import(&store, &mut *input, &head, &options, &mut progress)?;
     drop(bar);
-    report(&m, &head, &trust, "imported", Some(&done), &done.models)
+    unless_unread(report(is_json, &head, &trust, "imported", Some(&done), &done.models))
 }
 
 /// Whose bundles are taken: the keys that are named, else those of the file with trusted keys.
@@ -116,7 +123,7 @@ fn word(outcome: Outcome) -> &'static str {
 }
 
 fn report(
-    m: &ArgMatches,
+    is_json: bool,
     head: &Head,
     trust: &Trust,
     done: &str,
@@ -126,7 +133,7 @@ fn report(
     let is_trusted = head.signed_by.is_some_and(|key| trust.keys.contains(&key));
     let outcome = |at: usize| arrivals.get(at).map(|arrival| word(arrival.outcome));
     let mut out = std::io::stdout().lock();
-    if m.get_flag("json") {
+    if is_json {
         let mut report = json!({
             "result": done,
             "bundle": head.digest.to_string(),

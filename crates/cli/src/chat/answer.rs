@@ -10,6 +10,7 @@ use ingle_runtime::{AnswerStream, Engine, Interrupter, Piece};
 
 use super::terminal;
 use super::view::View;
+use crate::signals;
 
 /// How often a sign of life is given.
 const TICK: Duration = Duration::from_millis(100);
@@ -104,6 +105,8 @@ struct Showing<'a, 'b> {
     /// When the thoughts began, until they are over.
     thinking: Option<Instant>,
     n_ticks: usize,
+    /// How often the program had been stopped when the screen was last painted.
+    n_continued: usize,
 }
 
 impl<'a, 'b> Showing<'a, 'b> {
@@ -119,7 +122,17 @@ impl<'a, 'b> Showing<'a, 'b> {
             prompt_tokens: None,
             thinking: None,
             n_ticks: 0,
+            n_continued: signals::n_continued(),
         }
+    }
+
+    /// The window may have changed, and somebody else may have written into it.
+    fn look_at_window(&mut self) -> Result<()> {
+        let now = signals::n_continued();
+        if std::mem::replace(&mut self.n_continued, now) != now {
+            self.view.begin_below();
+        }
+        Ok(self.view.set_size(terminal::size())?)
     }
 
     fn follow(&mut self, news: &mpsc::Receiver<News>) -> Result<Answered> {
@@ -152,7 +165,7 @@ impl<'a, 'b> Showing<'a, 'b> {
     }
 
     fn take(&mut self, piece: Piece) -> Result<()> {
-        self.view.set_size(terminal::size())?;
+        self.look_at_window()?;
         match piece {
             Piece::Started { prompt_tokens } => self.prompt_tokens = Some(prompt_tokens),
             Piece::Reasoning(text) => {
@@ -181,7 +194,7 @@ impl<'a, 'b> Showing<'a, 'b> {
 
     /// Nothing came for a while: the window may have changed, and the user may wonder.
     fn tick(&mut self) -> Result<()> {
-        self.view.set_size(terminal::size())?;
+        self.look_at_window()?;
         self.n_ticks += 1;
         if self.started.elapsed() < SILENCE {
             return Ok(());

@@ -90,8 +90,8 @@ pub const SETTABLE: [(&str, &str); 15] = [
 pub const COMMANDS: [(&str, &str); 12] = [
     ("/set", "Set what holds in this conversation (/? set)"),
     ("/show", "Show the model and the conversation (/? show)"),
-    ("/load", "MODEL: go on with another model or a kept conversation"),
-    ("/save", "NAME: keep the conversation; a path (chat.md) gets its text"),
+    ("/load", "MODEL: go on with another model, or with a file of /save"),
+    ("/save", "NAME: make a model of this; chat.json, chat.md: a file"),
     ("/clear", "Start over"),
     ("/undo", "Take the last question and its answer back"),
     ("/regenerate", "Answer the last question again"),
@@ -124,8 +124,8 @@ pub fn parse(line: &str) -> Option<Result<Command, String>> {
     Some(match word {
         "/set" => set(rest),
         "/show" => show(rest),
-        "/load" => one("a model or a saved conversation", Command::Load),
-        "/save" => one("a name or a path", Command::Save),
+        "/load" => one("a model, or a file of /save,", Command::Load),
+        "/save" => one("a name, or a file such as chat.json,", Command::Save),
         "/clear" => alone(Command::Clear),
         "/undo" => alone(Command::Undo),
         "/regenerate" | "/retry" => alone(Command::Regenerate),

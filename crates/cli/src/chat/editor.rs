@@ -115,7 +115,7 @@ impl Editor {
                 match in_program(&line) {
                     Ok(text) => begun = text,
                     Err(error) => {
-                        say!("{}", crate::in_words(&error));
+                        say!("{}", crate::outcome::in_words(&error));
                         begun = line;
                     }
                 }

@@ -13,11 +13,11 @@ mod images;
 mod markdown;
 mod parameters;
 mod saved;
-mod screen;
+pub mod screen;
 mod session;
 mod show;
-mod style;
-mod terminal;
+pub mod style;
+pub mod terminal;
 mod view;
 
 use anyhow::Result;
@@ -25,10 +25,10 @@ use ingle_chat::{Format, ReasoningWish, Request};
 use ingle_runtime::{Engine, Generation};
 
 pub use answer::Answered;
-pub use escape::escape_line;
+pub use escape::{escape, escape_line};
 pub use images::refuse as refuse_images;
 pub use session::converse;
-pub use terminal::Look;
+pub use terminal::{Look, has_colors};
 
 use crate::settings::{Settings, Think};
 use answer::Interrupt;
@@ -98,6 +98,10 @@ pub fn answer_once(
         appearance.look = Look::Plain;
     }
     appearance.wraps &= is_prose;
+    if appearance.look != Look::Raw {
+        // To know of Ctrl-Z, after which the screen is not as it was.
+        crate::signals::watch()?;
+    }
     let stream = generation.stream()?;
     // Its first step has begun already, and no token can come before the last weights are there.
     crate::run::finish_loading(engine, settings)?;

@@ -1,6 +1,8 @@
 //! `/set parameter`: Ollama's names, and what each is here.
 
 use anyhow::{Result, anyhow, bail};
+use ingle_store::modelfile::check_parameter;
+use serde_json::Value;
 
 use crate::settings::{Settings, TABLE};
 
@@ -113,6 +115,15 @@ pub fn set(settings: &mut Settings, name: &str, value: &str) -> Result<Target> {
     Ok(parameter.target)
 }
 
+/// A parameter as a model of the store has it; `None`: such a model has none of this name.
+pub fn in_modelfile(name: &str, value: &str) -> Option<Value> {
+    let value = match name {
+        "stop" => Value::from_iter(value.split_whitespace().map(unquote)),
+        _ => serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)),
+    };
+    check_parameter(name, &value).ok()
+}
+
 /// Text without the quotes around it, in which blanks and line ends are written as escapes.
 fn unquote(text: &str) -> String {
     let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
@@ -121,6 +132,8 @@ fn unquote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -140,6 +153,20 @@ mod tests {
         }
         assert_eq!((settings.temperature, settings.max_tokens), (Some(1.0), Some(1)));
         assert_eq!((settings.ctx_size.0, settings.seed.0), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn models_keep_what_modelfiles_know() {
+        for (name, value, expected) in [
+            ("temperature", "0.25", Some(json!(0.25))),
+            ("num_predict", "-1", Some(json!(-1))),
+            ("stop", "END \"\\n\\n\"", Some(json!(["END", "\n\n"]))),
+            ("num_gpu", "3", Some(json!(3))),
+            ("top_n_sigma", "1", None),
+            ("dry_base", "1", None),
+        ] {
+            assert_eq!(in_modelfile(name, value), expected, "{name}");
+        }
     }
 
     #[test]

@@ -15,12 +15,11 @@ const VERSION: u64 = 1;
 const BYTES_MAX: u64 = 256 << 20;
 /// Most messages of one.
 const MESSAGES_MAX: usize = 100_000;
-const NAME_MAX: usize = 100;
 
 /// A conversation, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
-    /// The model's file; none is the one that ships.
+    /// The model: a file, or a name in the store; none is the one that ships.
     pub model: Option<PathBuf>,
     /// Parameters as `/set parameter` took them.
     pub parameters: Vec<(String, String)>,
@@ -30,27 +29,12 @@ pub struct Saved {
     pub messages: Vec<Message>,
 }
 
-/// Where a conversation of this name is kept.
-///
-/// # Errors
-/// If it is no name, or there is no place for data.
-pub fn place(name: &str) -> Result<PathBuf> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-    let ends_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !name.chars().all(is_plain) || !ends_well || name.len() > NAME_MAX {
-        bail!(
-            "`{name}` is no name: letters, digits, `-`, `_`, `.` and `:`, at most {NAME_MAX}; a path has a `/` in it"
-        );
-    }
-    let folder = crate::serve::default_data_dir().context("no folder for data is known: set HOME")?;
-    // A colon is no part of a file's name everywhere.
-    Ok(folder.join("conversations").join(format!("{}.json", name.replace(':', "+"))))
-}
-
-/// Whether text names a file rather than a conversation by its name.
-pub fn is_path(text: &str) -> bool {
-    text.contains(['/', '\\'])
-        || [".md", ".txt", ".json", ".gguf"].iter().any(|ending| text.ends_with(ending))
+/// Whether text names a file, and not a model: it begins as a path does, or ends as the files do that are written here.
+pub fn is_file(text: &str) -> bool {
+    let begins = ["/", "./", "../", "~/", ".\\", "..\\"].iter().any(|start| text.starts_with(start));
+    begins
+        || text.get(1..3) == Some(":\\")
+        || [".md", ".txt", ".json"].iter().any(|ending| text.ends_with(ending))
 }
 
 /// The text of a message.
@@ -217,11 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_in_their_folder() {
-        for name in ["", "..", "../x", "a/b", ".hidden", "a b", "x\0", "-x", &"x".repeat(101)] {
-            assert!(place(name).is_err(), "{name:?}");
+    fn files_are_told_from_models() {
+        for file in ["./x", "../x", "/x/y", "~/x", "chat.md", "chat.json", "a/b.txt", "C:\\x"] {
+            assert!(is_file(file), "{file}");
         }
-        assert!(is_path("./x") && is_path("chat.md") && !is_path("chat") && !is_path("llama3.1:8b"));
+        for model in ["chat", "llama3.1:8b", "me/mine", "hf.co/me/mine:Q4_K_M", "x"] {
+            assert!(!is_file(model), "{model}");
+        }
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Screen {
         }
     }
 
+    /// What stands on the screen is somebody else's: the next painting begins below it.
+    pub fn forget(&mut self) {
+        self.live.clear();
+    }
+
     /// Paints: `done` lines, which will never change, and then `live` ones.
     pub fn update(&mut self, done: Vec<Line>, live: Vec<Line>, out: &mut String) {
         let n_done = done.len();
@@ -174,5 +179,7 @@ fn common(old: &Line, new: &Line) -> Common {
     common
 }
 
+#[cfg(test)]
+pub mod emulator;
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,24 @@
 //! A conversation, from the first prompt to the last.
 
+mod keep;
+
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, Message, Role};
-use ingle_runtime::Engine;
+use ingle_runtime::{Engine, Preset};
+use ingle_store::Installed;
 
 use super::answer::{self, Answered, Interrupt};
 use super::commands::{self, Command, Topic};
 use super::editor::{Editor, Typed};
 use super::escape::escape;
 use super::parameters::{self, PARAMETERS, Target};
-use super::saved::{self, Saved, text_of};
-use super::terminal::{self, Look, NoEcho};
+use super::saved::text_of;
+use super::terminal::{self, Look};
 use super::view::{Appearance, Thoughts, View};
 use super::{configure, images, reasoning, show};
-use crate::run;
+use crate::run::{self, Loaded};
 use crate::settings::{Settings, TABLE, Think};
 
 /// What the context must be filled by before it is spoken of, in percent.
@@ -28,18 +30,19 @@ const CONTEXT_HIGH: u64 = 85;
 ///
 /// # Errors
 /// If the terminal is gone, or a model that was there cannot be loaded again.
-pub fn converse(engine: Engine, settings: &Settings) -> Result<()> {
+pub fn converse(loaded: Loaded, settings: &Settings) -> Result<()> {
     // Before lines are edited where progress is shown.
-    run::finish_loading(&engine, settings)?;
+    run::finish_loading(&loaded.engine, settings)?;
     let interrupt = Interrupt::default();
     let of_signal = interrupt.clone();
     // While a line is being edited the terminal is raw and Ctrl-C is a key; this is for answers.
-    crate::signals::on_interrupt(move || {
+    let _guard = crate::signals::on_interrupt(move || {
         of_signal.raise();
     })?;
-    let mut session = Session::new(engine, settings.clone(), interrupt);
+    let mut session = Session::new(loaded, settings.clone(), interrupt);
     let mut editor = Editor::new(session.appearance.look == Look::Rich, !settings.no_history)?;
     say!("{}: /? lists the commands, /bye leaves", super::escape_line(&session.engine().info().id));
+    session.say_opening();
     loop {
         let line = match editor.read(&session.hint())? {
             Typed::End => break,
@@ -62,8 +65,10 @@ pub fn converse(engine: Engine, settings: &Settings) -> Result<()> {
         match done {
             Ok(()) => {}
             // Nobody reads the answers any more, or nobody is there to give them.
-            Err(error) if crate::is_broken_pipe(&error) || session.engine.is_none() => return Err(error),
-            Err(error) => say!("{}", escape(&crate::in_words(&error))),
+            Err(error) if crate::outcome::is_broken_pipe(&error) || session.engine.is_none() => {
+                return Err(error);
+            }
+            Err(error) => say!("{}", escape(&crate::outcome::in_words(&error))),
         }
         if settings.single_turn {
             break;
@@ -75,6 +80,11 @@ pub fn converse(engine: Engine, settings: &Settings) -> Result<()> {
 struct Session {
     /// Only while a model takes the place of another there is none.
     engine: Option<Engine>,
+    /// What the model says of each conversation; what the user says counts more.
+    preset: Preset,
+    /// What the store has beside the model's files.
+    installed: Option<Installed>,
+    /// What the user has said.
     settings: Settings,
     appearance: Appearance,
     interrupt: Interrupt,
@@ -86,11 +96,13 @@ struct Session {
 }
 
 impl Session {
-    fn new(engine: Engine, settings: Settings, interrupt: Interrupt) -> Self {
+    fn new(loaded: Loaded, settings: Settings, interrupt: Interrupt) -> Self {
         let appearance = Appearance::new(&settings);
+        let Loaded { engine, preset, installed } = loaded;
         let (messages, parameters, last) = Default::default();
+        let engine = Some(engine);
         let mut session =
-            Self { engine: Some(engine), settings, appearance, interrupt, messages, parameters, last };
+            Self { engine, preset, installed, settings, appearance, interrupt, messages, parameters, last };
         session.clear();
         session
     }
@@ -99,11 +111,25 @@ impl Session {
         self.engine.as_ref().expect("there is one whenever a command begins")
     }
 
-    /// Starts over.
+    /// What holds.
+    fn effective(&self) -> Settings {
+        run::with_preset(&self.settings, &self.preset)
+    }
+
+    /// Starts over, as the model begins.
     fn clear(&mut self) {
-        let system = self.settings.system.iter().map(|text| Message::text(Role::System, text));
-        self.messages = system.collect();
+        let system = self.effective().system.map(|text| Message::text(Role::System, text));
+        self.messages = system.into_iter().chain(self.preset.messages.iter().cloned()).collect();
         self.last = Answered::default();
+    }
+
+    /// Says what the model brings along.
+    fn say_opening(&self) {
+        match self.preset.messages.len() {
+            0 => {}
+            1 => say!("(the model opens with a message; /show transcript shows it)"),
+            n => say!("(the model opens with {n} messages; /show transcript shows them)"),
+        }
     }
 
     /// Tokens of the context that the conversation has filled.
@@ -144,14 +170,13 @@ impl Session {
         }
         let input = ChatInput { messages: self.messages.clone(), reasoning: wish, ..ChatInput::default() };
         let mut generation = self.engine().converse(input);
-        configure(generation.request_mut(), &self.settings)?;
+        configure(generation.request_mut(), &self.effective())?;
         let mut appearance = self.appearance;
         appearance.suit(generation.request_mut());
         let stream = generation.stream()?;
         let answered = {
-            let _quiet = NoEcho::new();
             let mut out = std::io::stdout().lock();
-            let mut view = View::new(&mut out, appearance, terminal::size());
+            let mut view = View::new(&mut out, appearance, terminal::size()).quiet();
             answer::show(self.engine(), stream, &mut view, &self.interrupt)?
         };
         if answered.text.is_empty() && answered.finish_reason.is_none() {
@@ -187,7 +212,7 @@ impl Session {
                 }
             }
             Command::SetSystem(text) => {
-                let said = if text.is_some() {
+                let said = if text.as_ref().is_some_and(|text| !text.is_empty()) {
                     "instructions are set"
                 } else {
                     "there are no instructions any more"
@@ -251,6 +276,7 @@ impl Session {
             Command::Clear => {
                 self.clear();
                 say!("(started over)");
+                self.say_opening();
             }
             Command::Undo => self.undo()?,
             Command::Regenerate => return self.regenerate(),
@@ -282,10 +308,12 @@ impl Session {
 
     fn set_system(&mut self, text: Option<String>) {
         self.messages.retain(|message| message.role != Role::System);
-        if let Some(text) = &text {
-            self.messages.insert(0, Message::text(Role::System, text));
+        // None at all is said by an empty text: the model may have instructions of its own.
+        let text = text.unwrap_or_default();
+        if !text.is_empty() {
+            self.messages.insert(0, Message::text(Role::System, &text));
         }
-        self.settings.system = text;
+        self.settings.system = Some(text);
     }
 
     fn set_think(&mut self, text: &str) -> Result<()> {
@@ -327,31 +355,16 @@ impl Session {
         result
     }
 
-    fn saved(&self) -> Saved {
-        let think = self.settings.think.as_ref().map(|think| match think {
-            Think::Switched(on) => on.to_string(),
-            Think::Effort(effort) => effort.clone(),
-        });
-        Saved {
-            model: self
-                .settings
-                .model_file()
-                .map(|path| std::path::absolute(path).unwrap_or(path.to_owned())),
-            parameters: self.parameters.clone(),
-            think,
-            format: self.settings.format.clone(),
-            messages: self.messages.clone(),
-        }
-    }
-
     fn show(&self, topic: Topic) -> Result<()> {
         let (info, saved) = (self.engine().info(), self.saved());
         let n_ctx = info.n_ctx;
         let text = match topic {
-            Topic::Info => show::info(info, &saved),
-            Topic::License => show::license(info),
-            Topic::Modelfile => show::modelfile(&saved, info.details.template.as_deref()),
-            Topic::Parameters => show::parameters(info, &saved),
+            Topic::Info => show::info(info, self.installed.as_ref(), &saved),
+            Topic::License => show::license(info, self.installed.as_ref()),
+            Topic::Modelfile => {
+                show::modelfile(self.installed.as_ref(), &saved, info.details.template.as_deref())
+            }
+            Topic::Parameters => show::parameters(info, self.installed.as_ref(), &saved),
             Topic::System => show::system(&saved).unwrap_or_else(|| "there are no instructions".into()),
             Topic::Template => {
                 info.details.template.clone().unwrap_or_else(|| "the model has no template".into())
@@ -368,87 +381,5 @@ impl Session {
         let shown = if self.appearance.look == Look::Raw { text } else { escape(&text) };
         writeln!(out, "{}", shown.trim_end())?;
         Ok(())
-    }
-
-    /// Goes on with another model, or with a conversation that was kept.
-    fn load(&mut self, name: &str) -> Result<()> {
-        let kept = saved::place(name).ok().filter(|path| path.is_file());
-        let path = Path::new(name);
-        let is_conversation = path.extension().is_some_and(|ending| ending == "json") && path.is_file();
-        match kept.or_else(|| is_conversation.then(|| path.to_owned())) {
-            Some(path) => self.restore(Saved::read(&path)?),
-            None => {
-                let settings = Settings { model: vec![path.to_owned()], ..self.settings.clone() };
-                crate::models::chosen(&settings)
-                    .map(drop)
-                    .with_context(|| format!("there is no conversation `{name}` either (/save keeps one)"))?;
-                self.switch(settings)?;
-                self.clear();
-                say!("{} is ready", super::escape_line(&self.engine().info().id));
-                Ok(())
-            }
-        }
-    }
-
-    fn restore(&mut self, saved: Saved) -> Result<()> {
-        let mut settings = self.settings.clone();
-        let is_same = saved.model.as_deref() == self.saved().model.as_deref();
-        settings.model = saved.model.clone().into_iter().collect();
-        settings.format.clone_from(&saved.format);
-        settings.system = show::system(&saved);
-        let mut reloads = !is_same;
-        for (name, value) in &saved.parameters {
-            reloads |= matches!(parameters::set(&mut settings, name, value)?, Target::Reload(_));
-        }
-        if reloads {
-            crate::models::chosen(&settings)?;
-            self.switch(settings)?;
-        } else {
-            self.settings = settings;
-        }
-        self.parameters = saved.parameters;
-        self.messages = saved.messages;
-        self.last = Answered::default();
-        if let Some(think) = &saved.think {
-            self.set_think(think)?;
-        }
-        say!("(going on after {} messages; /show transcript shows them)", self.messages.len());
-        Ok(())
-    }
-
-    fn save(&self, name: &str) -> Result<()> {
-        let saved = self.saved();
-        let path = if saved::is_path(name) { Path::new(name).to_owned() } else { saved::place(name)? };
-        let is_json = path.extension().is_some_and(|ending| ending == "json");
-        saved::write(&path, &if is_json { saved.to_json() } else { saved.transcript() })?;
-        match saved::is_path(name) {
-            true => say!("(written to {})", path.display()),
-            false => say!("(kept as {name}: /load {name} goes on with it)"),
-        }
-        Ok(())
-    }
-
-    /// Another model takes this one's place: this one's memory first. If it cannot be loaded, this one comes back.
-    fn switch(&mut self, settings: Settings) -> Result<()> {
-        self.engine = None;
-        let load = |settings: &Settings| -> Result<Engine> {
-            let engine = run::load(settings)?;
-            run::finish_loading(&engine, settings)?;
-            if !engine.has_template() {
-                bail!("{} has no chat template, so it cannot converse", run::model_name(settings));
-            }
-            Ok(engine)
-        };
-        match load(&settings) {
-            Ok(engine) => {
-                self.engine = Some(engine);
-                self.settings = settings;
-                Ok(())
-            }
-            Err(error) => {
-                self.engine = Some(load(&self.settings).context("the model before cannot be loaded again")?);
-                Err(error)
-            }
-        }
     }
 }

@@ -3,11 +3,15 @@
 use std::fmt::Write;
 
 use ingle_chat::{ModelInfo, Role, Sampling};
+use ingle_store::Installed;
+use ingle_store::modelfile::{Instruction, Modelfile, Role as Speaker};
+use serde_json::Value;
 
+use super::parameters::in_modelfile;
 use super::saved::{Saved, text_of};
 
 /// The model, as a short table.
-pub fn info(info: &ModelInfo, saved: &Saved) -> String {
+pub fn info(info: &ModelInfo, installed: Option<&Installed>, saved: &Saved) -> String {
     let details = &info.details;
     let capabilities = [
         ("completion", true),
@@ -36,6 +40,9 @@ pub fn info(info: &ModelInfo, saved: &Saved) -> String {
     ] {
         line(&mut text, name, &value);
     }
+    if let Some(digest) = installed.and_then(|installed| installed.digest) {
+        line(&mut text, "digest", &digest.short());
+    }
     if let Some(system) = system(saved) {
         line(&mut text, "instructions", &system);
     }
@@ -46,8 +53,11 @@ fn line(text: &mut String, name: &str, value: &str) {
     writeln!(text, "  {name:20}{value}").expect("writing to a String cannot fail");
 }
 
-/// What the model's file says about its licence.
-pub fn license(info: &ModelInfo) -> String {
+/// The licences that came with the model, or what its file says about them.
+pub fn license(info: &ModelInfo, installed: Option<&Installed>) -> String {
+    if let Some(installed) = installed.filter(|installed| !installed.licenses.is_empty()) {
+        return installed.licenses.join("\n\n");
+    }
     let metadata = &info.details.metadata;
     let said = |key: &str| metadata.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     let parts: Vec<String> = ["general.license", "general.license.name", "general.license.link"]
@@ -58,16 +68,29 @@ pub fn license(info: &ModelInfo) -> String {
 }
 
 /// What was set, and what the model recommends.
-pub fn parameters(info: &ModelInfo, saved: &Saved) -> String {
+pub fn parameters(info: &ModelInfo, installed: Option<&Installed>, saved: &Saved) -> String {
     let mut text = String::new();
     if !saved.parameters.is_empty() {
         text.push_str("set here:\n");
         saved.parameters.iter().for_each(|(name, value)| line(&mut text, name, value));
     }
-    let defaults = defaults(&info.defaults);
-    if !defaults.is_empty() {
+    let mut own: Vec<(&str, String)> = Vec::new();
+    for (name, value) in installed.iter().flat_map(|installed| &installed.params.0) {
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        own.extend(values.iter().map(|value| (name.as_str(), value.to_string())));
+    }
+    let said = own.len();
+    for (name, value) in defaults(&info.defaults) {
+        if own[..said].iter().all(|(known, _)| *known != name) {
+            own.push((name, value));
+        }
+    }
+    if !own.is_empty() {
         text.push_str("the model's own:\n");
-        defaults.iter().for_each(|(name, value)| line(&mut text, name, value));
+        own.iter().for_each(|(name, value)| line(&mut text, name, value));
     }
     if text.is_empty() { "nothing was set, and the model recommends nothing".into() } else { text }
 }
@@ -96,56 +119,80 @@ pub fn system(saved: &Saved) -> Option<String> {
 }
 
 /// The conversation as a Modelfile: what makes a model of it that goes on from here.
-pub fn modelfile(saved: &Saved, template: Option<&str>) -> String {
+pub fn modelfile(installed: Option<&Installed>, saved: &Saved, template: Option<&str>) -> String {
     let from = saved.model.as_ref().map_or("ingle-tiny".into(), |path| path.display().to_string());
-    let mut text = format!("FROM {from}\n");
-    let mut field = |name: &str, value: &str| {
-        // Three quotes cannot be written between three quotes.
-        let is_plain = !value.contains(['\n', '"']) && value.trim() == value && !value.is_empty();
-        match (is_plain, value.contains("\"\"\"")) {
-            (true, _) => writeln!(text, "{name} {value}"),
-            (false, false) => writeln!(text, "{name} \"\"\"{value}\"\"\""),
-            (false, true) => writeln!(text, "# {name} is left out: it has three quotes in it"),
+    let mut instructions = match installed {
+        Some(installed) => Modelfile::upon(&from, installed).instructions,
+        None => {
+            let template = template.map(|text| Instruction::Template(text.to_owned()));
+            std::iter::once(Instruction::From(from)).chain(template).collect()
         }
-        .expect("writing to a String cannot fail");
     };
-    if let Some(template) = template {
-        field("TEMPLATE", template);
-    }
-    for message in &saved.messages {
-        match message.role {
-            Role::System => field("SYSTEM", &text_of(message)),
-            _ => field(&format!("MESSAGE {}", message.role.name()), &text_of(message)),
+    let is_set = |name: &str| saved.parameters.iter().any(|(known, _)| known == name);
+    instructions.retain(|instruction| match instruction {
+        Instruction::System(_) | Instruction::Message(..) => false,
+        Instruction::Parameter(name, _) => !is_set(name),
+        _ => true,
+    });
+    instructions.extend(system(saved).map(Instruction::System));
+    let mut unknown = Vec::new();
+    for (name, value) in &saved.parameters {
+        match in_modelfile(name, value) {
+            Some(Value::Array(values)) => {
+                instructions.extend(values.into_iter().map(|v| Instruction::Parameter(name.clone(), v)));
+            }
+            Some(value) => instructions.push(Instruction::Parameter(name.clone(), value)),
+            None => {
+                unknown.push(format!("# PARAMETER {name} is left out: models of the store have none such\n"))
+            }
         }
     }
-    for (name, value) in &saved.parameters {
-        field(&format!("PARAMETER {name}"), value);
+    for message in saved.messages.iter().filter(|message| message.role != Role::System) {
+        let speaker = Speaker::named(message.role.name());
+        instructions.extend(speaker.map(|speaker| Instruction::Message(speaker, text_of(message))));
     }
-    text
+    let line = |instruction: Instruction| {
+        let word = instruction.word();
+        let alone = Modelfile { instructions: vec![instruction] };
+        alone.to_text().unwrap_or_else(|_| format!("# {word} is left out: no Modelfile can spell its text\n"))
+    };
+    instructions.into_iter().map(line).chain(unknown).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use ingle_chat::Message;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
     fn modelfiles_say_what_was_said() {
+        let parameter = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let saved = Saved {
             model: Some("/m/a.gguf".into()),
-            parameters: vec![("temperature".into(), "0.5".into())],
+            parameters: vec![parameter("temperature", "0.5"), parameter("dry_base", "2")],
             messages: vec![
                 Message::text(Role::System, "Be\nbrief."),
                 Message::text(Role::User, "hi"),
-                Message::text(Role::Assistant, "say \"\"\""),
+                Message::text(Role::Assistant, "say\n\"\"\"\nor \""),
             ],
             ..Saved::default()
         };
+        let rest = "SYSTEM \"\"\"Be\nbrief.\"\"\"\nPARAMETER temperature 0.5\nMESSAGE user hi\n\
+                    # MESSAGE is left out: no Modelfile can spell its text\n\
+                    # PARAMETER dry_base is left out: models of the store have none such\n";
         assert_eq!(
-            modelfile(&saved, Some("{{ x }}")),
-            "FROM /m/a.gguf\nTEMPLATE {{ x }}\nSYSTEM \"\"\"Be\nbrief.\"\"\"\nMESSAGE user hi\n\
-             # MESSAGE assistant is left out: it has three quotes in it\nPARAMETER temperature 0.5\n"
+            modelfile(None, &saved, Some("{{ x }}")),
+            format!("FROM /m/a.gguf\nTEMPLATE {{{{ x }}}}\n{rest}")
         );
+        // What a model of the store brings along is there unless something else was said.
+        let mut installed = Installed { system: Some("Old.".into()), ..Installed::default() };
+        installed.params.0.insert("temperature".into(), json!(1));
+        installed.params.0.insert("top_k".into(), json!(7));
+        installed.licenses.push("MIT".into());
+        let saved = Saved { model: Some("mine".into()), ..saved };
+        let text = modelfile(Some(&installed), &saved, None);
+        assert_eq!(text, format!("FROM mine\nPARAMETER top_k 7\nLICENSE MIT\n{rest}"));
     }
 }

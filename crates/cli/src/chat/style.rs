@@ -101,6 +101,11 @@ impl Line {
         }
     }
 
+    /// Takes the styles away.
+    pub fn strip(&mut self) {
+        self.0.iter_mut().for_each(|span| span.style = Style::PLAIN);
+    }
+
     /// Its width in columns.
     pub fn width(&self) -> usize {
         self.0.iter().map(|span| width(&span.text)).sum()
@@ -167,9 +172,49 @@ pub fn shortened(text: &str, columns: usize) -> String {
     out
 }
 
+/// Text in `columns` columns, with an ellipsis in its middle where something is left out: both ends tell names apart.
+pub fn shortened_in_the_middle(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let room = columns.saturating_sub(1);
+    let (mut head, mut used) = (String::new(), 0);
+    for grapheme in text.graphemes(true) {
+        used += grapheme_width(grapheme);
+        if used > room / 2 {
+            break;
+        }
+        head.push_str(grapheme);
+    }
+    let room = room - width(&head);
+    let (mut start, mut used) = (text.len(), 0);
+    for (at, grapheme) in text.grapheme_indices(true).rev() {
+        used += grapheme_width(grapheme);
+        if used > room {
+            break;
+        }
+        start = at;
+    }
+    format!("{head}…{}", &text[start..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_are_cut_in_the_middle() {
+        for (text, columns, expected) in [
+            ("tiny.gguf", 9, "tiny.gguf"),
+            ("tiny.gguf", 8, "tin…gguf"),
+            ("Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", 24, "Meta-Llama-…-Q4_K_M.gguf"),
+            ("日本語日本語", 8, "日…本語"),
+            ("ab", 1, "…"),
+        ] {
+            assert_eq!(shortened_in_the_middle(text, columns), expected);
+            assert!(width(&shortened_in_the_middle(text, columns)) <= columns);
+        }
+    }
 
     #[test]
     fn widths_are_those_of_terminals() {

@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 pub enum Look {
     /// To a file or a pipe: the text as it is, byte for byte.
     Raw,
+    /// To a terminal that knows no more than lines of text: they come as they are, and nothing is painted over.
+    Lines,
     /// To a terminal, as plain text.
     Plain,
     /// To a terminal, with its Markdown.
@@ -19,17 +21,36 @@ impl Look {
         if !std::io::stdout().is_terminal() {
             return Self::Raw;
         }
-        // https://no-color.org: present and not empty.
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if is_set("NO_COLOR") || is_dumb { Self::Plain } else { Self::Rich }
+        match (is_dumb(), has_colors()) {
+            (true, _) => Self::Lines,
+            (false, true) => Self::Rich,
+            (false, false) => Self::Plain,
+        }
     }
 }
 
-/// Columns and rows of the window.
+/// Whether colours are wanted (<https://no-color.org>: the variable is present and not empty).
+pub fn has_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether the terminal knows no more than lines of text.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Columns and rows of the window that answers go to.
 pub fn size() -> (usize, usize) {
-    let known = terminal_size::terminal_size_of(std::io::stdout())
-        .map(|(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
+    size_of(terminal_size::terminal_size_of(std::io::stdout()))
+}
+
+/// Columns and rows of the window that everything else goes to.
+pub fn size_of_stderr() -> (usize, usize) {
+    size_of(terminal_size::terminal_size_of(std::io::stderr()))
+}
+
+fn size_of(known: Option<(terminal_size::Width, terminal_size::Height)>) -> (usize, usize) {
+    let known = known.map(|(columns, rows)| (usize::from(columns.0), usize::from(rows.0)));
     let said = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
     let (columns, rows) =
         known.unwrap_or_else(|| (said("COLUMNS").unwrap_or(80), said("LINES").unwrap_or(24)));
@@ -47,19 +68,29 @@ impl NoEcho {
     pub fn new() -> Self {
         #[cfg(unix)]
         {
-            use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
             let stdin = std::io::stdin();
-            let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
-            if let Some(before) = &before {
-                let mut quiet = before.clone();
-                quiet.local_modes -= LocalModes::ECHO;
-                // A terminal that does not do it shows what is typed, and nothing is lost.
-                let _ = tcsetattr(&stdin, OptionalActions::Now, &quiet);
-            }
-            Self { before }
+            // Whoever changes the terminal from the background is stopped by it.
+            let is_ours =
+                rustix::termios::tcgetpgrp(&stdin).is_ok_and(|ours| ours == rustix::process::getpgrp());
+            let before = if is_ours { rustix::termios::tcgetattr(&stdin).ok() } else { None };
+            let quiet = Self { before };
+            quiet.again();
+            quiet
         }
         #[cfg(not(unix))]
         Self {}
+    }
+
+    /// Once more: after Ctrl-Z shells have the terminal as they like it.
+    pub fn again(&self) {
+        #[cfg(unix)]
+        if let Some(before) = &self.before {
+            use rustix::termios::{LocalModes, OptionalActions, tcsetattr};
+            let mut quiet = before.clone();
+            quiet.local_modes -= LocalModes::ECHO;
+            // A terminal that does not do it shows what is typed, and nothing is lost.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &quiet);
+        }
     }
 }
 

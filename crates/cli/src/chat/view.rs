@@ -7,7 +7,7 @@ use super::escape::Escaper;
 use super::markdown::{Block, Layout, Parser, wrap};
 use super::screen::Screen;
 use super::style::{Line, Span, Style, shortened};
-use super::terminal::Look;
+use super::terminal::{Look, NoEcho};
 
 /// Lines of thoughts that are shown at a time where they are folded.
 const FOLDED_LINES: usize = 4;
@@ -46,6 +46,8 @@ pub struct View<'a> {
     status: Option<Line>,
     /// Whether the text so far ends a line: what is no terminal gets a last line break.
     ends_line: bool,
+    /// What is typed does not appear among the answer.
+    quiet: Option<NoEcho>,
 }
 
 enum Stage {
@@ -71,7 +73,18 @@ impl<'a> View<'a> {
             stage: Stage::Nothing,
             status: None,
             ends_line: true,
+            quiet: None,
         }
+    }
+
+    /// The same, among which nothing of what is typed appears. Ctrl-C must be answered, so that this value gets to end it.
+    pub fn quiet(self) -> Self {
+        Self { quiet: Some(NoEcho::new()), ..self }
+    }
+
+    /// Whether what is open is painted anew as it changes.
+    fn paints(&self) -> bool {
+        !matches!(self.appearance.look, Look::Raw | Look::Lines)
     }
 
     fn layout(&self) -> Layout {
@@ -85,6 +98,9 @@ impl<'a> View<'a> {
             return Ok(());
         }
         let text = self.escaper.push(text);
+        if self.appearance.look == Look::Lines {
+            return self.think_in_lines(&text);
+        }
         if matches!(self.stage, Stage::Nothing) {
             let head = Line::new("Thinking…", THOUGHT);
             let done = if self.appearance.thoughts == Thoughts::Shown { vec![head] } else { Vec::new() };
@@ -109,20 +125,61 @@ impl<'a> View<'a> {
         let mut done =
             if self.appearance.thoughts == Thoughts::Shown { plain.finish(layout.width) } else { Vec::new() };
         let more = if self.appearance.thoughts == Thoughts::Shown { "" } else { "; /show thoughts" };
-        done.push(Line::new(format!("(thought for {:.1} s{more})", took.as_secs_f64()), THOUGHT));
+        let took = format!("(thought for {:.1} s{more})", took.as_secs_f64());
+        if self.appearance.look == Look::Lines {
+            self.stage = Stage::Nothing;
+            self.end_line()?;
+            return self.put(&format!("{took}\n\n"));
+        }
+        done.push(Line::new(took, THOUGHT));
         done.push(Line::default());
         self.stage = Stage::Nothing;
         self.paint(done)
     }
 
+    /// More of what the model thinks, where nothing can be painted over.
+    fn think_in_lines(&mut self, text: &str) -> io::Result<()> {
+        let shows = self.appearance.thoughts == Thoughts::Shown;
+        let is_first = matches!(self.stage, Stage::Nothing);
+        if is_first {
+            self.stage = Stage::Thoughts(Plain::new(THOUGHT));
+        }
+        match shows {
+            true if is_first => self.put(&format!("Thinking…\n{text}")),
+            true => self.put(text),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes text as it is.
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        self.ends_line = text.ends_with('\n') || self.ends_line && text.is_empty();
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Ends the line that was written, if it is open.
+    fn end_line(&mut self) -> io::Result<()> {
+        if self.ends_line { Ok(()) } else { self.put("\n") }
+    }
+
     /// More of the answer.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
-        self.ends_line = text.ends_with('\n') || self.ends_line && text.is_empty();
         if self.appearance.look == Look::Raw {
-            self.out.write_all(text.as_bytes())?;
-            return self.out.flush();
+            return self.put(text);
         }
         let text = self.escaper.push(text);
+        if self.appearance.look == Look::Lines {
+            // Answers do not begin with empty lines.
+            let text = match self.stage {
+                Stage::Text(_) => &*text,
+                _ => text.trim_start(),
+            };
+            if !text.is_empty() {
+                self.stage = Stage::Text(Body::Plain(Plain::new(Style::PLAIN)));
+            }
+            return self.put(text);
+        }
         if !matches!(self.stage, Stage::Text(_)) {
             self.stage = Stage::Text(match self.appearance.look {
                 Look::Rich => Body::Rich(Box::default()),
@@ -144,7 +201,7 @@ impl<'a> View<'a> {
 
     /// What is going on meanwhile, in a line of its own; `None` takes it away.
     pub fn set_status(&mut self, status: Option<String>) -> io::Result<()> {
-        if self.appearance.look == Look::Raw {
+        if !self.paints() {
             return Ok(());
         }
         let columns = self.screen.columns().saturating_sub(1);
@@ -158,8 +215,7 @@ impl<'a> View<'a> {
 
     /// The window may have changed.
     pub fn set_size(&mut self, (columns, rows): (usize, usize)) -> io::Result<()> {
-        if self.appearance.look == Look::Raw || (columns, rows) == (self.screen.columns(), self.screen.rows())
-        {
+        if !self.paints() || (columns, rows) == (self.screen.columns(), self.screen.rows()) {
             return Ok(());
         }
         let mut out = String::new();
@@ -168,18 +224,26 @@ impl<'a> View<'a> {
         self.paint(Vec::new())
     }
 
+    /// What stands on the screen is somebody else's by now: what is open is painted anew, below it.
+    pub fn begin_below(&mut self) {
+        self.screen.forget();
+        self.quiet.iter().for_each(NoEcho::again);
+    }
+
     /// The answer is over; `note` is said below it.
     pub fn finish(&mut self, note: Option<&str>) -> io::Result<()> {
         self.status = None;
         if self.appearance.look == Look::Raw {
-            if !self.ends_line {
-                self.out.write_all(b"\n")?;
-            }
-            return self.out.flush();
+            return self.end_line();
         }
         let rest = self.escaper.finish();
         if !rest.is_empty() {
             self.text(rest)?;
+        }
+        if self.appearance.look == Look::Lines {
+            self.stage = Stage::Nothing;
+            self.end_line()?;
+            return note.map_or(Ok(()), |note| self.put(&format!("({note})\n")));
         }
         let layout = self.layout();
         let mut done = match &mut self.stage {
@@ -211,7 +275,7 @@ impl<'a> View<'a> {
         };
         live.extend(self.status.clone());
         if self.appearance.look == Look::Plain {
-            done.iter_mut().chain(&mut live).for_each(without_style);
+            done.iter_mut().chain(&mut live).for_each(Line::strip);
         }
         let mut out = String::new();
         self.screen.update(done, live, &mut out);
@@ -224,10 +288,6 @@ const THOUGHT: Style = Style { italic: true, ..Style::DIM };
 
 fn lines(layout: Layout, blocks: &[Block]) -> Vec<Line> {
     blocks.iter().flat_map(|block| layout.lines(block)).collect()
-}
-
-fn without_style(line: &mut Line) {
-    line.0.iter_mut().for_each(|span| span.style = Style::PLAIN);
 }
 
 /// Text without meaning: lines, and words in them.
@@ -374,6 +434,9 @@ mod tests {
     #[test]
     fn thoughts_are_dim_and_may_be_folded() {
         let pieces = ["~first\n", "~second", "the answer"];
+        let dumb = |thoughts| written(Look::Lines, thoughts, &pieces);
+        assert!(dumb(Thoughts::Shown).starts_with("Thinking…\nfirst"), "{:?}", dumb(Thoughts::Shown));
+        assert_eq!(dumb(Thoughts::Folded), "(thought for 1.5 s; /show thoughts)\n\nthe answer\n");
         let shown = written(Look::Plain, Thoughts::Shown, &pieces);
         assert_eq!(shown, "Thinking…\r\nfirst\r\nsecond\r\n(thought for 1.5 s)\r\n\r\nthe answer\r\n");
         let folded = written(Look::Plain, Thoughts::Folded, &pieces);

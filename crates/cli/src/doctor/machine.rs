@@ -12,6 +12,8 @@ use super::{Finding, gib};
 
 /// Below this much memory only the smallest models run.
 const MEMORY_MIN: u64 = 2 << 30;
+/// Below this much, none does that answers.
+const MEMORY_LEAST: u64 = 256 << 20;
 /// Below this speed answers come slower than people read, with all but small models.
 const READ_GBS_MIN: f64 = 8.0;
 /// 2026-01-01: a clock before it was never set.
@@ -24,7 +26,11 @@ pub(super) fn findings() -> Vec<Finding> {
     let pool = Pool::new(n_threads);
     let read = |path: &str| fs::read_to_string(path).ok();
     let mut findings = vec![
-        instructions(pool.isa()),
+        instructions(
+            pool.isa().name(),
+            &Isa::available().map(Isa::name).collect::<Vec<_>>(),
+            std::env::var("INGLE_KERNELS_ISA").ok().as_deref(),
+        ),
         cores(
             n_threads,
             read("/proc/cpuinfo").as_deref().unwrap_or_default(),
@@ -44,15 +50,15 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-fn instructions(isa: Isa) -> Finding {
-    let all: Vec<&str> = Isa::available().map(Isa::name).collect();
-    let what = format!("kernels for {} are used; this processor has {}", isa.name(), all.join(", "));
-    let best = all.last().copied().unwrap_or_default();
-    match std::env::var("INGLE_KERNELS_ISA") {
-        Ok(asked) if asked != best && all.first().copied() != Some(asked.as_str()) => {
-            Finding::ok("instructions", format!("{what} (INGLE_KERNELS_ISA asks for {asked})"))
-        }
-        _ if isa.name() == "scalar" => {
+fn instructions(isa: &str, available: &[&str], asked: Option<&str>) -> Finding {
+    let what = format!("kernels for {isa} are used; this processor has {}", available.join(", "));
+    match (available.last(), asked) {
+        (Some(&best), Some(asked)) if isa != best => Finding::warn(
+            "instructions",
+            format!("{what} (INGLE_KERNELS_ISA asks for {asked})"),
+            format!("unset INGLE_KERNELS_ISA: kernels for {best} are faster"),
+        ),
+        _ if isa == "scalar" => {
             let advice = "without AVX2 everything is many times slower: use another machine, or one that shows its \
                           processor to the virtual machine";
             Finding::warn("instructions", what, advice)
@@ -63,13 +69,22 @@ fn instructions(isa: Isa) -> Finding {
 
 fn cores(n_threads: usize, cpuinfo: &str, quota: Option<&str>) -> Finding {
     let n_logical = cpuinfo.lines().filter(|line| line.starts_with("processor")).count().max(n_threads);
-    let mut what = format!("{n_threads} threads can run");
+    let mut what = format!("{} can run", counted(n_threads, "thread"));
     if let Some(n_physical) = physical_cores(cpuinfo).filter(|&n| n < n_logical) {
-        what = format!("{what}; {n_physical} cores with {} threads each", n_logical / n_physical);
+        let cores = counted(n_physical, "core");
+        // Hybrid processors have cores of both kinds.
+        what = match n_logical.is_multiple_of(n_physical) {
+            true if n_physical == 1 => format!("{what}; {cores} with {n_logical} threads"),
+            true => format!("{what}; {cores} with {} threads each", n_logical / n_physical),
+            false => format!(
+                "{what}; {cores} with {n_logical} threads in all, as some have one and others several"
+            ),
+        };
     }
     match quota.and_then(quota_of) {
         Some(quota) if quota + 0.01 < n_logical as f64 => {
-            let what = format!("{what}; the control group allows {quota:.1} of {n_logical} processors");
+            let of = counted(n_logical, "processor");
+            let what = format!("{what}; the control group allows {quota:.1} of {of}");
             if quota.ceil() < n_threads as f64 {
                 let advice = format!(
                     "give --threads {} so that threads do not wait for each other",
@@ -81,6 +96,10 @@ fn cores(n_threads: usize, cpuinfo: &str, quota: Option<&str>) -> Finding {
         }
         _ => Finding::ok("cores", what),
     }
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 /// Different pairs of package and core.
@@ -121,6 +140,10 @@ fn memory(meminfo: &str, available: Option<u64>) -> Finding {
     }
     if free.is_some_and(|free| available + (64 << 20) < free) {
         what = format!("{what}; a control group limits it ({} are free outside)", gib(free.unwrap_or(0)));
+    }
+    if available < MEMORY_LEAST {
+        let advice = "no model fits: end what else runs, or raise the limit of the container";
+        return Finding::fail("memory", what, advice);
     }
     if available < MEMORY_MIN {
         let advice = "only small models fit: end what else runs, or raise the limit of the container";
@@ -247,15 +270,51 @@ mod tests {
         let finding = cores(2, cpuinfo, Some("150000 100000\n"));
         assert_eq!(finding.status, Status::Ok, "{finding:?}");
         assert!(
-            finding.what.contains("1 cores with 2 threads each") && finding.what.contains("1.5 of 2"),
+            finding.what.contains("1 core with 2 threads") && finding.what.contains("1.5 of 2 processors"),
             "{finding:?}"
         );
+        let cpu = |threads: &[usize]| {
+            let cores = threads.iter().enumerate();
+            let lines = cores.flat_map(|(core, &n)| {
+                vec![format!("processor : 0\nphysical id : 0\ncore id : {core}\n"); n]
+            });
+            lines.collect::<String>()
+        };
+        for (threads, expected) in [
+            (&[1][..], "1 thread can run"),
+            (&[1, 1], "2 threads can run"),
+            (&[2], "2 threads can run; 1 core with 2 threads"),
+            (&[2, 2], "4 threads can run; 2 cores with 2 threads each"),
+            (
+                &[2, 2, 1, 1],
+                "6 threads can run; 4 cores with 6 threads in all, as some have one and others several",
+            ),
+        ] {
+            assert_eq!(cores(threads.iter().sum(), &cpu(threads), None).what, expected);
+        }
+        let finding = cores(1, &cpu(&[1]), Some("50000 100000"));
+        assert_eq!(finding.what, "1 thread can run; the control group allows 0.5 of 1 processor");
         let finding = cores(4, cpuinfo, Some("200000 100000"));
         assert!(finding.advice.expect("advice").contains("--threads 2"));
         assert_eq!(cores(2, cpuinfo, Some("max 100000")).status, Status::Ok);
         assert_eq!(cores(2, "", None).status, Status::Ok);
         assert_eq!(quota_of("nonsense"), None);
         assert_eq!(quota_of("1 0"), None);
+    }
+
+    #[test]
+    fn instructions_are_judged() {
+        let check = |isa: &str, available: &[&str], asked: Option<&str>, status: Status, part: &str| {
+            let finding = instructions(isa, available, asked);
+            let text = format!("{} {}", finding.what, finding.advice.clone().unwrap_or_default());
+            assert!(finding.status == status && text.contains(part), "{finding:?}");
+        };
+        check("avx512", &["scalar", "avx2", "avx512"], None, Status::Ok, "kernels for avx512");
+        check("avx512", &["scalar", "avx2", "avx512"], Some("avx512"), Status::Ok, "kernels for avx512");
+        check("avx2", &["scalar", "avx2", "avx512"], Some("avx2"), Status::Warn, "unset INGLE_KERNELS_ISA");
+        // A virtual machine that hides its processor.
+        check("scalar", &["scalar"], None, Status::Warn, "without AVX2");
+        check("scalar", &["scalar"], Some("scalar"), Status::Warn, "without AVX2");
     }
 
     #[test]
@@ -268,6 +327,7 @@ mod tests {
         check(Some(8 << 30), Status::Ok, "8.0 GiB free for models of 16.0 GiB");
         check(Some(4 << 30), Status::Ok, "a control group limits it");
         check(Some(1 << 30), Status::Warn, "1.0 GiB");
+        check(Some(1 << 20), Status::Fail, "0.0 GiB");
         check(None, Status::Warn, "does not say");
     }
 

@@ -1,8 +1,8 @@
 //! `ingle doctor`: looks over this machine and what Ingle is set to, and says of each what to do.
 //!
 //! [`machine`] has what computes: instruction sets, cores, memory, graphics cards, the clock. [`site`] has what is around:
-//! ports, limits, disks, the store of models, proxies. Each check reads what the system says of itself; none connects
-//! to anything.
+//! settings, ports, limits, disks, the store of models, the way out. Each check reads what the system says of itself; none
+//! connects to anything. docs/sizing.md says what each can find.
 
 mod machine;
 mod site;
@@ -12,8 +12,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, value_parser};
 use serde_json::json;
+
+use crate::outcome::unless_unread;
+use crate::settings::compat::Facts;
+use crate::settings::{Commands, Usage, clap_command, parse};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,32 +66,42 @@ impl Finding {
     }
 }
 
-/// The options of `ingle doctor`.
-pub fn command() -> Command {
-    Command::new("doctor")
-        .bin_name("ingle doctor")
-        .about("Look over this machine and its settings, and say what to do. The exit status is 1 if something fails.")
-        .no_binary_name(true)
-        .args([
-            Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print for machines"),
-            Arg::new("port")
-                .long("port")
-                .value_name("PORT")
-                .value_parser(value_parser!(u16).range(1..))
-                .default_value("11434")
-                .help("Port that a server would listen on"),
-        ])
+pub const USAGE: Usage = Usage {
+    name: "doctor",
+    about: "Look over this machine and its settings, and say what to do. The exit status is 1 if something fails.",
+    command: Commands::PULL,
+    positional: &[],
+};
+
+/// What `ingle doctor` has besides its settings.
+pub fn options() -> [Arg; 1] {
+    [Arg::new("port")
+        .long("port")
+        .value_name("PORT")
+        .value_parser(value_parser!(u16).range(1..))
+        .default_value("11434")
+        .help("Port that a server would listen on")]
 }
 
 /// `ingle doctor`
 pub fn main(args: &[OsString]) -> Result<ExitCode> {
-    let m = command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
+    // A command line that is wrong is refused; a configuration file that is, is a finding.
+    let m = clap_command(USAGE, &options())
+        .try_get_matches_from(args)
+        .unwrap_or_else(|error| crate::outcome::leave(&error, args));
     let port = *m.get_one::<u16>("port").expect("it has a default");
+    let as_json = m.get_flag("json");
+    let settings = parse(USAGE, &options(), args, &Facts::default()).map(|(parsed, _)| parsed.settings);
     let mut findings = machine::findings();
-    findings.extend(site::findings(port));
+    findings.extend(site::findings(port, &settings));
     let worst = worst(&findings);
+    unless_unread(print(&findings, worst, as_json))?;
+    Ok(if worst == Status::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(findings: &[Finding], worst: Status, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    if m.get_flag("json") {
+    if as_json {
         let list: Vec<_> = findings
             .iter()
             .map(|f| json!({ "check": f.subject, "status": f.status.name(), "found": f.what, "advice": f.advice }))
@@ -95,14 +109,14 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
         let report = json!({ "status": worst.name(), "checks": list });
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        for f in &findings {
+        for f in findings {
             writeln!(out, "{:4}  {:15} {}", f.status.name(), f.subject, f.what)?;
             if let Some(advice) = &f.advice {
                 writeln!(out, "      {:15} → {advice}", "")?;
             }
         }
     }
-    Ok(if worst == Status::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(())
 }
 
 fn worst(findings: &[Finding]) -> Status {

@@ -1,4 +1,4 @@
-//! What is around: ports, limits, disks, the store of models, proxies.
+//! What is around: settings, ports, limits, disks, the store of models, the way out.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,31 +6,65 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use ingle_store::files::{Files, RealFiles};
 use ingle_store::{Entry, State, Store, StoreConfig};
 
 use super::{Finding, gib};
-use crate::fit::store_config;
+use crate::models::Models;
+use crate::network;
+use crate::outcome::in_words;
+use crate::settings::Settings;
 
 /// Fewer open files than this are too few for a server with many clients.
 const OPEN_FILES_MIN: u64 = 1024;
 /// Less space than this is too little for most models.
 const DISK_MIN: u64 = 10 << 30;
-pub(super) fn findings(port: u16) -> Vec<Finding> {
+/// With less nothing can be fetched at all.
+const DISK_LEAST: u64 = 256 << 20;
+
+pub(super) fn findings(port: u16, settings: &Result<Settings>) -> Vec<Finding> {
     let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let mut findings = vec![listening(port)];
+    let mut findings = vec![of_settings(settings), listening(port)];
     findings.extend(fs::read_to_string("/proc/self/limits").ok().as_deref().map(open_files));
-    match store_config() {
-        Ok(config) => {
+    let Ok(settings) = settings else { return findings };
+    match Models::open(settings) {
+        Ok(models) => {
+            let config = models.store.config().clone();
             findings.push(disk(&config.root));
             findings.extend(store(config));
         }
         Err(error) => {
-            findings.push(Finding::fail("store", error.to_string(), "set INGLE_MODELS to a folder"))
+            findings.push(Finding::fail("store", in_words(&error), "set INGLE_MODELS to a folder"));
         }
     }
+    findings.push(way_out(settings));
     findings.push(proxies(&var));
     findings
+}
+
+/// Whether what the configuration file and the environment say can be used.
+fn of_settings(settings: &Result<Settings>) -> Finding {
+    match settings {
+        Ok(_) => Finding::ok("settings", "the configuration file and the environment can be read"),
+        Err(error) => Finding::fail(
+            "settings",
+            in_words(error),
+            "correct it; `ingle settings` lists what there is, `ingle config` what holds",
+        ),
+    }
+}
+
+/// Whether pulls could begin: what the settings, the credentials and the environment say of the way out fits together.
+/// Nothing is asked of anyone.
+fn way_out(settings: &Settings) -> Finding {
+    match network::network(settings, None) {
+        Ok(_) if settings.offline => Finding::ok("network", "--offline: nothing leaves"),
+        Ok(network) => Finding::ok("network", format!("models are fetched from {}", network.hub.origin())),
+        Err(error) => {
+            Finding::fail("network", in_words(&error), "correct it: until then nothing can be fetched")
+        }
+    }
 }
 
 /// Whether a server could listen, and who does if not.
@@ -109,12 +143,7 @@ fn existing(path: &Path) -> PathBuf {
 fn disk(root: &Path) -> Finding {
     let dir = existing(root);
     match RealFiles.free_space(&dir) {
-        Ok(free) if free < DISK_MIN => Finding::warn(
-            "disk",
-            format!("{} free for models in {}", gib(free), root.display()),
-            "make room, or keep models on another disk with INGLE_MODELS",
-        ),
-        Ok(free) => Finding::ok("disk", format!("{} free for models in {}", gib(free), root.display())),
+        Ok(free) => room(free, root),
         Err(error) => Finding::ok(
             "disk",
             format!("the system does not say how much is free in {}: {error}", dir.display()),
@@ -122,9 +151,24 @@ fn disk(root: &Path) -> Finding {
     }
 }
 
+/// Whether models find room.
+fn room(free: u64, root: &Path) -> Finding {
+    let what = format!("{} free for models in {}", gib(free), root.display());
+    let advice = "make room, or keep models on another disk with INGLE_MODELS";
+    match free {
+        0..DISK_LEAST => Finding::fail("disk", what, advice),
+        DISK_LEAST..DISK_MIN => Finding::warn("disk", what, advice),
+        _ => Finding::ok("disk", what),
+    }
+}
+
 /// Whether the store can be written, has leftovers, and holds what its manifests name. Contents are not read.
 fn store(config: StoreConfig) -> Vec<Finding> {
     let root = config.root.clone();
+    if root.exists() && !root.is_dir() {
+        let what = format!("{} is a file, and models are kept in a folder", root.display());
+        return vec![Finding::fail("store", what, "set INGLE_MODELS to a folder, or move the file away")];
+    }
     let mut findings = Vec::new();
     if root.exists() {
         if let Err(error) = writable(&root) {
@@ -199,17 +243,12 @@ fn leftovers(dir: &Path) -> (usize, u64) {
     (sizes.len(), sizes.iter().sum())
 }
 
+/// The proxies that are set; whether they can be used, [`way_out`] says.
 fn proxies(var: &impl Fn(&str) -> Option<String>) -> Finding {
-    const SCHEMES: [&str; 5] = ["http://", "https://", "socks4://", "socks5://", "socks5h://"];
-    let mut set = Vec::new();
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-        let Some(value) = var(name) else { continue };
-        if value.contains("://") && !SCHEMES.iter().any(|scheme| value.starts_with(scheme)) {
-            let what = format!("{name} has a scheme that no proxy has");
-            return Finding::fail("proxies", what, "write it as http://HOST:PORT, or unset it");
-        }
-        set.push(format!("{name}={}", without_password(&value)));
-    }
+    const NAMES: [&str; 6] =
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let named = |name: &str| Some(format!("{name}={}", without_password(&var(name)?)));
+    let mut set: Vec<String> = NAMES.iter().filter_map(|name| named(name)).collect();
     if set.is_empty() {
         return Finding::ok("proxies", "none set");
     }
@@ -261,6 +300,10 @@ mod tests {
         check("Max open files            256                  4096                 files", Status::Warn);
         check("Max open files            1048576              1048576              files", Status::Ok);
         check("Max open files            unlimited            unlimited            files", Status::Ok);
+        let root = Path::new("/models");
+        for (free, status) in [(0, Status::Fail), (1 << 30, Status::Warn), (100 << 30, Status::Ok)] {
+            assert_eq!(room(free, root).status, status, "{free}");
+        }
         let dir = tempfile::tempdir().expect("a folder");
         let finding = disk(&dir.path().join("not/there/yet"));
         assert!(finding.what.contains("GiB free for models"), "{finding:?}");
@@ -310,7 +353,6 @@ mod tests {
         let finding =
             with(&[("HTTPS_PROXY", "http://user:secret@proxy.example:3128"), ("NO_PROXY", "localhost")]);
         assert_eq!(finding.what, "HTTPS_PROXY=http://***@proxy.example:3128, NO_PROXY=localhost");
-        assert_eq!(with(&[("http_proxy", "ftp://proxy.example")]).status, Status::Fail);
         assert_eq!(
             with(&[("http_proxy", "user:secret@proxy.example:1")]).what,
             "http_proxy=***@proxy.example:1"

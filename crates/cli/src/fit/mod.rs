@@ -1,35 +1,46 @@
 //! `ingle fit`: what a model needs, whether a machine can run it and how fast, from the model's header alone.
 //!
 //! [`subject`] finds the header: a GGUF file, a folder in Hugging Face's layout, or a shape and a mixture that
-//! `--params` and `--quant` name; [`remote`] finds models by name, in the store or elsewhere, where only the header is
-//! fetched. [`report`] compares what it needs with this machine, or with one of the catalogue, and
-//! prints. [`check`] loads the model, and compares the estimate with what was really taken.
+//! `--params` and `--quant` name; [`remote`] finds models by name, in the store or elsewhere, where only headers are
+//! fetched. [`report`] compares what it needs with this machine, or with one of the catalogue, and prints. Where a name
+//! leads to a repository, [`choices`] does so for each of its models; where there is no name at all, [`shapes`] for
+//! published ones. [`check`] loads the model, and compares the estimate with what was really taken.
 
 mod check;
+mod choices;
 mod remote;
 mod report;
+mod shapes;
 mod subject;
-
-pub(crate) use self::remote::store_config;
 
 use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use ingle_kernels::{Pool, limits};
 use ingle_model::sizing::devices::Catalogue;
-use ingle_model::sizing::{Demand, Machine, Summary};
-use ingle_runtime::models::available_memory;
+use ingle_model::sizing::{Arithmetic, Demand, Machine, Summary};
+use ingle_runtime::outlook::swap_bytes;
 use ingle_step::KvType;
 
-const ABOUT: &str = "Say what a model needs and whether it can run here, from its header alone.\n\n\
-    MODEL is a GGUF file, a folder with config.json and safetensors, a name of the store, or a name or URL from which a \
-    model could be pulled (hf.co/user/repo:QUANT, llama3.1:8b, https://...): of those only the header is fetched. \
-    Without one, --params and --quant name a size and a mixture, of the published model nearest to them.";
+use self::subject::Subject;
+use crate::settings::compat::Facts;
+use crate::settings::{Commands, Settings, Usage, parse};
 
-/// The part of the free memory that is left to others: other programs, and what the system keeps for itself.
-const MEMORY_SHARE: f64 = 0.95;
+pub const USAGE: Usage = Usage {
+    name: "fit",
+    about: "Say what a model needs and whether it can run here, from its header alone.\n\n\
+        Without MODEL, published models are named that can. --params and --quant name a size and a mixture, of the\n\
+        published model nearest to them.",
+    command: Commands::PULL,
+    positional: &[(
+        "MODEL",
+        "GGUF file (of a split model, the first), folder with config.json and safetensors, name of the store, or a name \
+         or URL from which a model could be pulled (hf.co/user/repo:QUANT, llama3.1:8b, https://...), of which only the \
+         header is fetched",
+    )],
+};
 
 /// What else is loaded, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,43 +48,77 @@ struct Extras {
     draft: u64,
     adapters: u64,
     projector: u64,
+    /// Its tokenizer, its template and its metadata.
+    text: u64,
+    /// K/V of sequences that make way for others, at most.
+    swap: u64,
 }
 
 impl Extras {
     fn total(self) -> u64 {
-        self.draft.saturating_add(self.adapters).saturating_add(self.projector)
+        let parts = [self.adapters, self.projector, self.text, self.swap];
+        parts.iter().fold(self.draft, |all, part| all.saturating_add(*part))
+    }
+
+    /// What belongs to a subject, besides what was named.
+    fn with(self, subject: &Subject, machine: &Machine, demand: &Demand) -> Self {
+        // What others take for these is not known.
+        let is_own = machine.is_cpu && subject.summary.runs_here();
+        Self {
+            draft: self.draft,
+            adapters: self.adapters.saturating_add(subject.adapters),
+            projector: self.projector.saturating_add(subject.projector),
+            text: if is_own { subject.text } else { 0 },
+            swap: if is_own { swap_bytes(&subject.summary, demand) } else { 0 },
+        }
     }
 }
 
 /// `ingle fit`
 pub fn main(args: &[OsString]) -> Result<()> {
-    let m = command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
+    let (parsed, m) = parse(USAGE, &options(), args, &Facts::default())?;
+    parsed.notes.iter().for_each(|note| say!("note: {note}"));
+    let settings = &parsed.settings;
     if m.get_flag("devices") {
-        return devices(&m);
+        return devices(m.get_flag("markdown"), settings.json);
     }
-    let subject = subject::find(&m)?;
-    let summary = &subject.summary;
-    let demand = demand(&m, summary)?;
-    let mut extras = extras(&m, &demand)?;
-    extras.adapters = extras.adapters.saturating_add(subject.adapters);
-    extras.projector = extras.projector.saturating_add(subject.projector);
+    if m.get_flag("markdown") {
+        bail!("--markdown belongs to --devices");
+    }
+    let name = parsed.positional.first().map(String::as_str);
+    let Some(subject) = subject::find(&m, name, settings)? else {
+        if m.get_flag("check") || m.contains_id("quant") {
+            bail!("name a model: a file or a folder, or a size with --params, such as --params 8b");
+        }
+        return shapes::print(&m, &machine(&m, settings)?, settings.json);
+    };
+    let demand = demand(&m, &subject.summary)?;
+    let extras = extras(&m, &demand)?;
     if m.get_flag("check") {
         let comparison = check::check(&subject, &demand)?;
-        return check::print(&comparison, m.get_flag("json"));
+        return check::print(&comparison, settings.json);
     }
-    let machine = machine(&m)?;
+    let machine = machine(&m, settings)?;
+    let extras = extras.with(&subject, &machine, &demand);
+    let choices = choices::Choices::new(&subject, &machine, &demand, extras);
     let report = report::Report::new(&subject, &machine, demand, extras);
     let mut out = std::io::stdout().lock();
-    if m.get_flag("json") {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report.json())?)?;
+    if settings.json {
+        let mut report = report.json();
+        if !subject.choices.is_empty() {
+            report["repository"] = choices.json();
+        }
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else if subject.choices.is_empty() {
+        write!(out, "{}", report.text(true))?;
     } else {
-        write!(out, "{}", report.text())?;
+        write!(out, "{}{}", report.text(false), choices.text())?;
     }
     Ok(())
 }
 
-/// The options of `ingle fit`.
-pub fn command() -> Command {
+/// What `ingle fit` has besides its settings.
+pub fn options() -> Vec<Arg> {
     let text = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
@@ -83,10 +128,7 @@ pub fn command() -> Command {
     let number = |name: &'static str, value: &'static str, help: &'static str| {
         text(name, value, help).value_parser(value_parser!(u32).range(1..))
     };
-    Command::new("fit").bin_name("ingle fit").about(ABOUT).no_binary_name(true).args([
-        Arg::new("model")
-            .value_name("MODEL")
-            .help("GGUF file (of a split model, the first), folder, name or URL"),
+    vec![
         number(
             "ctx-size",
             "TOKENS",
@@ -102,8 +144,7 @@ pub fn command() -> Command {
         text("lora", "FILE", "Adapter beside it, as GGUF; may be given several times")
             .action(ArgAction::Append),
         text("mmproj", "FILE", "GGUF file of a projector beside it, which turns images into embeddings"),
-        text("params", "N", "Size of a model without a file, such as 70b, or a name such as llama-3.1-70b")
-            .conflicts_with("model"),
+        text("params", "N", "Size of a model without a file, such as 70b, or a name such as llama-3.1-70b"),
         text(
             "quant",
             "MIXTURE",
@@ -114,32 +155,29 @@ pub fn command() -> Command {
             "DEVICE",
             "Device to size it for, such as a10, 4090x2 or m3max-64, instead of this machine",
         ),
-        text("memory", "BYTES", "Memory that it may have, such as 16G, instead of what is free")
-            .conflicts_with("on"),
         text("bandwidth", "GB/S", "Speed of the memory, instead of measuring it")
             .value_parser(value_parser!(f64)),
         flag("devices", "List the devices that --on knows"),
-        flag("markdown", "The list as the page docs/hardware.md").requires("devices"),
+        flag("markdown", "The list as the page docs/hardware.md"),
         flag("check", "Load the model, and compare the estimate with what it really takes"),
-        flag("json", "Print for machines"),
-    ])
+    ]
 }
 
-fn devices(m: &ArgMatches) -> Result<()> {
+fn devices(as_markdown: bool, as_json: bool) -> Result<()> {
     let catalogue = Catalogue::built_in();
     let mut out = std::io::stdout().lock();
-    if m.get_flag("markdown") {
+    if as_markdown {
         write!(out, "{}", catalogue.markdown())?;
         return Ok(());
     }
-    if m.get_flag("json") {
+    if as_json {
         let devices: Vec<_> = catalogue
             .devices
             .iter()
             .map(|d| {
                 serde_json::json!({
                     "name": d.name, "aliases": d.aliases, "kind": d.kind.name(), "memory_gib": d.memory_gib,
-                    "read_gb_per_s": d.read_gbs, "tflops": d.tflops, "source": d.source,
+                    "read_gb_per_s": d.read_gbs, "tflops": d.tflops, "source": d.source, "seen": d.seen,
                 })
             })
             .collect();
@@ -162,16 +200,21 @@ fn devices(m: &ArgMatches) -> Result<()> {
 }
 
 fn demand(m: &ArgMatches, summary: &Summary) -> Result<Demand> {
-    let n = |name: &str| m.get_one::<u32>(name).copied().map(u64::from);
-    let kv_type = m.get_one::<String>("kv-type").expect("it has a default");
-    let kv_type = KvType::from_name(&kv_type.to_ascii_lowercase());
-    let n_ctx = n("ctx-size").unwrap_or_else(|| summary.n_ctx_default());
-    if summary.n_ctx_train > 0 && n_ctx > summary.n_ctx_train {
+    let asked = m.get_one::<u32>("ctx-size").copied().map(u64::from);
+    if let Some(n_ctx) = asked.filter(|&n| summary.n_ctx_train > 0 && n > summary.n_ctx_train) {
         bail!(
             "--ctx-size: the model was trained for {} tokens, {n_ctx} are more; ask for a shorter context",
             summary.n_ctx_train
         );
     }
+    demand_of(m, asked.unwrap_or_else(|| summary.n_ctx_default()))
+}
+
+/// What the command line asks, with this context.
+fn demand_of(m: &ArgMatches, n_ctx: u64) -> Result<Demand> {
+    let n = |name: &str| m.get_one::<u32>(name).copied().map(u64::from);
+    let kv_type = m.get_one::<String>("kv-type").expect("it has a default");
+    let kv_type = KvType::from_name(&kv_type.to_ascii_lowercase());
     Ok(Demand {
         n_ctx,
         n_seqs: n("parallel").expect("it has a default"),
@@ -208,55 +251,34 @@ fn extras(m: &ArgMatches, demand: &Demand) -> Result<Extras> {
 }
 
 /// The machine that is asked about: one of the catalogue, or this one, measured.
-fn machine(m: &ArgMatches) -> Result<Machine> {
+fn machine(m: &ArgMatches, settings: &Settings) -> Result<Machine> {
     let bandwidth = m.get_one::<f64>("bandwidth").copied();
     if bandwidth.is_some_and(|gbs| !gbs.is_finite() || gbs <= 0.0) {
         bail!("--bandwidth: give a number above 0, in GB/s");
     }
     if let Some(name) = m.get_one::<String>("on") {
+        if m.contains_id("memory_budget") {
+            bail!("--memory-budget is of this machine; with --on the device's own memory counts");
+        }
         let machine = Catalogue::built_in().machine(name)?;
         return Ok(Machine { read_gbs: bandwidth.or(machine.read_gbs), ..machine });
     }
-    let memory = match m.get_one::<String>("memory") {
-        Some(text) => {
-            bytes_of(text).with_context(|| format!("--memory: `{text}` is no size such as 16G or 12GB"))?
-        }
-        None => {
-            let free = available_memory().context(
-                "the system does not say how much memory is free; give it with --memory, such as --memory 16G",
-            )?;
-            (free as f64 * MEMORY_SHARE) as u64
-        }
-    };
+    let memory = crate::serve::memory_budget(settings)
+        .context("give it with --memory-budget, such as --memory-budget 16G")?;
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = Pool::new(n_threads);
     Ok(Machine {
         name: "this machine".into(),
         memory,
         read_gbs: Some(bandwidth.unwrap_or_else(|| limits::read_gbs(&pool))),
-        gops: Some(limits::int8_gops(&pool)),
+        gops: None,
+        arithmetic: Some(Arithmetic {
+            int8_gops: limits::int8_gops(&pool),
+            bf16_gops: limits::bf16_gops(&pool),
+            f32_gops: limits::f32_gops(&pool),
+        }),
         is_cpu: true,
     })
-}
-
-/// `16G` and `16GiB` are powers of 1024, `16GB` of 1000.
-fn bytes_of(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: f64 = digits.parse().ok()?;
-    let unit: f64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1024.0 * 1024.0,
-        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "tb" => 1e12,
-        _ => return None,
-    };
-    let bytes = number * unit;
-    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]
@@ -264,22 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read() {
-        let cases = [
-            ("1024", Some(1024)),
-            ("16G", Some(16 << 30)),
-            ("12gb", Some(12_000_000_000)),
-            ("1.5k", Some(1536)),
-        ];
-        for (text, expected) in
-            cases.into_iter().chain([("", None), ("-1G", None), ("G", None), ("1X", None), ("0", None)])
-        {
-            assert_eq!(bytes_of(text), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn the_command_is_well_formed() {
-        command().debug_assert();
+        crate::settings::clap_command(USAGE, &options()).debug_assert();
     }
 }

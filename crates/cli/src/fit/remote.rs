@@ -1,15 +1,22 @@
-//! Models that are not here, and those of the store: of the former only the header is fetched.
+//! Models by name: those of the store, and those that are elsewhere, of which only headers are fetched.
 
-use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use ingle_egress::{Credentials, Egress, EgressConfig, HostRule, Origin, Policy, Proxies, Target};
-use ingle_gguf::{GgufFile, ReadAt};
-use ingle_store::pull::{Network, PullOptions, Puller, RemoteFile};
-use ingle_store::{Catalogue, Reference, Store, StoreConfig};
+use ingle_gguf::GgufFile;
+use ingle_model::sizing::huggingface;
+use ingle_runtime::outlook;
+use ingle_store::pull::{PullOptions, Puller, RemoteFile, RemoteRepo};
+use ingle_store::{HubPick, Installed, Reference};
 use tokio::runtime::Runtime;
+
+use super::subject::{Descriptions, JSON_BYTES_MAX, shards};
+use crate::models::Models;
+use crate::network::{Typed, puller};
+use crate::settings::Settings;
+
+/// Bytes that are asked of a file in safetensors at first: most descriptions are shorter.
+const DESCRIPTION_GUESS: u64 = 256 << 10;
 
 /// A model that was named, not given as a file.
 pub(super) struct Named {
@@ -20,152 +27,112 @@ pub(super) struct Named {
     /// Bytes of what belongs to it: adapters, a projector.
     pub adapters: u64,
     pub projector: u64,
+    /// All models of its repository, where the name leads to one and says none of them.
+    pub choices: Vec<Choice>,
+}
+
+/// One of the models of a repository.
+pub(super) struct Choice {
+    /// What its name says of its quantization.
+    pub quant: String,
+    /// What `ingle pull` takes.
+    pub name: String,
+    /// Bytes of its files.
+    pub n_bytes: u64,
 }
 
 /// Finds a model by its name: in the store, or else where the name leads.
-pub(super) fn find(name: &str) -> Result<Named> {
-    let reference = Reference::parse(name, &Catalogue::default())?;
-    let store = Store::open(store_config()?)?;
-    if let Some(installed) = store.open_model(&reference)? {
-        let first = installed.model.first().with_context(|| format!("{name} has no weights"))?;
-        let size = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
-        return Ok(Named {
-            file: parts(&installed.model).with_context(|| format!("cannot use {}", first.display()))?,
-            is_here: true,
-            adapters: installed.adapters.iter().map(size).sum(),
-            projector: installed.projector.as_ref().map_or(0, size),
-        });
+pub(super) fn find(name: &str, settings: &Settings) -> Result<Named> {
+    let models = Models::open(settings)?;
+    let reference = models.reference(name)?;
+    if let Some(installed) = models.store.open_model(&reference)? {
+        return here(name, &installed);
     }
+    let typed = Typed { reference: &reference, insecure: false };
+    let puller = puller(settings, models.store, Some(typed))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let puller = Puller::new(store, network(&reference)?);
-    let found = runtime.block_on(puller.look(&reference, PullOptions::default()))?;
-    let runtime = Arc::new(runtime);
-    let mut files =
-        found.model.into_iter().map(|file| Arc::new(Ranged { file, runtime: Arc::clone(&runtime) }));
-    let first = files.next().with_context(|| format!("{name} has no weights"))?;
-    let mut rest: Vec<Arc<Ranged>> = files.collect();
-    rest.reverse();
-    let file = GgufFile::open_elsewhere(first, &mut |i, count| {
-        let next = rest.pop().map(|file| file as Arc<dyn ReadAt>);
-        next.ok_or_else(|| ingle_gguf::GgufError::Split(format!("part {} of {count} is not there", i + 1)))
-    })?;
+    let found = elsewhere(&runtime, &puller, &reference);
+    // Not the drop, which would wait for a look-up of a name that nobody needs any more.
+    runtime.shutdown_background();
+    found
+}
+
+/// A model of the store.
+fn here(name: &str, installed: &Installed) -> Result<Named> {
+    let size = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
+    let first = installed.model.first().with_context(|| format!("{name} has no weights"))?;
+    let file = match installed.model.as_slice() {
+        [only] => GgufFile::open(only),
+        parts => GgufFile::open_parts(parts),
+    };
     Ok(Named {
-        file,
-        is_here: false,
-        adapters: found.adapters.iter().map(RemoteFile::n_bytes).sum(),
-        projector: found.projector.map_or(0, |file| file.n_bytes()),
+        file: file.with_context(|| format!("cannot use {}", first.display()))?,
+        is_here: true,
+        adapters: installed.adapters.iter().map(size).sum(),
+        projector: installed.projector.as_ref().map_or(0, size),
+        choices: Vec::new(),
     })
 }
 
-/// Files of the store, which are named by their digests: parts of a split model are told one by one.
-fn parts(paths: &[PathBuf]) -> Result<GgufFile> {
-    let mut files = paths.iter().map(LocalPart::open);
-    let first = files.next().context("there is no file")??;
-    Ok(GgufFile::open_elsewhere(first, &mut |i, count| match files.next() {
-        Some(Ok(part)) => Ok(part as Arc<dyn ReadAt>),
-        Some(Err(source)) => Err(ingle_gguf::GgufError::Io { path: paths[0].clone(), source }),
-        None => Err(ingle_gguf::GgufError::Split(format!("part {} of {count} is not there", i + 1))),
-    })?)
-}
-
-/// A file of the store.
-#[derive(Debug)]
-struct LocalPart {
-    path: PathBuf,
-    file: std::fs::File,
-    n_bytes: u64,
-}
-
-impl LocalPart {
-    fn open(path: &PathBuf) -> io::Result<Arc<Self>> {
-        let file = std::fs::File::open(path)?;
-        let n_bytes = file.metadata()?.len();
-        Ok(Arc::new(Self { path: path.clone(), file, n_bytes }))
-    }
-}
-
-impl ReadAt for LocalPart {
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn n_bytes(&self) -> u64 {
-        self.n_bytes
-    }
-
-    fn read_exact_at(&self, start: u64, buf: &mut [u8]) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(buf)
-    }
-}
-
-/// A file elsewhere, of which ranges are asked for.
-#[derive(Debug)]
-struct Ranged {
-    file: RemoteFile,
-    runtime: Arc<Runtime>,
-}
-
-impl ReadAt for Ranged {
-    fn name(&self) -> String {
-        self.file.name()
-    }
-
-    fn n_bytes(&self) -> u64 {
-        self.file.n_bytes()
-    }
-
-    fn read_exact_at(&self, start: u64, buf: &mut [u8]) -> io::Result<()> {
-        if buf.is_empty() {
-            return Ok(());
+fn elsewhere(runtime: &Runtime, puller: &Puller, reference: &Reference) -> Result<Named> {
+    let is_open = matches!(reference, Reference::Hub { pick: HubPick::Default, .. });
+    let mut choices = Vec::new();
+    if is_open && let Some(repo) = runtime.block_on(puller.browse(reference))? {
+        choices = repo.choices();
+        if choices.is_empty() && repo.paths().any(|path| path == "config.json") {
+            let file = runtime.block_on(safetensors(&repo))?;
+            return Ok(Named { file, is_here: false, adapters: 0, projector: 0, choices: Vec::new() });
         }
-        let end = start.saturating_add(buf.len() as u64);
-        let bytes = self.runtime.block_on(self.file.range(start, end)).map_err(io::Error::other)?;
-        buf.copy_from_slice(&bytes);
-        Ok(())
     }
+    let found = runtime.block_on(puller.look(reference, PullOptions::default()))?;
+    let choices = choices.into_iter().filter_map(|choice| {
+        let name = outlook::named(reference, &choice)?.to_string();
+        Some(Choice { name, n_bytes: choice.n_bytes?, quant: choice.quant })
+    });
+    Ok(Named {
+        file: runtime.block_on(outlook::header(found.model))?,
+        is_here: false,
+        adapters: found.adapters.iter().map(RemoteFile::n_bytes).sum(),
+        projector: found.projector.map_or(0, |file| file.n_bytes()),
+        choices: choices.collect(),
+    })
 }
 
-fn var(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+/// The header of a repository with safetensors: its configuration, and what each file describes.
+async fn safetensors(repo: &RemoteRepo) -> Result<GgufFile> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let config = text(repo, "config.json").await?.context("config.json is not there")?;
+    let names = shards(text(repo, INDEX).await?.as_deref())?;
+    let (mut tensors, mut left) = (Vec::new(), Descriptions::default());
+    for name in names {
+        let what = || format!("cannot size {name}");
+        let file = repo.file(&name).await.with_context(what)?;
+        let file = file.with_context(|| format!("the repository has neither a GGUF file nor {name}"))?;
+        tensors.extend(described(&file, &mut left).await.with_context(what)?);
+    }
+    Ok(huggingface::header(&config, &tensors)?)
 }
 
-/// Where models are kept: `INGLE_MODELS`, or below the user's data; and the caches of other programs.
-pub(crate) fn store_config() -> Result<StoreConfig> {
-    let home = || var("HOME").map(PathBuf::from);
-    let data = || var("XDG_DATA_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".local/share")));
-    let root = var("INGLE_MODELS").map(PathBuf::from).or_else(|| Some(data()?.join("ingle/models")));
-    let Some(root) = root else {
-        bail!("neither INGLE_MODELS nor HOME is set: there is no folder for models")
-    };
-    let cache = || var("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cache")));
-    let hf_home = var("HF_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("huggingface")));
-    let ollama = var("OLLAMA_MODELS").map(PathBuf::from).or_else(|| Some(home()?.join(".ollama/models")));
-    Ok(StoreConfig { root, shared: Vec::new(), hf_home, ollama })
+/// The tensors that a file in safetensors describes.
+async fn described(file: &RemoteFile, left: &mut Descriptions) -> Result<Vec<huggingface::Tensor>> {
+    let mut start = file.range(0, file.n_bytes().min(DESCRIPTION_GUESS)).await?;
+    let first: [u8; 8] = start.get(..8).context("it is shorter than 8 bytes")?.try_into()?;
+    let end = left.next(first, file.n_bytes())? + 8;
+    let have = start.len() as u64;
+    if end > have {
+        start.extend(file.range(have, end).await?);
+    }
+    let end = usize::try_from(end).context("the description is too long for this system")?;
+    Ok(huggingface::tensors(&start[8..end])?)
 }
 
-/// The way out, for what the user named. A hub that `HF_ENDPOINT` names, and the host of a URL that was typed, may stand
-/// on this machine or site.
-fn network(reference: &Reference) -> Result<Network> {
-    let hub = var("HF_ENDPOINT").map(|url| Target::parse(&url).context("HF_ENDPOINT")).transpose()?;
-    let mut policy = Policy::default();
-    let typed = match reference {
-        Reference::Url(url) => Some(Target::parse(url)?),
-        _ => None,
-    };
-    for target in hub.iter().chain(&typed) {
-        policy.private.push((None, HostRule::parse(&target.host())?));
+/// A text of the repository, if it is there.
+async fn text(repo: &RemoteRepo, path: &str) -> Result<Option<String>> {
+    let Some(file) = repo.file(path).await? else { return Ok(None) };
+    let n = file.n_bytes();
+    if n > JSON_BYTES_MAX {
+        bail!("{path} has {n} bytes, at most {JSON_BYTES_MAX} are read");
     }
-    let mut credentials = Credentials::default();
-    let origin: Option<Origin> = hub.as_ref().map(Target::origin);
-    credentials.add_hub_token(origin.as_ref(), var)?;
-    let proxies = Arc::new(Proxies::from_env()?);
-    let egress = Egress::new(EgressConfig { policy, proxies, credentials, ..EgressConfig::default() })?;
-    let mut network = Network::new(egress);
-    if let Some(hub) = hub {
-        network.hub = hub;
-    }
-    Ok(network)
+    let bytes = file.range(0, n).await.with_context(|| format!("cannot read {path}"))?;
+    Ok(Some(String::from_utf8(bytes).with_context(|| format!("{path} is no UTF-8"))?))
 }

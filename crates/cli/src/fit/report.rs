@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ingle_model::sizing::{Advice, BLOCK_SIZE, Demand, Machine, Needs, Rule, Speed, Verdict, advise};
+use ingle_model::sizing::{Advice, BLOCK_SIZE, Demand, Machine, Needs, Range, Rule, Speed, Verdict, advise};
 use serde_json::{Value, json};
 
 use super::Extras;
@@ -25,6 +25,8 @@ impl<'a> Report<'a> {
         let needs = Needs {
             draft: extras.draft,
             extras: extras.adapters.saturating_add(extras.projector),
+            text: extras.text,
+            swap: extras.swap,
             ..machine.needs(summary, &demand)
         };
         Self {
@@ -63,14 +65,16 @@ impl<'a> Report<'a> {
         (bytes(counted) != bytes(other)).then(|| (other, bytes(other)))
     }
 
-    /// For people.
-    pub fn text(&self) -> String {
+    /// For people; with what to take, unless that is said elsewhere.
+    pub fn text(&self, has_advice: bool) -> String {
         let mut out = String::new();
         self.put_model(&mut out);
         self.put_needs(&mut out);
         self.put_machine(&mut out);
-        self.put_alternatives(&mut out);
-        let _ = writeln!(out, "\nTake: {}", self.take());
+        if has_advice {
+            self.put_alternatives(&mut out);
+            let _ = writeln!(out, "\nTake: {}", self.take());
+        }
         out
     }
 
@@ -132,7 +136,15 @@ impl<'a> Report<'a> {
             row("", bytes, what.to_owned());
         }
         row("buffers", self.needs.buffers, format!("at most, in steps of {} tokens", d.n_rows));
+        if self.extras.swap > 0 {
+            row(
+                "moved sequences",
+                self.extras.swap,
+                "at most, for those that make way for others".to_owned(),
+            );
+        }
         for (what, bytes) in [
+            ("tokenizer", self.extras.text),
             ("draft model", self.extras.draft),
             ("adapters", self.extras.adapters),
             ("projector", self.extras.projector),
@@ -146,7 +158,8 @@ impl<'a> Report<'a> {
 
     fn put_machine(&self, out: &mut String) {
         let m = self.machine;
-        let speed = m.read_gbs.map(|gbs| format!(", memory at {gbs:.1} GB/s")).unwrap_or_default();
+        let source = if self.is_measured() { "measured" } else { "published" };
+        let speed = m.read_gbs.map(|gbs| format!(", memory at {gbs:.1} GB/s ({source})")).unwrap_or_default();
         let _ = writeln!(out, "\nOn {}: {} for a model{speed}", m.name, gib(m.memory));
         let verdict = match &self.advice.verdict {
             Verdict::Fits { left } => format!("fits; {} are left", gib(*left)),
@@ -160,17 +173,25 @@ impl<'a> Report<'a> {
         if let Some(n_ctx) = self.advice.n_ctx_max {
             let _ = writeln!(out, "  longest context that fits: {n_ctx}");
         }
-        if let (Some(max), Some(expected)) = (self.speed.decode_max, self.speed.decode) {
-            let _ = writeln!(
-                out,
-                "  decoding: about {} tokens/s at that context, at most {}",
-                per_second(expected),
-                per_second(max)
-            );
-        }
-        if let Some(max) = self.speed.prefill_max {
-            let _ = writeln!(out, "  prompts: at most {} tokens/s", per_second(max));
-        }
+        self.put_speed(out, "decoding", self.speed.decode_max, self.speed.decode);
+        self.put_speed(out, "prompts", self.speed.prefill_max, self.speed.prefill);
+    }
+
+    /// Whether the machine's speed was measured, and not published.
+    fn is_measured(&self) -> bool {
+        self.machine.arithmetic.is_some()
+    }
+
+    fn put_speed(&self, out: &mut String, what: &str, max: Option<f64>, expected: Option<Range>) {
+        let Some(max) = max else { return };
+        let expected = match expected {
+            Some(range) if self.is_measured() => format!("; {} are to be expected", between(range)),
+            Some(range) if self.machine.is_cpu => format!("; {} may be reached", between(range)),
+            Some(range) => format!("; other engines are reported to reach {}", between(range)),
+            None => String::new(),
+        };
+        let of = if what == "decoding" { " at that context" } else { "" };
+        let _ = writeln!(out, "  {what}: at most {} tokens/s{of}{expected}", per_second(max));
     }
 
     fn put_alternatives(&self, out: &mut String) {
@@ -179,15 +200,15 @@ impl<'a> Report<'a> {
         }
         let _ = writeln!(
             out,
-            "\n  {:8} {:>10} {:>10} {:>9} {:>9}",
+            "\n  {:8} {:>10} {:>10} {:>9} {:>11}",
             "mixture", "file", "total", "context", "tokens/s"
         );
         for a in &self.advice.alternatives {
             let n_ctx = a.n_ctx_max.map_or_else(|| "-".to_owned(), |n| n.to_string());
-            let speed = a.decode.map_or_else(|| "-".to_owned(), per_second);
+            let speed = a.speed.decode.map_or_else(|| "-".to_owned(), between);
             let _ = writeln!(
                 out,
-                "  {:8} {:>10} {:>10} {n_ctx:>9} {speed:>9}",
+                "  {:8} {:>10} {:>10} {n_ctx:>9} {speed:>11}",
                 a.mixture.name(),
                 gib(a.file_bytes),
                 gib(a.total)
@@ -201,14 +222,9 @@ impl<'a> Report<'a> {
             Some((mixture, n_ctx)) => {
                 let what = mixture.map_or("it as it is", |mixture| mixture.name());
                 let d = &self.demand;
-                let mut flags = format!("--ctx-size {n_ctx}");
+                let mut flags = format!("--ctx-size {n_ctx} --parallel {}", d.n_seqs);
                 if d.n_seqs > 1 {
-                    let _ = write!(
-                        flags,
-                        " --parallel {} --kv-tokens {}",
-                        d.n_seqs,
-                        d.n_seqs.saturating_mul(*n_ctx)
-                    );
+                    let _ = write!(flags, " --kv-tokens {}", d.n_seqs.saturating_mul(*n_ctx));
                 }
                 if d.kv_type != ingle_step::KvType::F16 {
                     let _ = write!(flags, " --kv-type {}", d.kv_type.name());
@@ -237,7 +253,7 @@ impl<'a> Report<'a> {
             .map(|a| {
                 json!({
                     "mixture": a.mixture.name(), "file_bytes": a.file_bytes, "total_bytes": a.total,
-                    "context_max": a.n_ctx_max, "decode_tokens_per_s": a.decode,
+                    "context_max": a.n_ctx_max, "decode_tokens_per_s": a.speed.decode.map(range_json),
                 })
             })
             .collect();
@@ -270,17 +286,23 @@ impl<'a> Report<'a> {
                 "as": if self.is_own() { "ingle" } else { "llama.cpp" },
                 "weights_bytes": self.needs.weights, "kv_bytes": self.needs.kv, "buffer_bytes": self.needs.buffers,
                 "draft_bytes": self.extras.draft, "adapter_bytes": self.extras.adapters,
-                "projector_bytes": self.extras.projector, "total_bytes": self.needs.total(),
+                "projector_bytes": self.extras.projector, "text_bytes": self.extras.text,
+                "swap_bytes": self.extras.swap, "total_bytes": self.needs.total(),
             },
             "machine": {
                 "name": self.machine.name, "memory_bytes": self.machine.memory, "read_gb_per_s": self.machine.read_gbs,
-                "gops": self.machine.gops,
+                "speed_is": if self.is_measured() { "measured" } else { "published" },
+                "published_gops": self.machine.gops,
+                "measured_gops": self.machine.arithmetic.map(|a| {
+                    json!({ "int8": a.int8_gops, "bf16": a.bf16_gops, "f32": a.f32_gops })
+                }),
             },
             "verdict": verdict,
             "context_max": self.advice.n_ctx_max,
             "decode_tokens_per_s_max": self.speed.decode_max,
-            "decode_tokens_per_s": self.speed.decode,
+            "decode_tokens_per_s": self.speed.decode.map(range_json),
             "prefill_tokens_per_s_max": self.speed.prefill_max,
+            "prefill_tokens_per_s": self.speed.prefill.map(range_json),
             "alternatives": alternatives,
             "take": self.advice.take.map(|(mixture, n_ctx)| {
                 json!({ "mixture": mixture.map(|m| m.name()), "context": n_ctx })
@@ -291,7 +313,7 @@ impl<'a> Report<'a> {
 }
 
 /// `4.58 GiB`
-fn gib(n: u64) -> String {
+pub(super) fn gib(n: u64) -> String {
     const KIB: f64 = 1024.0;
     let n = n as f64;
     match n {
@@ -307,7 +329,7 @@ fn bytes_exactly(n: u64) -> String {
 }
 
 /// `8.03 billion`
-fn count(n: u64) -> String {
+pub(super) fn count(n: u64) -> String {
     match n {
         0..1_000_000 => n.to_string(),
         1_000_000..1_000_000_000 => format!("{:.0} million", n as f64 / 1e6),
@@ -317,4 +339,13 @@ fn count(n: u64) -> String {
 
 fn per_second(x: f64) -> String {
     if x < 10.0 { format!("{x:.1}") } else { format!("{x:.0}") }
+}
+
+/// `28 to 33`
+pub(super) fn between(range: Range) -> String {
+    format!("{} to {}", per_second(range.low), per_second(range.high))
+}
+
+pub(super) fn range_json(range: Range) -> Value {
+    json!({ "low": range.low, "high": range.high })
 }

@@ -11,16 +11,21 @@ use clap::ArgMatches;
 use ingle_gguf::GgufFile;
 use ingle_model::sizing::shapes::{SHAPES, Shape};
 use ingle_model::sizing::{Mixture, Summary, huggingface};
+use ingle_runtime::outlook::text_bytes;
 use serde_json::Value;
 
-use super::remote;
+use super::remote::{self, Choice, Named};
+use crate::settings::Settings;
 
 /// The mixture of a model that is named without one.
 const MIXTURE_DEFAULT: Mixture = Mixture::Q4_K_M;
 /// The longest configuration or index that is read.
-const JSON_BYTES_MAX: u64 = 64 << 20;
+pub(super) const JSON_BYTES_MAX: u64 = 64 << 20;
+/// The most bytes that all files in safetensors of one model may describe their tensors with: the largest that are
+/// published take some 20 MiB.
+const DESCRIPTIONS_BYTES_MAX: u64 = 128 << 20;
 /// Most files in safetensors of one model.
-const SHARDS_MAX: usize = 4096;
+pub(super) const SHARDS_MAX: usize = 4096;
 
 /// A model's header, and where it came from.
 pub(super) struct Subject {
@@ -36,17 +41,20 @@ pub(super) struct Subject {
     pub adapters: u64,
     /// Bytes of a projector that belongs to it.
     pub projector: u64,
+    /// Bytes that its tokenizer, its template and its metadata take; 0 where the header has none.
+    pub text: u64,
+    /// All models of its repository, where none of them was named.
+    pub choices: Vec<Choice>,
 }
 
-/// Finds the model that the command line names.
-pub(super) fn find(m: &ArgMatches) -> Result<Subject> {
+/// Finds the model that the command line names, if it names one.
+pub(super) fn find(m: &ArgMatches, name: Option<&str>, settings: &Settings) -> Result<Option<Subject>> {
     let quant = m.get_one::<String>("quant").map(|name| mixture(name)).transpose()?;
-    match (m.get_one::<String>("model"), m.get_one::<String>("params")) {
-        (Some(path), _) => of_path(path, quant),
-        (None, Some(params)) => of_shape(params, quant.unwrap_or(MIXTURE_DEFAULT)),
-        (None, None) => {
-            bail!("name a model: a file or a folder, or a size with --params, such as --params 8b")
-        }
+    match (name, m.get_one::<String>("params")) {
+        (Some(_), Some(_)) => bail!("--params: a model is named besides; name one of them"),
+        (Some(name), None) => of_path(name, quant, settings).map(Some),
+        (None, Some(params)) => of_shape(params, quant.unwrap_or(MIXTURE_DEFAULT)).map(Some),
+        (None, None) => Ok(None),
     }
 }
 
@@ -62,24 +70,31 @@ pub(super) fn open(path: &str) -> Result<GgufFile> {
     GgufFile::open(Path::new(path)).with_context(|| format!("cannot use {path}"))
 }
 
-fn of_path(path: &str, quant: Option<Mixture>) -> Result<Subject> {
-    let (is_folder, is_file) = (Path::new(path).is_dir(), Path::new(path).is_file());
-    let (file, is_here, adapters, projector) = if is_folder {
-        (folder(Path::new(path))?, false, 0, 0)
-    } else if is_file || path.starts_with(['/', '.']) {
-        (open(path)?, true, 0, 0)
+fn of_path(path: &str, quant: Option<Mixture>, settings: &Settings) -> Result<Subject> {
+    let alone = |file, is_here| Named { file, is_here, adapters: 0, projector: 0, choices: Vec::new() };
+    let named = if Path::new(path).is_dir() {
+        alone(folder(Path::new(path))?, false)
+    } else if Path::new(path).is_file() || path.starts_with(['/', '.']) {
+        alone(open(path)?, true)
     } else {
-        let named = remote::find(path).with_context(|| format!("cannot size {path}"))?;
-        (named.file, named.is_here, named.adapters, named.projector)
+        remote::find(path, settings).with_context(|| format!("cannot size {path}"))?
     };
-    let summary = Summary::from_gguf(&file).with_context(|| format!("cannot size {path}"))?;
-    let file = is_here.then(|| Arc::new(file));
-    let subject = Subject { name: path.to_owned(), assumption: None, summary, file, adapters, projector };
+    let summary = Summary::from_gguf(&named.file).with_context(|| format!("cannot size {path}"))?;
+    let subject = Subject {
+        name: path.to_owned(),
+        assumption: None,
+        summary,
+        text: text_bytes(&named.file),
+        file: named.is_here.then(|| Arc::new(named.file)),
+        adapters: named.adapters,
+        projector: named.projector,
+        choices: named.choices,
+    };
     let Some(quant) = quant else { return Ok(subject) };
     let summary = subject.summary.in_mixture(quant);
     let summary = summary.with_context(|| format!("cannot size {path} in {}", quant.name()))?;
     let assumption = Some(format!("as if it were made to {}", quant.name()));
-    Ok(Subject { assumption, summary, file: None, ..subject })
+    Ok(Subject { assumption, summary, file: None, choices: Vec::new(), ..subject })
 }
 
 fn of_shape(params: &str, quant: Mixture) -> Result<Subject> {
@@ -113,6 +128,8 @@ fn of_shape(params: &str, quant: Mixture) -> Result<Subject> {
         file: None,
         adapters: 0,
         projector: 0,
+        text: 0,
+        choices: Vec::new(),
     })
 }
 
@@ -131,36 +148,62 @@ fn n_parameters(text: &str) -> Option<f64> {
 fn folder(path: &Path) -> Result<GgufFile> {
     let config = read_text(&path.join("config.json"))?;
     let index = path.join("model.safetensors.index.json");
-    let names: BTreeSet<String> = if index.is_file() {
-        let index: Value =
-            serde_json::from_str(&read_text(&index)?).context("model.safetensors.index.json")?;
-        let map = index.get("weight_map").and_then(Value::as_object);
-        let map = map.context("model.safetensors.index.json has no `weight_map`")?;
-        map.values().filter_map(|name| name.as_str().map(str::to_owned)).collect()
-    } else {
-        ["model.safetensors".to_owned()].into()
-    };
-    if names.len() > SHARDS_MAX {
-        bail!("the index names {} files, at most {SHARDS_MAX} are read", names.len());
-    }
-    let mut tensors = Vec::new();
+    let index = index.is_file().then(|| read_text(&index)).transpose()?;
+    let names = shards(index.as_deref())?;
+    let (mut tensors, mut left) = (Vec::new(), Descriptions::default());
     for name in names {
-        // A name from a file leads nowhere else.
-        if Path::new(&name).file_name().is_none_or(|last| last != name.as_str()) {
-            bail!("the index names `{}`, which is no file of the folder", name.escape_debug());
-        }
-        tensors.extend(described(&path.join(&name)).with_context(|| format!("cannot size {name}"))?);
+        let described = described(&path.join(&name), &mut left);
+        tensors.extend(described.with_context(|| format!("cannot size {name}"))?);
     }
     Ok(huggingface::header(&config, &tensors)?)
 }
 
+/// The files in safetensors that an index names, or the only one where there is no index.
+pub(super) fn shards(index: Option<&str>) -> Result<BTreeSet<String>> {
+    let Some(index) = index else { return Ok(["model.safetensors".to_owned()].into()) };
+    let index: Value = serde_json::from_str(index).context("model.safetensors.index.json")?;
+    let map = index.get("weight_map").and_then(Value::as_object);
+    let map = map.context("model.safetensors.index.json has no `weight_map`")?;
+    let names: BTreeSet<String> = map.values().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    if names.len() > SHARDS_MAX {
+        bail!("the index names {} files, at most {SHARDS_MAX} are read", names.len());
+    }
+    // A name from a file leads nowhere else.
+    let leads_away = |name: &&String| Path::new(name).file_name().is_none_or(|last| last != name.as_str());
+    if let Some(name) = names.iter().find(leads_away) {
+        bail!("the index names `{}`, which is no file of the folder", name.escape_debug());
+    }
+    Ok(names)
+}
+
+/// How many bytes of descriptions may still be read.
+pub(super) struct Descriptions(u64);
+
+impl Default for Descriptions {
+    fn default() -> Self {
+        Self(DESCRIPTIONS_BYTES_MAX)
+    }
+}
+
+impl Descriptions {
+    /// How long the description of a file is, of which these are the first bytes; counted as read.
+    pub fn next(&mut self, first: [u8; 8], n_file: u64) -> Result<u64> {
+        let n = huggingface::description_bytes(first, n_file)?;
+        let left = self.0.checked_sub(n);
+        self.0 = left.with_context(|| {
+            format!("the descriptions of all files together are longer than {DESCRIPTIONS_BYTES_MAX} bytes")
+        })?;
+        Ok(n)
+    }
+}
+
 /// The tensors that a file in safetensors describes.
-fn described(path: &Path) -> Result<Vec<huggingface::Tensor>> {
+fn described(path: &Path, left: &mut Descriptions) -> Result<Vec<huggingface::Tensor>> {
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let n_file = file.metadata()?.len();
     let mut first = [0; 8];
     file.read_exact(&mut first).with_context(|| format!("cannot read {}", path.display()))?;
-    let n = huggingface::description_bytes(first, n_file)?;
+    let n = left.next(first, n_file)?;
     let mut description = vec![0; usize::try_from(n).context("the description is too long for this system")?];
     file.read_exact(&mut description)?;
     Ok(huggingface::tensors(&description)?)
@@ -174,6 +217,18 @@ fn read_text(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptions_are_bounded_together() {
+        let mut left = Descriptions::default();
+        let half = DESCRIPTIONS_BYTES_MAX / 2;
+        let first = half.to_le_bytes();
+        for _ in 0..2 {
+            assert_eq!(left.next(first, 2 * half).expect("there is room"), half);
+        }
+        let error = left.next(1_u64.to_le_bytes(), 9).expect_err("one more").to_string();
+        assert!(error.contains("all files together"), "{error}");
+    }
 
     #[test]
     fn sizes_in_parameters_are_read() {

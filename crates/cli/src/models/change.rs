@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction};
-use ingle_store::{ModelName, Verdict};
+use ingle_store::{ModelName, Unreadable, Verdict};
 use serde_json::{Value, json};
 
 use super::Models;
 use super::list::origin;
 use crate::commands::bytes;
-use crate::progress::LoadProgress;
+use crate::outcome::{Reported, in_words, tell, unless_unread};
+use crate::progress::{Out, TransferProgress};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Usage, parse};
 
@@ -46,8 +47,7 @@ pub const VERIFY: Usage = Usage {
 };
 
 fn print(report: &Value) -> Result<()> {
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(report)?)?;
-    Ok(())
+    tell(serde_json::to_string_pretty(report)?)
 }
 
 /// `ingle cp`
@@ -57,14 +57,13 @@ pub fn copy(args: &[OsString]) -> Result<()> {
         bail!("two names are needed: `ingle cp SOURCE DESTINATION`");
     };
     let models = Models::open(&parsed.settings)?;
-    let (from, to) = (models.name(source)?, destination.parse::<ModelName>()?);
+    let (from, to) = (models.name(source)?, models.store.spelled(destination.parse::<ModelName>()?)?);
     let published = models.store.copy(&from, &to)?;
     if parsed.settings.json {
         let report = json!({ "source": from.to_string(), "name": to.to_string(), "digest": published.digest.to_string() });
         return print(&report);
     }
-    writeln!(std::io::stdout(), "copied '{from}' to '{to}'")?;
-    Ok(())
+    tell(format_args!("copied '{from}' to '{to}'"))
 }
 
 /// `ingle rm`
@@ -77,11 +76,19 @@ pub fn remove(args: &[OsString]) -> Result<()> {
     let names = parsed.positional.iter().map(|text| models.name(text)).collect::<Result<Vec<_>>>()?;
     let mut removed = Vec::new();
     for name in names {
-        let gone = models.store.remove(&name)?;
+        let gone = match models.store.remove(&name) {
+            Ok(gone) => gone,
+            Err(error) if parsed.settings.json => {
+                let error = in_words(&error.into());
+                print(&json!({ "removed": removed, "error": error }))?;
+                return Err(Reported(error).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         if !parsed.settings.json {
             let freed =
                 if gone.blobs == 0 { String::new() } else { format!(", {} freed", bytes(gone.bytes)) };
-            writeln!(std::io::stdout(), "deleted '{name}'{freed}")?;
+            tell(format_args!("deleted '{name}'{freed}"))?;
         }
         removed.push(json!({ "name": name.to_string(), "blobs": gone.blobs, "bytes": gone.bytes }));
     }
@@ -99,8 +106,11 @@ pub fn prune(args: &[OsString]) -> Result<()> {
     let is_dry = m.get_flag("dry-run");
     let pruned = Models::open(&parsed.settings)?.store.prune(is_dry)?;
     if parsed.settings.json {
-        let unreadable =
-            pruned.unreadable.iter().map(|(name, why)| json!({ "name": name.to_string(), "why": why }));
+        let unreadable = pruned.unreadable.iter().map(|found| {
+            let (name, path) =
+                (found.name.as_ref().map(ToString::to_string), found.path.display().to_string());
+            json!({ "name": name, "path": path, "why": found.why })
+        });
         return print(&json!({
             "dry_run": is_dry,
             "blobs": pruned.blobs,
@@ -109,21 +119,27 @@ pub fn prune(args: &[OsString]) -> Result<()> {
             "unreadable": unreadable.collect::<Vec<_>>(),
         }));
     }
-    for (name, why) in &pruned.unreadable {
-        say!(
-            "ingle prune: no file of a model is removed while `{name}` cannot be read, which may need it: {why}; `ingle rm {name}` removes it"
-        );
+    for Unreadable { name, path, why } in &pruned.unreadable {
+        match name {
+            Some(name) => say!(
+                "ingle prune: no file of a model is removed while `{name}` cannot be read, which may need it: {why}; \
+                 `ingle rm {name}` removes it"
+            ),
+            None => say!(
+                "ingle prune: no file of a model is removed while {} is there, which may be a model of another \
+                 program's: {why}; remove it if it is none",
+                path.display()
+            ),
+        }
     }
     let would = if is_dry { "would be " } else { "" };
     let (blobs, partials) = (pruned.blobs, pruned.partials);
-    writeln!(
-        std::io::stdout(),
+    tell(format_args!(
         "{blobs} file{} and {partials} partial download{} {would}removed, {}",
         if blobs == 1 { "" } else { "s" },
         if partials == 1 { "" } else { "s" },
         bytes(pruned.bytes)
-    )?;
-    Ok(())
+    ))
 }
 
 /// `ingle verify`
@@ -131,7 +147,8 @@ pub fn verify(args: &[OsString]) -> Result<ExitCode> {
     let (parsed, _) = parse(VERIFY, &[], args, &Facts::default())?;
     let models = Models::open(&parsed.settings)?;
     let names = parsed.positional.iter().map(|text| models.name(text)).collect::<Result<Vec<_>>>()?;
-    let bar = LoadProgress::verifying();
+    const STOPPED: &str = "stopped: not everything was read";
+    let bar = TransferProgress::new("verifying", Out::beside_report(parsed.settings.json), STOPPED);
     let verdicts = models.store.verify(&names, &|done, total| bar.report(done, total))?;
     drop(bar);
     let is_good = verdicts.iter().all(|verdict| verdict.findings.is_empty());
@@ -139,12 +156,12 @@ pub fn verify(args: &[OsString]) -> Result<ExitCode> {
         print(&json!({ "ok": is_good, "models": verdicts.iter().map(report).collect::<Vec<_>>() }))?;
     } else {
         let mut out = std::io::stdout().lock();
-        for verdict in &verdicts {
-            writeln!(out, "{}", line(verdict))?;
-            for finding in &verdict.findings {
-                writeln!(out, "    {}: {}", finding.path.display(), finding.why)?;
-            }
-        }
+        let lines = verdicts.iter().flat_map(|verdict| {
+            let findings = verdict.findings.iter();
+            let of = findings.map(|finding| format!("    {}: {}", finding.path.display(), finding.why));
+            std::iter::once(line(verdict)).chain(of)
+        });
+        unless_unread(lines.into_iter().try_for_each(|line| Ok(writeln!(out, "{line}")?)))?;
     }
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

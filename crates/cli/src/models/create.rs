@@ -1,20 +1,22 @@
 //! `ingle create`: a model of the store from a Modelfile.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Arg;
-use ingle_convert::WeightType;
-use ingle_store::modelfile::{Instruction, MODELFILE_BYTES_MAX, Modelfile, Part, Recipe};
-use ingle_store::{Catalogue, Installed, ModelName, Reference, Store, Template};
+use ingle_gguf::shard_name;
+use ingle_store::file_name::part;
+use ingle_store::modelfile::{Instruction, MODELFILE_BYTES_MAX, Modelfile, Part, Recipe, Status, file_name};
+use ingle_store::{ModelName, Reference, Store};
 use serde_json::json;
 
-use super::Models;
+use super::{Models, import};
+use crate::outcome;
 use crate::progress::LoadProgress;
 use crate::settings::compat::Facts;
-use crate::settings::{Commands, Usage, parse};
+use crate::settings::{Commands, Settings, Usage, parse};
 
 /// What a Modelfile is called where nobody says otherwise.
 const NAME_DEFAULT: &str = "Modelfile";
@@ -22,7 +24,7 @@ const NAME_DEFAULT: &str = "Modelfile";
 pub const CREATE: Usage = Usage {
     name: "create",
     about: "Make a model of the store from a Modelfile.",
-    command: Commands::STORE,
+    command: Commands::PULL,
     positional: &[("NAME", "What the model will be called")],
 };
 
@@ -49,25 +51,45 @@ pub fn create(args: &[OsString]) -> Result<()> {
     let [name] = &parsed.positional[..] else { bail!("name the model: `ingle create NAME -f Modelfile`") };
     let name: ModelName = name.parse()?;
     let file = m.get_one::<String>("file").map_or(NAME_DEFAULT, String::as_str);
-    let (text, folder) = read(file)?;
+    let (text, folder) = match m.contains_id("file") {
+        false if !Path::new(NAME_DEFAULT).exists() && has_model(Path::new(".")) => {
+            say!("ingle create: there is no Modelfile here; the model of this folder is taken (FROM .)");
+            (b"FROM .".to_vec(), PathBuf::from("."))
+        }
+        _ => read(file)?,
+    };
     let shown = if file == "-" { "standard input" } else { file };
     let modelfile = Modelfile::parse(&text).with_context(|| shown.to_owned())?;
-    let Models { store, catalogue, .. } = Models::open(&parsed.settings)?;
-    let mut out = std::io::stdout().lock();
+    let models = Models::open(&parsed.settings)?;
+    let name = models.store.spelled(name)?;
     let mut told = Ok(());
     let mut tell = |status: &str| {
         let is_json = parsed.settings.json;
         let line = if is_json { json!({ "status": status }).to_string() } else { status.to_owned() };
         if told.is_ok() {
-            told = writeln!(out, "{line}");
+            told = outcome::tell(line);
         }
     };
     // What is put into the store stays there until the model has its name.
-    let store = store.session();
+    let store = models.store.session();
     tell("gathering model components");
-    let recipe = gather(&modelfile, &folder, &store, &catalogue)?;
+    let gathering = Gathering { folder: &folder, models: &models, settings: &parsed.settings, store: &store };
+    let recipe = gathering.recipe(&modelfile, &mut tell)?;
     recipe.make(&store, &name, &mut |status| tell(&status.to_string()))?;
-    Ok(told?)
+    for remark in import::remarks(&store, &name) {
+        say!("ingle create: {remark}");
+    }
+    told
+}
+
+/// Whether a folder has weights, of which a model can be made without a Modelfile.
+fn has_model(folder: &Path) -> bool {
+    let is_weights = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        ending.is_some_and(|ending| ending == "gguf" || ending == "safetensors") && path.is_file()
+    };
+    std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_weights))
 }
 
 /// The Modelfile and the folder that its paths are relative to.
@@ -86,138 +108,135 @@ fn read(file: &str) -> Result<(Vec<u8>, PathBuf)> {
     Ok((text, folder.to_owned()))
 }
 
-/// Finds what FROM and ADAPTER name, and puts files into the store.
-fn gather(modelfile: &Modelfile, folder: &Path, store: &Store, catalogue: &Catalogue) -> Result<Recipe> {
-    let mut recipe = Recipe::of(modelfile)?;
-    for instruction in &modelfile.instructions {
-        match instruction {
-            Instruction::From(text) => {
-                let path = expanded(text, folder);
-                if path.exists() {
-                    recipe.files.extend(weights(&path, store).with_context(|| format!("FROM {text}"))?);
-                } else if recipe.base.is_some() || recipe.source.is_some() {
-                    bail!("FROM {text}: a model is made from one other; there is no such file");
-                } else {
-                    base(text, store, catalogue, &mut recipe).with_context(|| format!("FROM {text}"))?;
-                }
+/// What finds the things that a Modelfile names.
+pub(super) struct Gathering<'a> {
+    /// What the paths are relative to.
+    pub folder: &'a Path,
+    pub models: &'a Models,
+    pub settings: &'a Settings,
+    /// The session that keeps what is put into the store.
+    pub store: &'a Store,
+}
+
+impl Gathering<'_> {
+    /// Finds what FROM and ADAPTER name, and puts files into the store.
+    fn recipe(&self, modelfile: &Modelfile, tell: &mut dyn FnMut(&str)) -> Result<Recipe> {
+        let mut recipe = Recipe::of(modelfile)?;
+        for instruction in &modelfile.instructions {
+            let Instruction::From(text) = instruction else { continue };
+            let path = expanded(text, self.folder);
+            if path.exists() {
+                recipe.files.extend(self.weights(&path, tell).with_context(|| format!("FROM {text}"))?);
+            } else if recipe.base.is_some() || recipe.source.is_some() {
+                bail!("FROM {text}: a model is made from one other; there is no such file");
+            } else {
+                self.base(text, &mut recipe).with_context(|| format!("FROM {text}"))?;
             }
-            Instruction::Adapter(text) => {
-                let path = expanded(text, folder);
-                let is_peft = path.is_dir() || path.extension().is_some_and(|e| e == "safetensors");
-                if is_peft {
-                    bail!(
-                        "ADAPTER {text}: an adapter of a model in the store is a GGUF file (llama.cpp's \
-                         `convert_lora_to_gguf.py` makes one); adapters as `peft` writes them are taken by `ingle serve --lora`"
-                    );
-                }
-                recipe.adapters.push(put(&path, store).with_context(|| format!("ADAPTER {text}"))?);
-            }
-            _ => {}
         }
+        // Adapters are checked against the model, wherever they stand in the file.
+        for instruction in &modelfile.instructions {
+            let Instruction::Adapter(text) = instruction else { continue };
+            let path = expanded(text, self.folder);
+            let part = match import::is_peft(&path) {
+                true => {
+                    tell(&Status::Converting("adapter").to_string());
+                    let model = recipe.model_files(self.store)?;
+                    import::adapter(&path, &model, self.store)
+                }
+                false => self.put(&path),
+            };
+            recipe.adapters.push(part.with_context(|| format!("ADAPTER {text}"))?);
+        }
+        Ok(recipe)
     }
-    Ok(recipe)
+
+    /// The files of a model: one, all parts of a split one, or those of a folder.
+    pub fn weights(&self, path: &Path, tell: &mut dyn FnMut(&str)) -> Result<Vec<Part>> {
+        if !path.is_dir() {
+            return parts(path)?.iter().map(|file| self.put(file)).collect();
+        }
+        let mut files = Vec::new();
+        let mut has_tensors = false;
+        for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+            let file = entry?.path();
+            let is = |what: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(what));
+            has_tensors |= is("safetensors");
+            if is("gguf") && file.is_file() {
+                files.push(file);
+            }
+        }
+        files.sort();
+        if files.is_empty() && has_tensors {
+            tell(&Status::Converting("model").to_string());
+            let mut note = |text: String| say!("ingle create: {text}");
+            return Ok(vec![import::model(path, self.store, &mut note)?]);
+        }
+        if files.is_empty() {
+            bail!("the folder {} has neither GGUF nor safetensors files", path.display());
+        }
+        files.iter().map(|file| self.put(file)).collect()
+    }
+
+    /// A file, as a blob.
+    fn put(&self, path: &Path) -> Result<Part> {
+        let name = file_name(path);
+        let progress = LoadProgress::copying(&name, self.settings.json);
+        let (digest, _) = self.store.put_file(path, &mut |done, total| progress.report(done, total))?;
+        Ok(Part { name, digest })
+    }
+
+    /// What a model brings, which is fetched if it is not here: at once with `--yes`, else after asking.
+    pub fn base(&self, text: &str, recipe: &mut Recipe) -> Result<()> {
+        let reference = self.models.reference(text)?;
+        if let Reference::Path(path) = &reference {
+            bail!("there is no file {}", path.display());
+        }
+        let mut copying: Option<(PathBuf, LoadProgress)> = None;
+        let mut copied = |path: &Path, done: u64, total: u64| {
+            if copying.as_ref().is_none_or(|(of, _)| of != path) {
+                let progress = LoadProgress::copying(&file_name(path), self.settings.json);
+                copying = Some((path.to_owned(), progress));
+            }
+            if let Some((_, progress)) = &copying {
+                progress.report(done, total);
+            }
+        };
+        let is_here = recipe.upon(self.store, &reference, &mut copied)?
+            || (crate::pull::pull_missing(self.models, self.settings, &reference)?
+                && recipe.upon(self.store, &reference, &mut copied)?);
+        if !is_here {
+            let next = match self.settings.offline {
+                true => "--offline fetches none".to_owned(),
+                false => format!("`ingle pull {text}` (or --yes) fetches it"),
+            };
+            bail!("there is no file of that name, and no such model in the store; {next}");
+        }
+        Ok(())
+    }
+}
+
+/// A file, or all parts of the split model whose first part it is.
+fn parts(first: &Path) -> Result<Vec<PathBuf>> {
+    let name = file_name(first);
+    let Some(part) = part(&name).filter(|part| part.count > 1) else { return Ok(vec![first.to_owned()]) };
+    if part.number != 1 {
+        bail!("{name} is part {} of {} of a model; name the first one", part.number, part.count);
+    }
+    let others = (0..u64::from(part.count)).map(|i| {
+        let path = first.with_file_name(shard_name(&name, i, part.count.into())?);
+        match path.is_file() {
+            true => Ok(path),
+            false => bail!("{} is missing: {name} is one of {} parts", file_name(&path), part.count),
+        }
+    });
+    others.collect()
 }
 
 /// A path of a Modelfile.
 fn expanded(text: &str, folder: &Path) -> PathBuf {
     match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-        _ => folder.join(text),
+        // Without the `.` in the middle of `././x`.
+        _ => folder.join(text).components().collect(),
     }
-}
-
-/// The files of a model: one, or those of a folder.
-fn weights(path: &Path, store: &Store) -> Result<Vec<Part>> {
-    if !path.is_dir() {
-        return Ok(vec![put(path, store)?]);
-    }
-    let mut files = Vec::new();
-    let mut has_tensors = false;
-    for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
-        let file = entry?.path();
-        let is = |what: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(what));
-        has_tensors |= is("safetensors");
-        if is("gguf") && file.is_file() {
-            files.push(file);
-        }
-    }
-    files.sort();
-    if files.is_empty() && has_tensors {
-        return Ok(vec![converted(path, store)?]);
-    }
-    if files.is_empty() {
-        bail!("the folder {} has neither GGUF nor safetensors files", path.display());
-    }
-    files.iter().map(|file| put(file, store)).collect()
-}
-
-/// A folder with safetensors, as a GGUF file in the store.
-fn converted(folder: &Path, store: &Store) -> Result<Part> {
-    let converted = ingle_convert::convert(folder, WeightType::F16)
-        .with_context(|| format!("cannot convert {}", folder.display()))?;
-    for note in &converted.notes {
-        say!("ingle create: {note}");
-    }
-    let temporary = tempfile::tempdir().context("no folder for the converted file")?;
-    let stem = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-    let file = temporary.path().join(format!("{stem}.gguf"));
-    converted.write(&file)?;
-    put(&file, store)
-}
-
-/// A file, as a blob.
-fn put(path: &Path, store: &Store) -> Result<Part> {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let progress = LoadProgress::new(&name);
-    let (digest, _) = store.put_file(path, &mut |done, total| progress.report(done, total))?;
-    Ok(Part { name, digest })
-}
-
-/// What a model of the store brings.
-fn base(text: &str, store: &Store, catalogue: &Catalogue, recipe: &mut Recipe) -> Result<()> {
-    let reference = store.resolve(text, catalogue)?;
-    if let Reference::Path(path) = &reference {
-        bail!("there is no file {}", path.display());
-    }
-    recipe.source = Some(reference.to_string());
-    let manifest = match reference.name() {
-        Some(name) => store.manifest(&name)?,
-        None => None,
-    };
-    if let Some(manifest) = manifest {
-        let mut is_here = true;
-        for layer in manifest.blobs() {
-            is_here &= store.pin(&layer.digest, Some(layer.size))?.is_some();
-        }
-        if is_here {
-            recipe.base = Some(manifest);
-            return Ok(());
-        }
-    }
-    let Some(model) = store.open_model(&reference)? else {
-        bail!("there is no file of that name, and no such model in the store; `ingle pull {text}` gets it");
-    };
-    of_elsewhere(model, store, recipe)
-}
-
-/// The parts of a model that stands in another program's store.
-fn of_elsewhere(model: Installed, store: &Store, recipe: &mut Recipe) -> Result<()> {
-    for path in model.model.iter().chain(&model.projector) {
-        recipe.files.push(put(path, store)?);
-    }
-    for path in &model.adapters {
-        recipe.adapters.push(put(path, store)?);
-    }
-    if let (None, Some(Template::Go(text) | Template::Jinja(text))) = (&recipe.template, model.template) {
-        recipe.template = Some(text);
-    }
-    recipe.system = recipe.system.take().or(model.system);
-    recipe.licenses.splice(0..0, model.licenses);
-    for (name, value) in model.params.0 {
-        recipe.params.entry(name).or_insert(value);
-    }
-    if recipe.messages.is_empty() {
-        recipe.messages = model.messages;
-    }
-    Ok(())
 }

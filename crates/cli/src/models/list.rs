@@ -5,7 +5,8 @@ use std::io::Write;
 use std::time::UNIX_EPOCH;
 
 use anyhow::Result;
-use ingle_store::{Entry, Origin, State};
+use clap::{Arg, ArgAction};
+use ingle_store::{Catalogue, Entry, Origin, State};
 use serde_json::{Value, json};
 
 use super::{Models, table};
@@ -21,10 +22,19 @@ pub const LIST: Usage = Usage {
     positional: &[("NAME", "Only models whose names contain this")],
 };
 
+/// What `ingle list` has besides its settings.
+pub fn list_options() -> [Arg; 1] {
+    let help = "List what short names mean here (--catalogue), whether the models are here or not";
+    [Arg::new("names").long("names").action(ArgAction::SetTrue).help(help)]
+}
+
 /// `ingle list`
 pub fn list(args: &[OsString]) -> Result<()> {
-    let (parsed, _) = parse(LIST, &[], args, &Facts::default())?;
+    let (parsed, m) = parse(LIST, &list_options(), args, &Facts::default())?;
     let models = Models::open(&parsed.settings)?;
+    if m.get_flag("names") {
+        return names(&models.catalogue, parsed.positional.first(), parsed.settings.json);
+    }
     let mut entries = models.store.list()?;
     if let Some(part) = parsed.positional.first() {
         let part = part.to_lowercase();
@@ -47,13 +57,32 @@ pub fn list(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// The names of the catalogue, and where all others are.
+fn names(catalogue: &Catalogue, part: Option<&String>, json: bool) -> Result<()> {
+    let part = part.map(|part| part.to_lowercase()).unwrap_or_default();
+    let named = catalogue.iter().map(|(name, means)| (name.to_string(), means.in_full()));
+    let named: Vec<(String, String)> =
+        named.filter(|(name, _)| name.to_lowercase().contains(&part)).collect();
+    if json {
+        let entry = |(name, means): &(String, String)| json!({ "name": name, "means": means });
+        let report =
+            json!({ "names": named.iter().map(entry).collect::<Vec<_>>(), "others": catalogue.home() });
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+        return Ok(());
+    }
+    let mut rows: Vec<Vec<String>> = named.into_iter().map(|(name, means)| vec![name, means]).collect();
+    rows.push(vec!["(all others)".to_owned(), format!("{}/NAME:TAG", catalogue.home())]);
+    Ok(table::print(&["NAME", "MEANS"], &rows)?)
+}
+
 fn row(entry: &Entry) -> Vec<String> {
+    let unknown = || "-".to_owned();
     let state = if entry.state == State::Ready { String::new() } else { ", broken".to_owned() };
     vec![
         entry.name.to_string(),
-        entry.digest.short(),
-        bytes(entry.size),
-        table::ago(entry.modified),
+        entry.digest.map_or_else(unknown, |digest| digest.short()),
+        entry.size.map_or_else(unknown, bytes),
+        entry.modified.map_or_else(unknown, table::ago),
         format!("{}{state}", origin(&entry.origin)),
     ]
 }
@@ -70,16 +99,16 @@ pub fn origin(origin: &Origin) -> String {
 
 /// An entry for machines.
 pub fn report(entry: &Entry) -> Value {
-    let modified = entry.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let modified = entry.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let broken = match &entry.state {
         State::Ready => Value::Null,
         State::Broken(why) => why.as_str().into(),
     };
     json!({
         "name": entry.name.to_string(),
-        "digest": entry.digest.to_string(),
+        "digest": entry.digest.map(|digest| digest.to_string()),
         "size": entry.size,
-        "modified": modified.as_secs(),
+        "modified": modified.map(|at| at.as_secs()),
         "origin": origin(&entry.origin),
         "broken": broken,
     })

@@ -4,7 +4,9 @@
 
 mod change;
 mod create;
+mod import;
 mod list;
+mod save;
 mod show;
 mod table;
 
@@ -18,7 +20,9 @@ use crate::settings::Settings;
 
 pub use change::{COPY, PRUNE, REMOVE, VERIFY, copy, prune, prune_options, remove, verify};
 pub use create::{CREATE, create, create_options};
-pub use list::{LIST, list};
+pub use import::OfClients;
+pub use list::{LIST, list, list_options};
+pub use save::{Saving, save};
 pub use show::{SHOW, show, show_options};
 
 /// The store and the names of this machine.
@@ -53,6 +57,9 @@ impl Chosen {
     }
 }
 
+/// The name of the model that ships with Ingle, where no other has it: servers call it so, too.
+pub const SHIPPED: &str = "ingle-tiny";
+
 impl Models {
     /// The store that settings describe. Nothing is made on disk.
     pub fn open(settings: &Settings) -> Result<Self> {
@@ -67,6 +74,14 @@ impl Models {
                 .context("no folder for models is known; --store-dir (INGLE_MODELS) names one")?
                 .join("models"),
         };
+        let is_named = "--store-dir (INGLE_MODELS) names the folder of the store";
+        match std::fs::metadata(&root) {
+            Ok(found) if !found.is_dir() => bail!("{} is no folder; {is_named}", root.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                bail!("{} can be no folder: {error}; {is_named}", root.display())
+            }
+            _ => {}
+        }
         let config = StoreConfig {
             root,
             shared: settings.shared_store.clone(),
@@ -109,6 +124,7 @@ impl Models {
         }
         let installed = match self.store.open_model(&reference)? {
             Some(installed) => installed,
+            None if text == SHIPPED => return Ok(Chosen { shown, source: Source::Shipped, installed: None }),
             None => self.missing(text, &reference)?,
         };
         let source = Source::of_files(installed.model.clone());
@@ -124,12 +140,19 @@ impl Models {
         {
             return Ok(installed);
         }
-        let meant = match reference.to_string() {
+        let meant = match reference.in_full() {
             same if same == text => String::new(),
             other => format!(" ({other})"),
         };
+        let next = match &self.fetching {
+            Some(settings) if settings.offline => {
+                "and --offline fetches none; `ingle import` takes models in without a network"
+            }
+            Some(_) => "and `ingle pull` (or --yes) fetches models",
+            None => "and `ingle pull` fetches models",
+        };
         bail!(
-            "there is no file `{text}`, and no model of that name{meant} in the store {}; `ingle list` shows what there is, and `ingle pull` (or --yes) fetches models",
+            "there is no file `{text}`, and no model of that name{meant} in the store {}; `ingle list` shows what there is, {next}",
             self.store.config().root.display()
         )
     }
@@ -172,7 +195,7 @@ fn absent(path: &Path) -> String {
 }
 
 /// A path with the home folder in place of `~`.
-fn expanded(text: &str) -> PathBuf {
+pub fn expanded(text: &str) -> PathBuf {
     match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
         _ => PathBuf::from(text),

@@ -1,7 +1,7 @@
 //! `ingle show`: what a model is.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction};
@@ -11,6 +11,7 @@ use ingle_store::{Entry, Installed, Template};
 use serde_json::{Map, Value, json};
 
 use super::{Chosen, Models, list, of_argument};
+use crate::chat::escape;
 use crate::commands::{bytes, count, json_value, short_value};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
@@ -52,7 +53,12 @@ pub fn show_options() -> [Arg; 7] {
 pub fn show(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(SHOW, &show_options(), args, &Facts::default())?;
     let Some(argument) = parsed.positional.first() else { bail!("name a model: `ingle show MODEL`") };
+    let parts = ["license", "modelfile", "parameters", "system", "template"];
+    if let [one, other, ..] = parts.into_iter().filter(|part| m.get_flag(part)).collect::<Vec<_>>()[..] {
+        bail!("--{one} and --{other} ask for one part of a model each; give one of them");
+    }
     let shown = open(argument, &parsed.settings)?;
+    let is_terminal = std::io::stdout().is_terminal();
     let mut out = std::io::stdout().lock();
     for (name, part) in [
         ("license", shown.license()),
@@ -63,6 +69,11 @@ pub fn show(args: &[OsString]) -> Result<()> {
     ] {
         if m.get_flag(name) {
             match part {
+                Some(text) if parsed.settings.json => {
+                    writeln!(out, "{}", serde_json::to_string_pretty(&json!({ name: text }))?)?;
+                }
+                // For a file as it is, for a terminal with nothing in it that could steer it.
+                Some(text) if is_terminal => writeln!(out, "{}", escape(text.trim_end_matches('\n')))?,
                 Some(text) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
                 None => bail!("{argument} has no {name}"),
             }
@@ -166,7 +177,7 @@ impl Shown {
         writeln!(out, "  Model")?;
         row(out, "name", self.chosen.shown.clone())?;
         if let Some(entry) = &self.entry {
-            row(out, "digest", entry.digest.short())?;
+            row(out, "digest", entry.digest.map_or_else(|| "-".to_owned(), |digest| digest.short()))?;
             row(out, "from", list::origin(&entry.origin))?;
         }
         let config = ingle_store::ModelConfig::of_gguf(&self.file);
@@ -186,7 +197,7 @@ impl Shown {
                     format!("{} per token, in f16", bytes(kv / KV_BLOCK_TOKENS as u64)),
                 )?;
             }
-            Err(why) => row(out, "cannot be run", why.to_string())?,
+            Err(why) => row(out, "cannot be run", escape(&why.to_string()))?,
         }
         writeln!(out, "\n  Types of tensors")?;
         for (name, n, size) in self.mixture() {

@@ -1,5 +1,6 @@
 //! `ingle pull`, `ingle push`, `ingle login`, `ingle logout`; and pulling what another command misses.
 
+mod foresee;
 mod login;
 mod show;
 
@@ -8,17 +9,19 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Result, bail};
 use clap::{Arg, ArgAction};
+use ingle_egress::Target;
 use ingle_store::Reference;
-use ingle_store::pull::{PullError, PullOptions, Pulled, Puller};
+use ingle_store::pull::{Event, PullError, PullOptions, Pulled, Puller, Watch};
 use ingle_store::push::{PushOptions, push as push_model};
 use serde_json::json;
 
 use crate::models::Models;
 use crate::network::{self, Typed};
+use crate::outcome::tell;
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
-pub use login::{LOGIN, LOGOUT, login, login_options, logout};
-use show::{Out, Show};
+use crate::signals::{Stopped, interruption};
+pub use login::{LOGIN, LOGOUT, REGISTRY, login, login_options, logout};
 
 pub const PULL: Usage = Usage {
     name: "pull",
@@ -61,17 +64,38 @@ pub fn pull(args: &[OsString]) -> Result<()> {
     let models = Models::open(&settings)?;
     for text in &parsed.positional {
         let reference = models.reference(text)?;
+        tell_meaning(text, &reference, &settings)?;
         let pulled = one(&models, &settings, &reference, options)?;
         if settings.json {
             let line = json!({
                 "status": "pulled", "name": pulled.name.to_string(), "digest": pulled.digest.to_string(),
-                "replaced": pulled.replaced.map(|digest| digest.to_string()), "fetched": pulled.fetched,
+                "replaced": pulled.replaced.map(|digest| digest.to_string()),
+                "kept": pulled.kept.map(|name| name.to_string()), "fetched": pulled.fetched,
                 "from_peers": pulled.from_peers,
             });
-            writeln!(std::io::stdout(), "{line}")?;
+            tell(line)?;
         } else if let Some(old) = pulled.replaced {
-            say!("{} is replaced; it was {old}", pulled.name);
+            let Pulled { name, kept, .. } = &pulled;
+            match kept {
+                Some(kept) => say!(
+                    "{name} is replaced; it was {old}, which is kept as {kept}: `ingle cp {kept} {name}` brings it back, \
+                     `ingle rm {kept}` frees its space"
+                ),
+                None => say!("{name} is replaced; it was {old}, which is not kept"),
+            }
         }
+    }
+    Ok(())
+}
+
+/// Says what a name means here, where that is more than what was written.
+fn tell_meaning(text: &str, reference: &Reference, settings: &Settings) -> Result<()> {
+    let meaning = network::meaning(reference, settings);
+    if settings.json {
+        let line = json!({ "status": "resolved", "name": text, "means": reference.in_full() });
+        tell(line)?;
+    } else if meaning != text {
+        say!("{text} is {meaning}");
     }
     Ok(())
 }
@@ -80,16 +104,19 @@ pub fn pull(args: &[OsString]) -> Result<()> {
 fn one(models: &Models, settings: &Settings, reference: &Reference, options: PullOptions) -> Result<Pulled> {
     let typed = Typed { reference, insecure: options.insecure };
     let puller = network::puller(settings, models.store.clone(), Some(typed))?;
-    match fetch(settings, &puller, reference, options) {
-        Err(PullError::Changed { name, old }) if can_ask(settings) => {
-            say!("What {name} means has changed since it was pulled (manifest {old}).");
-            if !ask("Replace it?")? {
-                return Err(PullError::Changed { name, old }.into());
-            }
-            Ok(fetch(settings, &puller, reference, PullOptions { update: true, ..options })?)
-        }
-        outcome => Ok(outcome?),
+    if !foresee::is_wanted(models, settings, &puller, reference, options)? {
+        bail!("{reference} was not fetched");
     }
+    let outcome = fetch(settings, &puller, reference, options);
+    let Err(error) = &outcome else { return outcome };
+    let Some(PullError::Changed { name, old }) = error.downcast_ref().filter(|_| can_ask(settings)) else {
+        return outcome;
+    };
+    say!("What {name} means has changed since it was pulled (manifest {old}).");
+    if !ask("Replace it?")? {
+        return outcome;
+    }
+    fetch(settings, &puller, reference, PullOptions { update: true, ..options })
 }
 
 fn fetch(
@@ -97,14 +124,33 @@ fn fetch(
     puller: &Puller,
     reference: &Reference,
     options: PullOptions,
-) -> Result<Pulled, PullError> {
-    let show = Show::new(Out::of(settings.json));
+) -> Result<Pulled> {
+    let how_to_go_on = format!("what has come is kept, and `ingle pull {reference}` takes it up there");
+    watched(settings.json, &how_to_go_on, async |watch: Watch<'_>| {
+        puller.pull(reference, options, watch).await
+    })
+}
+
+/// Does something that tells how far it is, until it is done or Ctrl-C is pressed.
+fn watched<T>(
+    json: bool,
+    how_to_go_on: &str,
+    work: impl AsyncFnOnce(Watch<'_>) -> Result<T, PullError>,
+) -> Result<T> {
+    let (_guard, interrupted) = interruption()?;
+    let teller = show::teller(json);
     let runtime = runtime();
-    let pulled = runtime.block_on(puller.pull(reference, options, &|event| show.event(event)));
-    show.finish();
+    let outcome = runtime.block_on(async {
+        let watch = |event: &Event| show::event(&teller, event);
+        tokio::select! {
+            outcome = work(&watch) => outcome.map_err(anyhow::Error::from),
+            () = interrupted.notified() => Err(anyhow::Error::from(Stopped(how_to_go_on.to_owned()))),
+        }
+    });
+    teller.keep();
     // Not the drop, which would wait for a look-up of a name that nobody needs any more.
     runtime.shutdown_background();
-    pulled
+    outcome
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -118,11 +164,32 @@ fn runtime() -> tokio::runtime::Runtime {
 /// If it is to be fetched and cannot be.
 pub fn pull_missing(models: &Models, settings: &Settings, reference: &Reference) -> Result<bool> {
     let is_wanted = !settings.offline
-        && (settings.yes || (can_ask(settings) && ask(&format!("{reference} is not here. Fetch it?"))?));
+        && (settings.yes
+            || (can_ask(settings)
+                && ask(&format!("{} is not here. Fetch it?", network::meaning(reference, settings)))?));
     if is_wanted {
-        one(models, settings, reference, PullOptions::default())?;
+        let is_listed = |host: &str| settings.insecure_hosts.iter().any(|listed| listed == host);
+        let insecure = matches!(reference, Reference::Registry(name) if is_listed(name.host()));
+        one(models, settings, reference, PullOptions { insecure, ..PullOptions::default() })?;
     }
     Ok(is_wanted)
+}
+
+/// Lets the host of the model that settings name be asked without encryption.
+///
+/// # Errors
+/// If the name is none.
+pub fn allow_insecure(settings: &mut Settings) -> Result<()> {
+    let Some(text) = settings.model_file().and_then(|path| path.to_str().map(str::to_owned)) else {
+        return Ok(());
+    };
+    match Models::open(settings)?.reference(&text)? {
+        Reference::Registry(name) => settings.insecure_hosts.push(name.host().to_owned()),
+        Reference::Url(url) => settings.insecure_hosts.push(Target::parse(&url)?.authority()),
+        // The hub's address is a setting, and a file has no host.
+        Reference::Hub { .. } | Reference::Path(_) => {}
+    }
+    Ok(())
 }
 
 fn can_ask(settings: &Settings) -> bool {
@@ -156,18 +223,15 @@ pub fn push(args: &[OsString]) -> Result<()> {
     };
     let network = network::network(&settings, Some(Typed { reference: &reference, insecure }))?;
     let store = models.store;
-    let show = Show::new(Out::of(settings.json));
-    let runtime = runtime();
     let options = PushOptions { insecure };
-    let pushed = runtime.block_on(push_model(&store, &network, name, options, &|event| show.event(event)));
-    show.finish();
-    runtime.shutdown_background();
-    let pushed = pushed?;
+    let how_to_go_on = "what the registry has by now is not sent again by the same command";
+    let push = async |watch: Watch<'_>| push_model(&store, &network, name, options, watch).await;
+    let pushed = watched(settings.json, how_to_go_on, push)?;
     if settings.json {
         let line = json!({
             "status": "pushed", "name": name.to_string(), "digest": pushed.digest.to_string(), "sent": pushed.sent,
         });
-        writeln!(std::io::stdout(), "{line}")?;
+        tell(line)?;
     }
     Ok(())
 }

@@ -7,17 +7,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{KeepAlive, ModelDetails, ModelInfo};
-use ingle_runtime::models::{ModelEvent, ModelFinder, available_memory};
+use ingle_runtime::models::{BUDGET_PERCENT, ModelEvent, ModelFinder, available_memory};
 use ingle_runtime::{LoadOptions, ModelSpec, ModelsConfig, Source};
-use ingle_store::{Entry, Reference, State};
+use ingle_store::{Entry, Reference, State, StoreError};
 
 use crate::commands::bytes;
-use crate::models::{Chosen, Models};
+use crate::models::{Chosen, Models, SHIPPED};
 use crate::run::load_options;
 use crate::settings::{Budget, ModelTable, Settings};
 
-/// The share of free memory that models get unless something else is said, in percent.
-const BUDGET_PERCENT: u8 = 80;
 /// The most models of a folder.
 const FOLDER_MODELS_MAX: usize = 1000;
 /// The word that preloads nothing.
@@ -111,7 +109,7 @@ pub fn catalogue(
             options: options(settings)?,
             ..ModelSpec::default()
         });
-        specs[0].name = "ingle-tiny".into();
+        specs[0].name = SHIPPED.into();
     }
     if let Some(name) = settings.served_names.first() {
         specs[0].name.clone_from(name);
@@ -171,21 +169,25 @@ impl StoreFinder {
             options: chosen.options(self.options.clone()),
             source: chosen.source,
             is_optional: true,
-            version: Some(entry.digest.to_string()),
+            version: Some(entry.digest.map_or_else(String::new, |digest| digest.to_string())),
             ..ModelSpec::default()
         }))
     }
 }
 
 impl ModelFinder for StoreFinder {
-    fn find(&self, name: &str) -> Option<ModelSpec> {
-        match self.spec(name) {
-            Ok(spec) => spec,
-            Err(error) => {
-                tracing::warn!(model = ingle_api::shown(name), error = format!("{error:#}"), "the store");
-                None
+    fn find(&self, name: &str) -> Result<Option<ModelSpec>, String> {
+        self.spec(name).or_else(|error| {
+            let of_store = error.downcast_ref::<StoreError>();
+            // What is no name is no model's.
+            if let Some(StoreError::Name(_)) = of_store {
+                return Ok(None);
             }
-        }
+            tracing::warn!(model = ingle_api::shown(name), error = format!("{error:#}"), "the store");
+            Err(of_store.and_then(StoreError::without_paths).unwrap_or_else(|| {
+                "the store of models cannot be read now; the server's log says why".to_owned()
+            }))
+        })
     }
 
     fn list(&self) -> Vec<ModelInfo> {
@@ -193,15 +195,16 @@ impl ModelFinder for StoreFinder {
         let ready = entries.into_iter().filter(|entry| entry.state == State::Ready);
         let info = |entry: Entry| {
             let config = self.models.store.describe(&entry.name).ok().flatten().unwrap_or_default();
-            let created = entry.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let created =
+                entry.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             ModelInfo {
                 id: entry.name.to_string(),
                 created: created.as_secs(),
-                size_bytes: entry.size,
+                size_bytes: entry.size.unwrap_or_default(),
                 details: ModelDetails {
                     architecture: config.model_family,
                     quantization: config.file_type,
-                    digest: entry.digest.hex(),
+                    digest: entry.digest.map_or_else(String::new, |digest| digest.hex()),
                     ..ModelDetails::default()
                 },
                 ..ModelInfo::default()
@@ -264,18 +267,22 @@ fn mark(specs: &mut [ModelSpec], names: &[String], flag: &str, set: impl Fn(&mut
     Ok(())
 }
 
-fn config(settings: &Settings) -> Result<ModelsConfig> {
+/// Bytes of memory that models may have together.
+pub fn budget(settings: &Settings) -> Result<u64> {
     let share = |percent: u8| {
         available_memory().map(|bytes| bytes / 100 * u64::from(percent)).context(
             "--memory-budget: the system does not say how much memory is free; give the budget in bytes",
         )
     };
-    let budget = match settings.memory_budget {
-        Some(Budget::Bytes(bytes)) => bytes,
-        Some(Budget::Percent(percent)) => share(percent)?,
-        None => share(BUDGET_PERCENT)?,
-    };
-    let default = ModelsConfig::new(budget);
+    match settings.memory_budget {
+        Some(Budget::Bytes(bytes)) => Ok(bytes),
+        Some(Budget::Percent(percent)) => share(percent),
+        None => share(BUDGET_PERCENT),
+    }
+}
+
+fn config(settings: &Settings) -> Result<ModelsConfig> {
+    let default = ModelsConfig::new(budget(settings)?);
     let seconds = |s: Option<u32>, default| s.map_or(default, |s| Duration::from_secs(s.into()));
     Ok(ModelsConfig {
         keep_alive: settings.keep_alive.map_or(default.keep_alive, |keep| keep.0),
@@ -297,6 +304,7 @@ fn tell(model: &str, event: &ModelEvent) {
         }
         ModelEvent::Unloading(why) => say!("{model}: unloading, as {why}"),
         ModelEvent::Unloaded => say!("{model}: unloaded"),
+        ModelEvent::Noticed(text) => say!("note: {model}: {text}"),
         ModelEvent::Failed(why) => say!("warning: {model} is not loaded: {why}"),
     }
 }

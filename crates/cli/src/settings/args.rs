@@ -53,6 +53,9 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
             (setting.set)(&mut settings, &value).map_err(|e| anyhow!("{source}: {e}"))?;
         }
     }
+    if settings.json {
+        crate::outcome::report_as_json();
+    }
     let models = match usage.command {
         Commands::SERVE => super::models::tables(&config, &settings)?,
         _ => Vec::new(),
@@ -70,7 +73,7 @@ pub(super) fn matches(usage: Usage, extra: &[Arg], args: &[OsString]) -> (Vec<Os
     let args = respell(args, usage, &command);
     match command.try_get_matches_from(&args) {
         Ok(matches) => (args, matches),
-        Err(error) => error.exit(),
+        Err(error) => crate::outcome::leave(&error, &args),
     }
 }
 
@@ -91,7 +94,9 @@ pub(super) fn winning_source(
     }
     let own = setting.env();
     for name in std::iter::once(own.as_str()).chain(setting.env_aliases.iter().copied()) {
-        if let Ok(value) = std::env::var(name) {
+        if let Ok(value) = std::env::var(name)
+            && !super::ollama::is_unset(name, &value)
+        {
             return Ok((Origin::Environment(name.to_owned()), vec![value]));
         }
     }

@@ -183,7 +183,6 @@ options! {
 
     // Ollama's.
     RUN value "keepalive" also ["keep-alive"] => note "the model is in memory as long as this command runs; `ingle serve --keep-alive` keeps one beyond that";
-    RUN switch "insecure" => refuse "models are files here, and nothing is downloaded; give a file";
 
     // The log.
     LOAD switch "perf" also ["no-perf"] => note "timings are in --verbose and in /metrics";

@@ -11,6 +11,7 @@ mod args;
 pub mod compat;
 mod docs;
 mod models;
+pub mod ollama;
 mod origins;
 mod table;
 mod value;
@@ -41,6 +42,8 @@ impl Commands {
     pub const PULL: Self = Self(128);
     /// Those that fetch models: because they are told to, or because one is missing.
     pub const NETWORK: Self = Self(1 | 2 | 4 | 8 | 64 | 128);
+    /// The same, and those that ask a running server.
+    pub const NETWORK_CLIENT: Self = Self(1 | 2 | 4 | 8 | 32 | 64 | 128);
     /// `import`: those of the store, and who signed.
     pub const IMPORT: Self = Self(256);
     /// Those that ask a running server.
@@ -48,13 +51,15 @@ impl Commands {
     /// All settings there are, whichever command has them.
     pub const ANY: Self = Self(0);
     pub const SERVE_CLIENT: Self = Self(2 | 32);
+    /// Those that ask how much memory models may have: to load them, or to say whether they would fit.
+    pub const SERVE_PULL: Self = Self(2 | 128);
     pub const LOAD: Self = Self(1 | 2 | 4 | 8 | 64);
     /// Those that answer requests.
     pub const ANSWER: Self = Self(1 | 2 | 8);
     /// The same and those that answer again.
     pub const ANSWER_REPLAY: Self = Self(1 | 2 | 8 | 64);
     /// Those that end with a report.
-    pub const REPORT: Self = Self(1 | 4 | 8 | 16 | 32 | 64 | 128);
+    pub const REPORT: Self = Self(1 | 4 | 8 | 16 | 32 | 64 | 128 | 256);
     pub const RUN_BATCH: Self = Self(1 | 8);
     pub const SERVE_BATCH: Self = Self(2 | 8);
 

@@ -59,8 +59,8 @@ settings! {
         "FILE", default "Ollama's library", "What short names of models mean (TOML): a table `models` of names and references, and `registry` for all others. May be given several times.";
     serve_store: bool, Switch, SERVE, "serve-store",
         "", default "only if no model is named", "Serve the models of the store too, beside those that are named, as they come and go.";
-    memory_budget: Option<Budget>, One, SERVE, "memory-budget",
-        "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it.";
+    memory_budget: Option<Budget>, One, SERVE_PULL, "memory-budget", also ["memory"],
+        "BYTES|PERCENT", default "80% of what is free", "Memory that all models together may have, as in 12G, 12GB or 50%; models nobody uses go when others need it. `pull` warns of models that need more.";
     keep_alive: Option<Keep>, One, SERVE, "keep-alive", also ["sleep-idle-seconds"], env ["OLLAMA_KEEP_ALIVE"],
         "DURATION", default "always", "How long a model stays in memory unused: seconds, a duration such as 5m, or always (or below 0).";
     on_missing: Option<OnMissing>, One, SERVE, "on-missing",
@@ -73,15 +73,15 @@ settings! {
         "NAME", default "the default model", "Model to load at the start, of several; may be given several times. `none` loads none.";
     pin: Vec<String>, Many, SERVE, "pin",
         "NAME", default "none", "Model that stays in memory once it is loaded, whatever others need; may be given several times.";
-    ctx_size: Auto, One, ANSWER, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE"],
+    ctx_size: Auto, One, ANSWER, "ctx-size", short 'c', also ["max-model-len", "num-ctx", "context-length"], env ["LLAMA_ARG_CTX_SIZE", "OLLAMA_CONTEXT_LENGTH"],
         "TOKENS", default "what the model was trained for, at most 8192", "Longest sequence: prompt and answer together. 0 is all that the model was trained for.";
     threads: Auto, One, LOAD, "threads", short 't', env ["LLAMA_ARG_THREADS"],
         "N", default "all cores", "Threads that compute, for all models together.";
-    kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"],
+    kv_type: Option<KvType>, One, LOAD, "kv-type", also ["cache-type-k", "cache-type-v", "kv-cache-dtype"], dash ["ctk", "ctv"], env ["OLLAMA_KV_CACHE_TYPE"],
         "TYPE", default "f16", "How keys and values are stored: f32, f16, bf16, q8_0 or q4_0.";
     kv_tokens: Option<u32>, One, ANSWER_REPLAY, "kv-tokens",
         "TOKENS", default "the context for each of up to 4 sequences", "Tokens that the KV cache holds, over all sequences and the prefix cache.";
-    parallel: Auto, One, ANSWER_REPLAY, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL"],
+    parallel: Auto, One, ANSWER_REPLAY, "parallel", also ["max-num-seqs"], dash ["np"], env ["LLAMA_ARG_N_PARALLEL", "OLLAMA_NUM_PARALLEL"],
         "N", default "64", "Sequences that run at the same time; more wait.";
     batch_tokens: Option<u32>, One, LOAD, "max-num-batched-tokens", short 'b', also ["batch-size"], env ["LLAMA_ARG_BATCH"],
         "TOKENS", default "512", "Most tokens that one step computes; longer prompts are computed in chunks.";
@@ -123,8 +123,8 @@ settings! {
 
     offline: bool, Switch, NETWORK, "offline", env ["LLAMA_ARG_OFFLINE", "HF_HUB_OFFLINE"],
         "", default "off", "Nothing is fetched from hubs, registries or sites; other nodes (--peer) are still asked.";
-    yes: bool, Switch, LOAD, "yes", short 'y',
-        "", default "a terminal is asked", "Fetch a model that is missing without asking.";
+    yes: bool, Switch, NETWORK, "yes", short 'y',
+        "", default "a terminal is asked", "Fetch a model that is missing, or that cannot run here, without asking.";
     hf_endpoint: Option<String>, One, NETWORK, "hf-endpoint", env ["HF_ENDPOINT"],
         "URL", default "https://huggingface.co", "The hub that repositories (hf.co/user/repo) are fetched from.";
     registry_mirror: Option<String>, One, NETWORK, "registry-mirror",
@@ -139,7 +139,7 @@ settings! {
         "HOST", default "none", "Host that may have an address of this machine or site; may be given several times.";
     insecure_hosts: Vec<String>, Many, NETWORK, "insecure-host",
         "HOST", default "none", "Host that may be fetched from without encryption; may be given several times.";
-    ca_file: Option<PathBuf>, One, NETWORK, "ca-file",
+    ca_file: Option<PathBuf>, One, NETWORK_CLIENT, "ca-file",
         "FILE", default "the system's certificates", "Certificates (PEM) that are trusted beside the system's.";
     credentials_file: Option<PathBuf>, One, NETWORK, "credentials-file",
         "FILE", default "ingle/credentials.json where the system keeps configuration", "Where `ingle login` keeps tokens, each for one origin.";
@@ -206,11 +206,11 @@ settings! {
         "", default "off", "Serve beyond loopback without a key: anyone who can reach the port can use it.";
     allowed_hosts: Vec<String>, Many, SERVE, "allowed-host",
         "NAME", default "localhost and IP addresses", "Host name under which a server without keys may be addressed; may be given several times.";
-    cors_origins: Vec<String>, Many, SERVE, "cors-origin", also ["cors-origins", "allowed-origins"],
+    cors_origins: Vec<String>, Many, SERVE, "cors-origin", also ["cors-origins", "allowed-origins"], env ["OLLAMA_ORIGINS"],
         "ORIGIN", default "none", "Web origin whose pages may call the server, or `*`; may be given several times.";
     served_names: Vec<String>, Many, SERVE_BATCH, "served-model-name", short 'a', also ["alias"],
         "NAME", default "the file's name", "Name of the model in the API; further ones are aliases.";
-    max_queue: Option<u32>, One, SERVE, "max-queue", also ["max-waiting"],
+    max_queue: Option<u32>, One, SERVE, "max-queue", also ["max-waiting"], env ["OLLAMA_MAX_QUEUE"],
         "N", default "256", "Requests that may wait; further ones are refused with 429 and Retry-After.";
     max_queue_tokens: Option<u32>, One, SERVE, "max-queue-tokens",
         "TOKENS", default "1048576", "Prompt tokens that may wait.";

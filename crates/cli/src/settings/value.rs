@@ -162,7 +162,11 @@ impl FromText for Budget {
         };
         let bytes = plain[..end].parse::<f64>().map_err(|_| wrong())? * unit;
         // Beyond 2^53 a float is no exact number of bytes; nobody has so many.
-        if (1.0..=9e15).contains(&bytes) { Ok(Self::Bytes(bytes as u64)) } else { Err(wrong()) }
+        match bytes {
+            _ if bytes < 1.0 => Err(format!("`{text}` is too small: it is at least one byte")),
+            _ if bytes > 9e15 => Err(wrong()),
+            _ => Ok(Self::Bytes(bytes as u64)),
+        }
     }
 }
 

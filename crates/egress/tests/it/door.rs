@@ -100,7 +100,7 @@ async fn proxies_get_the_request_and_only_what_may_leave() {
     let url = format!("http://me:s3cret@{}", proxy.address());
     let vars = move |name: &str| match name {
         "http_proxy" | "https_proxy" => Some(url.clone()),
-        "no_proxy" => Some("localhost".into()),
+        "no_proxy" => Some("cdn.test".into()),
         _ => None,
     };
     let mut config = config(Policy { private: Vec::new(), ..open_policy() });
@@ -122,10 +122,14 @@ async fn proxies_get_the_request_and_only_what_may_leave() {
         assert!(matches!(outcome, Err(EgressError::Address { .. })), "{url}");
     }
     assert!(proxy.take_requests().is_empty());
-    // And who is named in NO_PROXY is reached directly, with all rules.
-    let direct = format!("http://localhost:{}/", server.address().port());
-    let outcome = client.send(&Request::get(target(&direct)).backoff(brisk(1))).await;
-    assert!(matches!(outcome, Err(EgressError::Address { .. })), "{outcome:?}");
+    // Who is named in NO_PROXY is reached directly, with all rules, and so is this machine.
     config.policy = open_policy();
-    assert_eq!(text(client_of(config).send(&Request::get(target(&direct))).await).await, "direct");
+    let open = client_of(config);
+    for host in ["cdn.test", "localhost", "127.0.0.1"] {
+        let direct = format!("http://{host}:{}/", server.address().port());
+        let outcome = client.send(&Request::get(target(&direct)).backoff(brisk(1))).await;
+        assert!(matches!(outcome, Err(EgressError::Address { .. })), "{host}: {outcome:?}");
+        assert_eq!(text(open.send(&Request::get(target(&direct))).await).await, "direct", "{host}");
+    }
+    assert!(proxy.take_requests().is_empty());
 }

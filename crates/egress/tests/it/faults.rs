@@ -1,44 +1,93 @@
 //! What servers do wrong: silence, cuts, lies, and being busy.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ingle_egress::{EgressConfig, EgressError, Request};
 use ingle_testkit::http::{Reply, Server};
 
-use super::{brisk, client, client_of, config, open_policy, target};
+use super::{brisk, client, client_of, config, open_policy, target, text};
 
-fn impatient() -> EgressConfig {
-    EgressConfig {
-        connect_timeout: Duration::from_millis(300),
-        first_byte_timeout: Duration::from_millis(200),
-        idle_timeout: Duration::from_millis(200),
-        ..config(open_policy())
-    }
-}
+/// Longer than any test should wait.
+const SILENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn silence_ends() {
-    let head = Server::start(|_| Reply { silence: Duration::from_secs(5), ..Reply::status(200) });
+    let head = Server::start(|_| Reply { silence: SILENCE, ..Reply::status(200) });
     let started = Instant::now();
     let error =
         client_of(impatient()).send(&Request::get(target(&head.url())).backoff(brisk(1))).await.unwrap_err();
     assert!(matches!(error, EgressError::Timeout { what: "no answer came", .. }), "{error}");
-    let body = Server::start(|_| Reply {
-        pause: Duration::from_secs(5),
-        ..Reply::new(200, "x/y", vec![0; 1 << 20])
-    });
-    let response = client_of(impatient()).send(&Request::get(target(&body.url()))).await.unwrap();
+    let body = Server::start(|_| Reply { pause: SILENCE, ..Reply::new(200, "x/y", vec![0; 1 << 20]) });
+    let impatient = EgressConfig { idle_timeout: Duration::from_millis(200), ..config(open_policy()) };
+    let response = client_of(impatient).send(&Request::get(target(&body.url()))).await.unwrap();
     let error = response.bytes(1 << 30).await.unwrap_err();
     assert!(matches!(error, EgressError::Timeout { what: "the body stalled", .. }), "{error}");
-    // Slow is not silent: what drips goes on.
+    assert!(started.elapsed() < SILENCE);
+    // Slow is not silent: what drips goes on, for longer than silence may last.
     let slow = Server::start(|_| Reply {
-        pause: Duration::from_millis(40),
+        pause: Duration::from_millis(150),
         ..Reply::new(200, "x/y", vec![7; 1 << 20])
     });
-    let response = client_of(impatient()).send(&Request::get(target(&slow.url()))).await.unwrap();
+    let idle_timeout = Duration::from_secs(2);
+    let patient = EgressConfig { idle_timeout, ..config(open_policy()) };
+    let started = Instant::now();
+    let response = client_of(patient).send(&Request::get(target(&slow.url()))).await.unwrap();
     assert_eq!(response.bytes(1 << 20).await.unwrap(), vec![7; 1 << 20]);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() > idle_timeout, "it dripped too quickly to show anything");
+}
+
+fn impatient() -> EgressConfig {
+    EgressConfig { first_byte_timeout: Duration::from_millis(200), ..config(open_policy()) }
+}
+
+/// A server that takes one connection, and of it nothing for so long; then it takes all, and answers.
+fn takes_nothing_for(time: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut client, _) = listener.accept()?;
+        std::thread::sleep(time);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte)?;
+            head.extend(byte);
+        }
+        let head = String::from_utf8_lossy(&head).to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+        std::io::copy(&mut client.try_clone()?.take(length.unwrap_or(0)), &mut std::io::sink())?;
+        client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    url
+}
+
+/// A slow way out needs longer for a body than an answer may take.
+#[tokio::test]
+async fn sending_takes_its_time() {
+    let send = async |n_bytes: usize| {
+        let url = takes_nothing_for(Duration::from_millis(600));
+        let request = Request::put(target(&url), vec![0; n_bytes]).backoff(brisk(1));
+        client_of(impatient()).send(&request).await
+    };
+    assert_eq!(text(send(64 << 10).await).await, "ok");
+    let error = send(100).await.unwrap_err();
+    assert!(matches!(error, EgressError::Timeout { what: "no answer came", .. }), "{error}");
+}
+
+/// Who takes nothing is not waited for as long as a slow way out would be.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_takes_nothing_is_given_up() {
+    let url = takes_nothing_for(Duration::from_secs(60));
+    let request = Request::put(target(&url), vec![0; 64 << 20]).backoff(brisk(1));
+    let started = Instant::now();
+    let config = EgressConfig { idle_timeout: Duration::from_millis(200), ..impatient() };
+    let error = client_of(config).send(&request).await.unwrap_err();
+    assert!(matches!(error, EgressError::Connection { .. }) && error.is_transient(), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -53,7 +102,7 @@ async fn cuts_and_lies_are_errors() {
         let server = Server::start(move |_| reply.clone());
         let response = client(open_policy()).send(&Request::get(target(&server.url()))).await.unwrap();
         let error = response.bytes(1 << 20).await.unwrap_err();
-        assert!(matches!(error, EgressError::Connection { .. }) && error.is_transient(), "{name}: {error}");
+        assert!(matches!(error, EgressError::Broken { .. }) && error.is_transient(), "{name}: {error}");
     }
     // A length that is too short bounds what is taken.
     let server = Server::start(move |_| all().with("Content-Length", "10"));
@@ -148,5 +197,40 @@ fn content_ranges() {
         let response =
             runtime.block_on(client(open_policy()).send(&Request::get(target(&server.url())))).unwrap();
         assert_eq!(response.content_range(), expected, "{value}");
+    }
+}
+
+/// Who drips bytes is never silent, and yet does not keep anybody waiting for ever.
+#[tokio::test]
+async fn small_answers_end_in_time() {
+    let server = Server::start(|_| Reply {
+        pause: Duration::from_millis(60),
+        ..Reply::new(200, "x/y", vec![0; 8 << 20])
+    });
+    let config = EgressConfig { idle_timeout: Duration::from_millis(300), ..config(open_policy()) };
+    let response = client_of(config).send(&Request::get(target(&server.url()))).await.unwrap();
+    let error = response.bytes(1 << 30).await.unwrap_err();
+    assert!(matches!(error, EgressError::Timeout { what: "the body did not end", .. }), "{error}");
+}
+
+#[test]
+fn changes_that_tell_versions_apart() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (modified, date, is_told) in [
+        ("Sun, 06 Nov 1994 08:48:37 GMT", Some(date), true),
+        ("Sun, 06 Nov 1994 08:48:38 GMT", Some(date), false),
+        ("Sun, 06 Nov 1994 08:50:00 GMT", Some(date), false),
+        ("Sun, 06 Nov 1994 08:48:37 GMT", None, false),
+        ("Sun, 06 Nov 1994 08:48:37 GMT", Some("now"), false),
+        ("yesterday", Some(date), false),
+    ] {
+        let server = Server::start(move |_| {
+            let reply = Reply::status(200).with("Last-Modified", modified);
+            date.map_or(reply.clone(), |date| reply.with("Date", date))
+        });
+        let response =
+            runtime.block_on(client(open_policy()).send(&Request::get(target(&server.url())))).unwrap();
+        assert_eq!(response.last_modified(), is_told.then_some(modified), "{modified} at {date:?}");
     }
 }

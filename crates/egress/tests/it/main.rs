@@ -5,6 +5,7 @@ mod door;
 mod faults;
 mod only_door;
 mod redirects;
+mod socks;
 mod tls;
 mod urls;
 

@@ -243,6 +243,19 @@ impl DiskTier {
         self.cache.shared.state().index.n_found(keys)
     }
 
+    /// Forgets blocks of a chain of which an earlier one is missing, and the tail at its end: nobody comes to them from the
+    /// beginning, whether they are what was written is not known, and whoever computes them again writes them anew.
+    pub(crate) fn forget_behind(&self, missing: &[Key], rest: &[TokenId]) {
+        let mut state = self.cache.shared.state();
+        let tail = missing.last().and_then(|parent| state.index.nearest(parent, rest)).map(|tail| tail.key);
+        for key in missing.iter().copied().chain(tail) {
+            if state.index.remove(&key) {
+                state.removals.push_back(key);
+            }
+        }
+        self.cache.shared.wake.notify_one();
+    }
+
     /// How long it takes to read so many bytes, as far as is known.
     pub(crate) fn read_time(&self, n_bytes: usize) -> Duration {
         Duration::from_secs_f64(n_bytes as f64 / self.cache.shared.state().read_rate)

@@ -174,6 +174,26 @@ fn a_damaged_file_is_removed_and_counted() {
     }
 }
 
+/// What hangs on a block that is missing may be damaged as well, and nobody would read it to find out.
+#[test]
+fn what_is_behind_a_gap_is_written_anew() {
+    let mut f = Fixture::new(1 << 20);
+    let text = "one two three four";
+    f.write_to_end("ann", text);
+    fs::remove_file(f.file("ann", "one two ")).unwrap();
+    f.open();
+    let n_files = f.n_files();
+    let keys = f.chain("ann", text);
+    let n_found = f.tier().n_found(&keys[1..]);
+    assert_eq!(n_found, 1);
+    let rest = &tokens(text)[(keys.len() - 1) * BLOCK..];
+    f.tier().forget_behind(&keys[1 + n_found..], rest);
+    assert!(f.tier().wants(&keys[3], &keys[2], &tokens(text)[2 * BLOCK..3 * BLOCK]));
+    assert!(!f.tier().wants(&keys[1], &keys[0], &tokens(text)[..BLOCK]), "what is before the gap stays");
+    f.write_to_end("ann", text);
+    assert_eq!((f.read("ann", text), f.n_files()), (keys.len() - 1, n_files + 1));
+}
+
 #[test]
 fn a_tail_is_kept_until_a_longer_block_replaces_it() {
     let mut f = Fixture::new(1 << 20);

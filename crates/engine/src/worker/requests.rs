@@ -94,9 +94,8 @@ impl Worker {
             board.status.requests_overdue_total += 1;
             let error = match why {
                 Overdue::Queued => {
-                    let waiting = board.queues.of(standing.priority).requests;
-                    let tenant = self.shared.tenant_id(&standing.tenant);
-                    board.overloaded(&AddError::Full { waiting }, standing.priority, tenant)
+                    let limit = self.config.limits(standing).0.unwrap_or_default();
+                    board.too_late(standing.priority, self.shared.tenant_id(&standing.tenant), limit)
                 }
                 Overdue::Unfinished => {
                     let limit = self.config.limits(standing).1.unwrap_or_default();

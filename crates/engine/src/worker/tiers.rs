@@ -247,7 +247,12 @@ impl Tiers {
         let n_there = scheduler.n_cached_blocks(request.salt, cacheable);
         let tenant = disk.tenant(&arrival.work.standing().tenant);
         let mut keys = disk.chain(&tenant, cacheable, self.block_size);
-        let n_found = disk.n_found(&keys[n_there + 1..]).min(self.n_blocks);
+        let n_found = disk.n_found(&keys[n_there + 1..]);
+        let missing = &keys[n_there + 1 + n_found..];
+        if !missing.is_empty() {
+            disk.forget_behind(missing, &cacheable[(keys.len() - 1) * self.block_size..]);
+        }
+        let n_found = n_found.min(self.n_blocks);
         let pays = |n_tokens: usize, n_blocks: usize| {
             let computing = compute_time(n_tokens);
             computing.is_zero() || disk.read_time(n_blocks * self.block_bytes) < computing

@@ -1,8 +1,9 @@
 //! What the tests have in common: a byte vocabulary, an engine over the scripted executor, a client that reads.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use ingle_testkit::scripted::ScriptedExecutor;
 use ingle_tokenizer::Tokenizer;
 
 /// Longer than any test should wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn bytes(text: &[u8]) -> Vec<TokenId> {
     text.iter().map(|&b| byte(b)).collect()
@@ -55,6 +56,50 @@ pub fn start(executor: ScriptedExecutor, config: EngineConfig) -> Engine {
     use ingle_step::Executor;
     let n_ctx = executor.info().n_ctx;
     Engine::start(Box::new(executor), frontend(n_ctx), config).unwrap()
+}
+
+/// An engine whose steps end when they are told to.
+pub struct Turns {
+    turns: mpsc::Sender<()>,
+    /// How many were given.
+    given: Cell<u64>,
+}
+
+impl Turns {
+    /// With what the executor receives them by.
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
+        let (turns, receiver) = mpsc::channel();
+        (Self { turns, given: Cell::new(0) }, receiver)
+    }
+
+    /// Lets this many steps end, that which runs first.
+    pub fn give(&self, n: u64) {
+        self.given.set(self.given.get() + n);
+        (0..n).for_each(|_| self.turns.send(()).expect("the engine lives"));
+    }
+
+    /// As [`Turns::give`], and waits until they have ended.
+    pub fn step(&self, engine: &Engine, n: u64) -> ProviderStatus {
+        self.give(n);
+        wait_until(engine, "the steps have ended", |s| s.steps_total >= self.given.get())
+    }
+
+    /// From now on steps end by themselves.
+    pub fn open(self) {}
+}
+
+/// Starts an engine of which no step ends before a turn is given. The turns come second, so that a test which fails gives
+/// them up before it waits for the engine's end.
+pub fn start_in_turns(executor: ScriptedExecutor, config: EngineConfig) -> (Engine, Turns) {
+    let (turns, receiver) = Turns::new();
+    (start(executor.with_turns(receiver), config), turns)
+}
+
+/// Asks, and waits until the first step of what was asked runs: nothing else may wait.
+pub fn running(engine: &Engine, request: Request) -> DeltaStream {
+    let stream = stream(engine, request);
+    wait_until(engine, "it runs", |s| s.waiting == 0);
+    stream
 }
 
 /// A greedy completion of at most 16 tokens.

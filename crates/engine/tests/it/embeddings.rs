@@ -1,7 +1,5 @@
 //! Texts to vectors: the same whatever runs beside them and however they are cut, and within the bounds of all requests.
 
-use std::time::Duration;
-
 use ingle_chat::{
     EmbedInput, EmbedRequest, Embeddings, EmbeddingsFuture, Pooling, Principal, Prompt, Provider,
     ProviderError, Segments,
@@ -12,8 +10,8 @@ use ingle_step::TokenId;
 use ingle_testkit::scripted::{Fault, N_EMBD, ScriptedExecutor, hashed_hidden};
 
 use crate::client::{
-    EOS, N_VOCAB, ask, block_on, byte, completion, executor, first_text, frontend, stream, tokenizer,
-    wait_until, wait_until_idle,
+    EOS, N_VOCAB, Turns, ask, block_on, byte, completion, executor, first_text, frontend, running, stream,
+    tokenizer, wait_until, wait_until_idle,
 };
 
 /// The context of [`executor`].
@@ -22,6 +20,11 @@ const N_CTX: usize = 256;
 fn start(executor: ScriptedExecutor, pooling: Pooling, config: EngineConfig) -> Engine {
     let frontend = Frontend { pooling, ..frontend(N_CTX) };
     Engine::start(Box::new(executor), frontend, config).expect("a thread")
+}
+
+fn start_in_turns(pooling: Pooling, config: EngineConfig) -> (Engine, Turns) {
+    let (turns, receiver) = Turns::new();
+    (start(executor().with_turns(receiver), pooling, config), turns)
 }
 
 fn request(texts: &[&str]) -> EmbedRequest {
@@ -163,29 +166,30 @@ fn long_lists_wait_for_their_turn_in_a_short_queue() {
 #[test]
 fn a_full_queue_refuses_the_first_text() {
     let config = EngineConfig { max_waiting_requests: 2, max_running_seqs: 1, ..EngineConfig::default() };
-    let engine = start(executor().with_latency(Duration::from_millis(20)), Pooling::Last, config);
-    let mut running = stream(&engine, completion("running"));
-    first_text(&mut running);
+    let (engine, turns) = start_in_turns(Pooling::Last, config);
+    let running = running(&engine, completion("running"));
     let waiting: Vec<_> = (0..2).map(|i| stream(&engine, completion(&format!("waiting {i}")))).collect();
     let error = begin(&engine, request(&["a", "b"])).err().expect("no room");
     assert!(matches!(error, ProviderError::Overloaded { waiting: 2, .. }), "{error:?}");
     drop((running, waiting));
-    wait_until_idle(&engine);
+    turns.open();
+    wait_until(&engine, "there is room", |s| s.requests_aborted_total == 3);
     embed(&engine, request(&["a", "b"])).expect("room again");
 }
 
 #[test]
 fn a_client_that_leaves_takes_all_its_texts_along() {
     let config = EngineConfig { step_token_budget: 4, max_running_seqs: 2, ..EngineConfig::default() };
-    let engine = start(executor().with_latency(Duration::from_millis(10)), Pooling::Mean, config);
+    let (engine, turns) = start_in_turns(Pooling::Mean, config);
     let texts = ["a text of many steps, so that it is read for a while"; 80];
     let vectors = begin(&engine, request(&texts)).expect("admitted");
-    wait_until(&engine, "it reads", |s| s.prompt_tokens_total > 8);
+    assert_eq!(turns.step(&engine, 3).prompt_tokens_total, 12, "it reads");
     drop(vectors);
+    turns.open();
     let status = wait_until_idle(&engine);
-    assert!(status.requests_finished_total < 10, "{status:?}");
+    assert_eq!(status.requests_finished_total, 0, "{status:?}");
     assert!(status.requests_aborted_total >= 50, "{status:?}");
-    assert!(engine.drain(Duration::from_secs(5)), "nobody is left");
+    assert!(engine.drain(std::time::Duration::from_secs(60)), "nobody is left");
 }
 
 #[test]
@@ -202,9 +206,10 @@ fn a_failed_step_fails_its_request_alone() {
 
 #[test]
 fn an_engine_that_goes_says_so() {
-    let engine =
-        start(executor().with_latency(Duration::from_millis(30)), Pooling::Last, EngineConfig::default());
+    let (engine, turns) = start_in_turns(Pooling::Last, EngineConfig::default());
     let vectors = begin(&engine, request(&["a"; 100])).expect("admitted");
+    engine.stop();
+    turns.open();
     drop(engine);
     let error = block_on(vectors).expect_err("nobody computes");
     assert!(matches!(error, ProviderError::Unavailable(_)), "{error:?}");

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use ingle_gguf::{GgufFile, TensorInfo};
+use ingle_gguf::{GgufFile, GgufWriter, TensorInfo, Value};
 use ingle_kernels::dequantize;
 
 use super::{AdapterError, AdapterFile, AdapterSize, Base, LowRank, Target, rank};
@@ -125,6 +125,44 @@ fn pair(
     let rank = rank(&a.name, r)?;
     let scale = if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
     Ok(LowRank { target, name: name.to_owned(), rank, scale, a: floats(file, a)?, b: floats(file, b)? })
+}
+
+/// The file of an adapter, in floats.
+pub(super) fn write(adapter: AdapterFile, base: &Base) -> GgufWriter {
+    let mut file = GgufWriter::new();
+    // A file has one alpha. Where no number gives every pair its scale, the scales go into the numbers.
+    let alpha = alpha(&adapter.parts);
+    file.set("general.type", "adapter".into());
+    file.set("general.architecture", base.arch.into());
+    file.set("adapter.type", "lora".into());
+    file.set("adapter.lora.alpha", Value::F32(alpha.unwrap_or(0.0)));
+    for (key, text) in
+        [("adapter.lora.task_name", adapter.task_name), ("adapter.lora.prompt_prefix", adapter.prompt_prefix)]
+    {
+        if !text.is_empty() {
+            file.set(key, text.as_str().into());
+        }
+    }
+    for LowRank { target, name, rank, scale, a, mut b } in adapter.parts {
+        if alpha.is_none() {
+            b.iter_mut().for_each(|x| *x *= scale);
+        }
+        let (n_a, rank) = ((a.len() / rank) as u64, rank as u64);
+        let a_dims = if target == Target::Embedding { [rank, n_a] } else { [n_a, rank] };
+        file.tensor_f32(&format!("{name}{A}"), &a_dims, &a);
+        file.tensor_f32(&format!("{name}{B}"), &[rank, b.len() as u64 / rank], &b);
+    }
+    file
+}
+
+/// The number that gives every pair precisely its scale when it is divided by its rank, if there is one.
+fn alpha(parts: &[LowRank]) -> Option<f32> {
+    let first = parts.first()?;
+    let near = first.scale * first.rank as f32;
+    let candidates = [near, near.next_up(), near.next_down()];
+    let is_of = |alpha: f32, part: &LowRank| alpha / part.rank as f32 == part.scale;
+    // Zero means in a file that nothing is divided.
+    candidates.into_iter().find(|alpha| *alpha != 0.0 && parts.iter().all(|part| is_of(*alpha, part)))
 }
 
 /// All numbers of a tensor, of any type that a model's weights may have.

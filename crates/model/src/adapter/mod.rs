@@ -16,10 +16,12 @@ mod safetensors;
 
 use std::path::{Path, PathBuf};
 
-use ingle_gguf::{GgufError, TensorType};
+use ingle_gguf::{GgufError, GgufFile, GgufWriter, TensorType};
 use ingle_kernels::Packing;
 
+use crate::error::ModelError;
 use crate::graph::{Attention, Ffn, Graph, Head, Weight};
+use crate::hparams::HParams;
 pub use registry::{AdapterLease, Adapters};
 pub(crate) use registry::{Delta, LoadedAdapter};
 
@@ -111,6 +113,9 @@ pub enum AdapterError {
         /// The tensor.
         name: String,
     },
+    /// The model that it is for cannot be run here.
+    #[error("the model that the adapter is for: {0}")]
+    Model(Box<ModelError>),
     /// The system has no memory for it.
     #[error("adapter tensor `{name}`: {what}")]
     Memory {
@@ -225,6 +230,17 @@ impl AdapterFile {
     /// How many matrices it adapts.
     pub fn n_matrices(&self) -> usize {
         self.parts.len()
+    }
+
+    /// Reads an adapter in any format for a model of which the header is at hand, and makes a GGUF file of it, which
+    /// gives the same answers.
+    ///
+    /// # Errors
+    /// If it is no adapter, or one for another model.
+    pub fn to_gguf(path: &Path, model: &GgufFile) -> Result<GgufWriter, AdapterError> {
+        let hp = HParams::from_gguf(model).map_err(|error| AdapterError::Model(Box::new(error)))?;
+        let base = Base { arch: hp.arch.name, graph: (hp.arch.describe)(&hp) };
+        Ok(gguf::write(Self::open(path, &base)?, &base))
     }
 
     /// Gives `take` everything that decides what the adapter computes, in an order and a form that do not depend on the

@@ -6,6 +6,7 @@ use crate::error::ModelError;
 use crate::sizing::machine::{Machine, Verdict, verdict};
 use crate::sizing::mixture::{Facts, Mixture};
 use crate::sizing::needs::Demand;
+use crate::sizing::speed::Speed;
 use crate::sizing::summary::Summary;
 
 /// Mixtures that are offered, the largest first. Above Q8_0 nothing is gained that shows.
@@ -28,8 +29,8 @@ pub struct Alternative {
     pub total: u64,
     /// The longest context with which it fits.
     pub n_ctx_max: Option<u64>,
-    /// Tokens per second to expect at the demanded context.
-    pub decode: Option<f64>,
+    /// Tokens per second to decode at the demanded context.
+    pub speed: Speed,
 }
 
 /// What to do with a model on a machine.
@@ -86,7 +87,7 @@ pub fn advise(summary: &Summary, machine: &Machine, demand: &Demand, extra: u64)
             file_bytes: other.weight_bytes,
             total: machine.needs(&other, demand).total().saturating_add(extra),
             n_ctx_max: machine.n_ctx_max(&other, demand, extra),
-            decode: machine.speed(&other, demand).decode,
+            speed: machine.speed(&other, demand),
         })
         .collect();
     let (take, reason) = choose(summary, &verdict, &alternatives, demand, n_ctx_max);

@@ -43,6 +43,9 @@ pub struct Device {
     pub tflops: Option<f64>,
     /// The maker's page of it.
     pub source: String,
+    /// A page on which its bandwidth was seen as it stands here, or `computed` where it follows from the memory in the
+    /// name; `None` if it could not be confirmed.
+    pub seen: Option<String>,
 }
 
 /// All of them.
@@ -143,6 +146,7 @@ impl Catalogue {
             // Layers are divided among the devices, and a token goes through one after the other.
             read_gbs: Some(device.read_gbs),
             gops: device.tflops.map(|tflops| tflops * 1e3),
+            arithmetic: None,
             is_cpu: device.kind == Kind::Cpu,
         })
     }
@@ -189,15 +193,20 @@ impl Catalogue {
 
     /// The page `docs/hardware.md`.
     pub fn markdown(&self) -> String {
+        let n_seen = self.devices.iter().filter(|d| d.seen.is_some()).count();
         let mut page = format!(
             "# Hardware\n\nDevices that `ingle fit --on NAME` knows, with figures of {}. Names may end in a size of memory \
              (`m3max-64`) and a\nnumber of devices (`4090x2`). Of the memory, a model may have 95 % on a card, 90 % on a \
-             processor, and of memory that\nboth share three quarters, or two thirds where it is 36 GiB or less.\n\nThe \
-             last column is the maker's page, where the figures stand. Those of the commonest devices were compared with\n\
-             published tables; the others were not compared one by one.\n\nIngle computes on the processor. What the other \
-             devices would need and do is counted as llama.cpp does it.\n\nThis page is made by `ingle fit --devices \
-             --markdown`; a test compares the two.\n",
-            self.date
+             processor, and of memory that\nboth share three quarters, or two thirds where it is 36 GiB or less.\n\nThese \
+             figures are published, not measured: they are ceilings ([sizing.md](sizing.md) says what to expect below them).\n\
+             The last column is the maker's page of the device; it was not read for this table. \"Seen\" is another page, on \
+             which the\nbandwidth was seen as it stands here, on the date above: of {n_seen} of {} devices. \"computed\" is \
+             channels × transfers per\nsecond × 8 bytes, from the memory in the name. Where the column is empty, the figures are from \
+             memory and could not be\nconfirmed. TFLOP/s were not confirmed one by one.\n\nIngle computes on the processor. \
+             What the other devices would need and do is counted as llama.cpp does it.\n\nThis page is made by `ingle fit \
+             --devices --markdown`; a test compares the two.\n",
+            self.date,
+            self.devices.len(),
         );
         for (kind, title) in [
             (Kind::Gpu, "Cards and accelerators"),
@@ -205,19 +214,23 @@ impl Catalogue {
             (Kind::Cpu, "Processors"),
         ] {
             page += &format!(
-                "\n## {title}\n\n| device | names | memory, GiB | bandwidth, GB/s | TFLOP/s, BF16 or FP16 | source |\n\
-                 |---|---|---|---|---|---|\n"
+                "\n## {title}\n\n| device | names | memory, GiB | bandwidth, GB/s | TFLOP/s, BF16 or FP16 | seen | maker's page |\n\
+                 |---|---|---|---|---|---|---|\n"
             );
             for d in self.devices.iter().filter(|d| d.kind == kind) {
                 let sizes: Vec<String> = d.memory_gib.iter().map(ToString::to_string).collect();
                 let names: Vec<String> = d.aliases.iter().map(|alias| format!("`{alias}`")).collect();
                 page += &format!(
-                    "| {} | {} | {} | {} | {} | <{}> |\n",
+                    "| {} | {} | {} | {} | {} | {} | <{}> |\n",
                     d.name,
                     names.join(" "),
                     sizes.join(", "),
                     d.read_gbs,
                     d.tflops.map(|t| t.to_string()).unwrap_or_default(),
+                    match d.seen.as_deref() {
+                        Some(page) if page.starts_with("http") => format!("<{page}>"),
+                        seen => seen.unwrap_or_default().to_owned(),
+                    },
                     d.source
                 );
             }
@@ -246,6 +259,7 @@ fn device(entry: &toml::Value) -> Option<Device> {
         read_gbs: float(entry.get("read_gbs")?)?,
         tflops: entry.get("tflops").and_then(float),
         source: text("source")?,
+        seen: text("seen"),
     };
     let is_complete = !device.aliases.is_empty() && !device.memory_gib.is_empty() && device.read_gbs > 0.0;
     is_complete.then_some(device)

@@ -291,6 +291,7 @@ fn state(keys: &Keys<'_>, n_heads: u64) -> Result<u64, ModelError> {
         let head = get("attention.key_length")?;
         return Ok(head.saturating_mul(head).saturating_mul(n_heads));
     }
-    let channels = inner.saturating_add(2 * get("ssm.group_count")?.saturating_mul(state));
+    let of_groups = get("ssm.group_count")?.saturating_mul(2).saturating_mul(state);
+    let channels = inner.saturating_add(of_groups);
     Ok(kernel.saturating_sub(1).saturating_mul(channels).saturating_add(state.saturating_mul(inner)))
 }

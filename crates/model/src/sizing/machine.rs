@@ -1,6 +1,7 @@
 //! What there is: a machine's memory and speed, and whether a model fits.
 
 use crate::sizing::needs::{Demand, Needs};
+use crate::sizing::speed::Arithmetic;
 use crate::sizing::summary::Summary;
 use crate::sizing::windows::Rule;
 
@@ -10,10 +11,6 @@ const CONTEXT_STEP: u64 = 256;
 const CONTEXT_MIN: u64 = 1024;
 /// The context that is taken where nobody asked for one, if the model was trained for more.
 const CONTEXT_DEFAULT: u64 = 8192;
-/// The part of the memory's speed that decoding with one sequence reaches: kernels take some time besides, and layers
-/// wait for each other.
-const DECODE_SHARE: f64 = 0.7;
-
 /// A machine, or what of it a model may have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
@@ -23,21 +20,13 @@ pub struct Machine {
     pub memory: u64,
     /// Bytes read per second in 10^9 where one token is computed; `None` if not known.
     pub read_gbs: Option<f64>,
-    /// Operations per second in 10^9 (a multiplication and an addition are two) of whole prompts; `None` if not known.
+    /// Published operations per second in 10^9 (a multiplication and an addition are two) of whole prompts; `None` if not
+    /// known, or measured.
     pub gops: Option<f64>,
+    /// What was measured of its arithmetic: only of the machine that asks. The speed of its memory is measured then too.
+    pub arithmetic: Option<Arithmetic>,
     /// Whether it is a processor, on which Ingle computes. What another device needs is counted as llama.cpp would.
     pub is_cpu: bool,
-}
-
-/// Tokens per second, by what memory and arithmetic allow.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Speed {
-    /// No decoding is faster than this: every token reads the weights and the keys and values once.
-    pub decode_max: Option<f64>,
-    /// What to expect of it.
-    pub decode: Option<f64>,
-    /// No prompt is computed faster than this.
-    pub prefill_max: Option<f64>,
 }
 
 /// Whether a machine can run a model.
@@ -98,20 +87,6 @@ impl Machine {
         }
         (low > 0).then_some(low * CONTEXT_STEP)
     }
-
-    /// How fast it can be with one sequence of the demanded context.
-    pub fn speed(&self, summary: &Summary, demand: &Demand) -> Speed {
-        let rule = if self.is_cpu && summary.runs_here() { Rule::AllPositions } else { Rule::LlamaCpp };
-        let one = Demand { n_seqs: 1, ..*demand };
-        let kv = summary.kv_bytes(&one, rule).saturating_add(summary.state_bytes(1));
-        let bytes = summary.active_bytes.saturating_add(kv).max(1) as f64;
-        let decode_max = self.read_gbs.map(|gbs| gbs * 1e9 / bytes);
-        Speed {
-            decode_max,
-            decode: decode_max.map(|max| max * DECODE_SHARE),
-            prefill_max: self.gops.map(|gops| gops * 1e9 / (2.0 * summary.n_parameters_active.max(1) as f64)),
-        }
-    }
 }
 
 impl Summary {
@@ -129,7 +104,7 @@ pub fn fits(summary: &Summary, machine: &Machine) -> Verdict {
 }
 
 /// The same for a demand, beside `extra` bytes.
-pub(super) fn verdict(summary: &Summary, machine: &Machine, demand: &Demand, extra: u64) -> Verdict {
+pub fn verdict(summary: &Summary, machine: &Machine, demand: &Demand, extra: u64) -> Verdict {
     if let (true, Err(why)) = (machine.is_cpu, &summary.own) {
         return Verdict::Unsupported { why: why.clone() };
     }

@@ -18,14 +18,16 @@ mod mixture;
 mod needs;
 mod own;
 pub mod shapes;
+mod speed;
 mod summary;
 mod windows;
 
 pub use advice::{Advice, Alternative, advise};
 pub use layers::{Keeps, LayerMemory};
-pub use machine::{Machine, Speed, Verdict, fits};
+pub use machine::{Machine, Verdict, fits, verdict};
 pub use mixture::Mixture;
 pub use needs::{BLOCK_SIZE, Demand, LOGITS_KEPT, Needs};
 pub use own::Sizing;
+pub use speed::{Arithmetic, Range, Speed};
 pub use summary::{Summary, TensorShape};
 pub use windows::{Rule, Window};

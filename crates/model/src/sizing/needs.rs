@@ -69,7 +69,8 @@ impl Sizing {
         let kv_tokens = demand.n_ctx.saturating_mul(demand.n_seqs);
         let kv_tokens = kv_tokens.max(demand.n_ctx.saturating_add(BLOCK_SIZE as u64));
         let n_seqs = usize::try_from(demand.n_seqs).unwrap_or(usize::MAX);
-        let n_rows = usize::try_from(demand.n_rows).unwrap_or(usize::MAX).max(n_seqs);
+        let whole_text = if self.is_causal() { 0 } else { demand.n_ctx };
+        let n_rows = usize::try_from(demand.n_rows.max(whole_text)).unwrap_or(usize::MAX).max(n_seqs);
         self.needs(demand.kv_type, BLOCK_SIZE, kv_tokens, n_rows, n_seqs.saturating_add(LOGITS_KEPT))
     }
 

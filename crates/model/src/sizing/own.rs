@@ -42,10 +42,12 @@ impl Sizing {
             Head::UntiedIfPresent(_) => (Some(&graph.token_embd), false),
             Head::None => (None, true),
         };
-        let (mut weight_bytes, mut embedding_bytes) = (0, 0);
+        // Headers alone are sized, too: nothing says that so much data is behind them.
+        let (mut weight_bytes, mut embedding_bytes) = (0_u64, 0_u64);
         for info in &tensors {
             let stays_in_file = is_untied && info.name == graph.token_embd.name;
-            *(if stays_in_file { &mut embedding_bytes } else { &mut weight_bytes }) += info.n_bytes() as u64;
+            let sum = if stays_in_file { &mut embedding_bytes } else { &mut weight_bytes };
+            *sum = sum.saturating_add(info.n_bytes() as u64);
         }
         let (mut packed_bytes, mut matrices) = (0_u64, HashSet::new());
         for weight in weights::in_order_of_use(&graph, head) {
@@ -54,15 +56,16 @@ impl Sizing {
                 let what = KernelError::UnsupportedType(info.ty).to_string();
                 ModelError::UnsupportedType { name: weight.name.clone(), ty: info.ty, what }
             })?;
-            packed_bytes += bytes as u64;
+            packed_bytes = packed_bytes.saturating_add(bytes as u64);
             matrices.insert(&weight.name);
         }
         let is_vector = |name: &String| !matrices.contains(name) && *name != graph.token_embd.name;
         let vectors = tensors.iter().filter(|t| is_vector(&t.name));
-        packed_bytes += vectors.map(|t| t.n_elements() * size_of::<f32>() as u64).sum::<u64>();
+        let vectors = vectors.map(|t| t.n_elements().saturating_mul(size_of::<f32>() as u64));
+        packed_bytes = vectors.fold(packed_bytes, u64::saturating_add);
         Ok(Self {
             packed_bytes,
-            n_parameters: tensors.iter().map(|t| t.n_elements()).sum(),
+            n_parameters: tensors.iter().map(|t| t.n_elements()).fold(0, u64::saturating_add),
             weight_bytes,
             embedding_bytes,
             n_ctx_train: hp.n_ctx_train as u64,
@@ -73,6 +76,11 @@ impl Sizing {
     /// Tokens of the vocabulary that have an embedding.
     pub fn n_vocab(&self) -> usize {
         self.graph.token_embd.n_out
+    }
+
+    /// Whether a token sees only those before it. Models that see all of a text read it in one step.
+    pub fn is_causal(&self) -> bool {
+        self.graph.causal
     }
 
     /// Size of a hidden state.

@@ -8,6 +8,7 @@ use crate::error::ModelError;
 use crate::hparams::WIDTH_MAX;
 use crate::sizing::layers::{self, Keeps, Keys, LayerMemory};
 use crate::sizing::own::Sizing;
+use crate::sizing::speed::ActiveType;
 
 /// A tensor as a header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Summary {
     pub own: Result<Sizing, String>,
     /// What the numbers do not say.
     pub notes: Vec<String>,
+    /// What of it a token uses, by element type.
+    pub(super) by_type: Vec<ActiveType>,
     /// Layers that only guess ahead.
     pub(super) n_layers_ahead: usize,
     /// Query heads for each K/V head, in the first layer.
@@ -113,11 +116,16 @@ impl Summary {
         let use_of = Use::new(&keys, &tensors)?;
         let (mut n_active, mut active_bytes) = (0_u64, 0_u64);
         let mut by_type = BTreeMap::<&str, (u64, u64)>::new();
+        let mut used_types = BTreeMap::<&str, (u64, u64)>::new();
         for tensor in &tensors {
             let (used, of) = use_of.share(&tensor.name);
             let part = |all: u64| (u128::from(all) * u128::from(used) / u128::from(of)) as u64;
             n_active = n_active.saturating_add(part(tensor.n_elements()));
             active_bytes = active_bytes.saturating_add(part(tensor.n_bytes));
+            let entry = used_types.entry(&tensor.ty).or_default();
+            // Of a prompt only the last token's logits are wanted.
+            let of_prompt = if is_output(&tensor.name) { 0 } else { part(tensor.n_elements()) };
+            *entry = (entry.0.saturating_add(part(tensor.n_bytes)), entry.1.saturating_add(of_prompt));
             let entry = by_type.entry(&tensor.ty).or_default();
             *entry = (entry.0 + 1, entry.1.saturating_add(tensor.n_bytes));
         }
@@ -138,6 +146,10 @@ impl Summary {
             weight_bytes: sum(|t| t.n_bytes),
             active_bytes,
             mixture,
+            by_type: used_types
+                .into_iter()
+                .map(|(ty, (bytes, n_prefill))| ActiveType { ty: ty.to_owned(), bytes, n_prefill })
+                .collect(),
             notes: notes(&keys, &layers)?,
             layers,
             own,
@@ -220,6 +232,11 @@ fn is_table(name: &str) -> bool {
     name == "token_embd.weight" || name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")
 }
 
+/// Whether a tensor makes logits: the output matrix, or the embedding table in its place.
+fn is_output(name: &str) -> bool {
+    is_table(name) || name == "output.weight" || name.ends_with("lm_head.weight")
+}
+
 /// What share of a tensor a decoded token reads.
 struct Use {
     is_tied: bool,
@@ -231,7 +248,7 @@ struct Use {
 
 impl Use {
     fn new(keys: &Keys<'_>, tensors: &[TensorShape]) -> Result<Self, ModelError> {
-        let is_head = |t: &TensorShape| t.name == "output.weight" || t.name.ends_with("lm_head.weight");
+        let is_head = |t: &TensorShape| is_output(&t.name) && !is_table(&t.name);
         let n = keys.opt_u64("expert_count")?.unwrap_or(0);
         let used = keys.opt_u64("expert_used_count")?.unwrap_or(n).min(n);
         let (n_all, n_ahead) = keys.n_layers()?;

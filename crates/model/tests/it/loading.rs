@@ -297,7 +297,13 @@ fn steps_run_while_weights_are_packed() {
             let (done, total) = loading.progress();
             assert!(done < total, "{done} of {total} bytes");
             std::thread::scope(|scope| {
-                let logits = scope.spawn(|| all_logits(&mut executor, &tokens));
+                let (begins, begun) = channel();
+                let (executor, tokens) = (&mut executor, &tokens);
+                let logits = scope.spawn(move || {
+                    begins.send(()).expect("the test waits");
+                    all_logits(executor, tokens)
+                });
+                begun.recv().expect("the thread runs");
                 std::thread::sleep(Duration::from_millis(20));
                 assert!(!logits.is_finished(), "a step waits for its layers");
                 drop(until);
@@ -317,7 +323,12 @@ fn a_model_that_goes_while_it_is_loaded_ends_loading() {
     let spec = TinySpec::new(Arch::Qwen3);
     start_held(spec.bytes(), |executor, until| {
         let loading = executor.loading().clone();
-        let dropping = std::thread::spawn(move || drop(executor));
+        let (begins, begun) = channel();
+        let dropping = std::thread::spawn(move || {
+            begins.send(()).expect("the test waits");
+            drop(executor);
+        });
+        begun.recv().expect("the thread runs");
         std::thread::sleep(Duration::from_millis(20));
         drop(until);
         dropping.join().expect("dropping does not panic");

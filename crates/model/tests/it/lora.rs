@@ -114,6 +114,53 @@ fn both_formats_give_the_same_bits() {
     }
 }
 
+/// What PEFT saved, written as GGUF for a model of which only the header is known: the same bits where one number says
+/// all scales, and the same up to rounding where none does.
+#[test]
+fn one_format_is_written_as_the_other() {
+    let read = |executor: &CpuExecutor, path: &Path| {
+        let file = executor.adapters().read(path).expect("an adapter");
+        let mut bytes = Vec::new();
+        file.content(&mut |piece| bytes.extend_from_slice(piece));
+        bytes
+    };
+    for (name, base, lora, scale) in adapters() {
+        let executor = load_exact(base.bytes(), None);
+        let folder = peft_folder(&lora.peft(&base));
+        let header = GgufFile::from_bytes(base.bytes()).expect("a model");
+        let file = AdapterFile::to_gguf(folder.path(), &header).expect(name);
+        let path = folder.path().join("written.gguf");
+        std::fs::write(&path, file.to_bytes()).expect("written");
+        assert!(read(&executor, folder.path()) == read(&executor, &path), "{name} {scale}");
+        // A GGUF file is taken, too, and comes out as it was.
+        let again = AdapterFile::to_gguf(&path, &header).expect(name);
+        assert!(again.to_bytes() == std::fs::read(&path).expect("read"), "{name}");
+    }
+    // Scales that no single alpha gives.
+    let base = TinySpec::new(Arch::Llama);
+    let mut executor = load_exact(base.bytes(), None);
+    let mut peft = TinyLora::new(3).peft(&base);
+    peft.config = peft.config.replacen('{', r#"{"alpha_pattern": {"up_proj": 3, "lm_head": 5.5}, "#, 1);
+    let folder = peft_folder(&peft);
+    let header = GgufFile::from_bytes(base.bytes()).expect("a model");
+    let written = AdapterFile::to_gguf(folder.path(), &header).expect("an adapter");
+    let (direct, written) = (load(&executor, folder.path()), load_gguf(&executor, &written.to_bytes()));
+    let tokens = [1, 5, 9, 3];
+    let direct = logits(&mut executor, &tokens, &[used(&direct, 1.0)]);
+    let written = logits(&mut executor, &tokens, &[used(&written, 1.0)]);
+    let plain = logits(&mut executor, &tokens, &[]);
+    let apart = |x: &[Vec<f32>], y: &[Vec<f32>]| {
+        x.iter().flatten().zip(y.iter().flatten()).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    };
+    assert!(apart(&direct, &written) < TOLERANCE, "{}", apart(&direct, &written));
+    assert!(apart(&direct, &plain) > MUTATION_MIN);
+    // For another model it is refused by name.
+    let other = TinySpec { n_ff: 2 * base.n_ff, ..base };
+    let other = GgufFile::from_bytes(other.bytes()).expect("a model");
+    let error = AdapterFile::to_gguf(folder.path(), &other).map(drop).expect_err("another model").to_string();
+    assert!(error.contains("the adapter is for another model"), "{error}");
+}
+
 #[test]
 fn digests_do_not_depend_on_the_format() {
     let content = |file: &AdapterFile| {

@@ -9,8 +9,8 @@ use ingle_kernels::Pool;
 use ingle_model::sizing::devices::{Catalogue, Kind};
 use ingle_model::sizing::shapes::{SHAPES, Shape};
 use ingle_model::sizing::{
-    BLOCK_SIZE, Demand, Keeps, Machine, Mixture, Rule, Summary, TensorShape, Verdict, advise, fits,
-    huggingface,
+    Arithmetic, BLOCK_SIZE, Demand, Keeps, Machine, Mixture, Range, Rule, Summary, TensorShape, Verdict,
+    advise, fits, huggingface,
 };
 use ingle_model::synthetic::Synthetic;
 use ingle_model::{CpuExecutor, LoadOptions};
@@ -553,7 +553,7 @@ fn folders_of_hugging_face_are_sized_like_their_conversion() {
 
 fn machine(memory_gib: f64) -> Machine {
     let memory = (memory_gib * GIB) as u64;
-    Machine { name: "test".into(), memory, read_gbs: Some(100.0), gops: Some(2000.0), is_cpu: true }
+    Machine { name: "test".into(), memory, read_gbs: Some(100.0), gops: None, arithmetic: None, is_cpu: true }
 }
 
 #[test]
@@ -600,9 +600,46 @@ fn speed_follows_the_bytes_that_a_token_reads() {
     let bytes = llama.active_bytes + 4096 * 131_072;
     let max = speed.decode_max.expect("the bandwidth is known");
     assert!((max - 100e9 / bytes as f64).abs() < 1e-6);
-    assert!(speed.decode.expect("known") < max);
-    let blind = Machine { read_gbs: None, gops: None, ..machine(64.0) };
+    let decode = speed.decode.expect("known");
+    assert!(0.0 < decode.low && decode.low < decode.high && decode.high < max, "{speed:?}");
+    let blind = Machine { read_gbs: None, ..machine(64.0) };
     assert_eq!(blind.speed(&llama, &demand(4096)).decode, None);
+    // A published speed of memory is read less of than a measured one.
+    let arithmetic = Arithmetic { int8_gops: 948.0, bf16_gops: Some(370.0), f32_gops: 237.0 };
+    let measured = Machine { arithmetic: Some(arithmetic), ..machine(64.0) };
+    let of_measured = measured.speed(&llama, &demand(4096));
+    assert_eq!(of_measured.decode_max, speed.decode_max);
+    assert!(of_measured.decode.expect("known").low > decode.low);
+    // Of cards we have measured nothing; of models that only read texts there is nothing to decode.
+    let card = Machine { is_cpu: false, ..machine(64.0) }.speed(&llama, &demand(4096));
+    let of_card = card.decode.expect("known");
+    assert!((of_card.low / max - 0.4).abs() < 1e-9 && (of_card.high / max - 0.9).abs() < 1e-9);
+    assert_eq!((card.prefill_max, card.prefill), (None, None));
+}
+
+/// Figures of `bench/results` of 2026-11-21 with two threads, and the limits that stood beside them.
+#[test]
+fn measured_speeds_are_foretold() {
+    let arithmetic = Arithmetic { int8_gops: 948.0, bf16_gops: Some(370.0), f32_gops: 237.0 };
+    let check = |mixture: Mixture, read_gbs: f64, decode: f64, prefill: f64| {
+        let machine = Machine { arithmetic: Some(arithmetic), read_gbs: Some(read_gbs), ..machine(64.0) };
+        let speed = machine.speed(&summary("llama-3.2-1b", mixture), &demand(128));
+        let near = |range: Range, x: f64| range.low * 0.93 <= x && x <= range.high * 1.07;
+        let (of_decode, of_prefill) = (speed.decode.expect("known"), speed.prefill.expect("known"));
+        assert!(near(of_decode, decode), "{}: {decode} tokens/s, {of_decode:?}", mixture.name());
+        assert!(
+            near(of_prefill, prefill),
+            "{}: {prefill} tokens/s of a prompt, {of_prefill:?}",
+            mixture.name()
+        );
+    };
+    // Tokens/s times the file's gigabytes, by the share of the memory's speed that this was.
+    check(Mixture::Q4_K_M, 36.5 * 0.8035 / 0.83, 36.5, 297.0);
+    check(Mixture::Q8_0, 32.6 * 1.3132 / 0.69, 32.6, 305.0);
+    check(Mixture::Q6_K, 29.7 * 1.0139 / 0.67, 29.7, 284.0);
+    check(Mixture::Q4_0, 44.0 * 0.7700 / 0.83, 44.0, 314.0);
+    check(Mixture::F16, 20.9 * 2.4716 / 0.82, 20.9, 107.0);
+    check(Mixture::BF16, 13.3 * 2.4716 / 0.91, 13.3, 183.0);
 }
 
 #[test]
@@ -615,6 +652,32 @@ fn sizes_asked_by_parameters_take_the_nearest_shape() {
         (120e9, "gpt-oss-120b"),
     ] {
         assert_eq!(Shape::nearest(n).name, name, "{n}");
+    }
+}
+
+/// The largest numbers that are believed, all at once: products of them saturate.
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    const LARGEST: u64 = 1 << 32;
+    // Each of these would say what a state is before the next is asked.
+    let leading = ["wkv.head_size", "shortconv.l_cache", "kda.head_dim", "attention.kv_lora_rank"];
+    for arch in ["llama", "mamba", "falcon-h1", "minimax-01", "kimi-linear", "qwen3next", "deepseek2", "lfm2"]
+    {
+        for n_without in 0..=leading.len() {
+            let mut md = Metadata::default();
+            md.set("general.architecture", arch.into());
+            for key in KEYS.iter().filter(|key| !leading[..n_without].contains(key)) {
+                md.set(&format!("{arch}.{key}"), int(LARGEST));
+            }
+            for (key, value) in
+                [("block_count", 4), ("embedding_length", 1 << 24), ("nextn_predict_layers", 0)]
+            {
+                md.set(&format!("{arch}.{key}"), int(value));
+            }
+            let summary = Summary::new(&md, Vec::new(), Err("not here".into())).expect("believed");
+            let demand = Demand { n_ctx: u64::MAX, n_seqs: u64::MAX, ..Demand::default() };
+            assert!(summary.needs(&demand, Rule::LlamaCpp).total() > LARGEST, "{arch}");
+        }
     }
 }
 

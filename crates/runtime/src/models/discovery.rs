@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ingle_chat::ModelInfo;
+use ingle_chat::{ModelInfo, ProviderError};
 
 use super::spec::{MODELS_MAX, ModelSpec, Unloaded};
 use super::state::{Shared, State, inspected};
@@ -15,20 +15,21 @@ use crate::prepare::Prepared;
 
 impl Shared {
     /// Looks for a model by a name, and takes in what has changed about it; its own name, if it is there.
-    pub fn discover(self: &Arc<Self>, name: &str) -> Option<String> {
-        let finder = self.config.finder.as_ref()?;
+    pub fn discover(self: &Arc<Self>, name: &str) -> Result<Option<String>, ProviderError> {
+        let Some(finder) = &self.config.finder else { return Ok(None) };
         let is_named = |spec: &ModelSpec| spec.version.is_none() && spec.name == name;
         if self.all_specs().iter().any(|(_, spec)| is_named(spec)) {
-            return None;
+            return Ok(None);
         }
-        let Some(spec) = finder.find(name) else {
+        let found = finder.find(name);
+        let Ok(Some(spec)) = found else {
             let tagged = format!("{name}:latest");
             self.forget(&|spec| spec.name == name || spec.name == tagged);
-            return None;
+            return found.map(|_| None).map_err(ProviderError::Unusable);
         };
         let own = spec.name.clone();
         self.take_in(spec);
-        Some(own)
+        Ok(Some(own))
     }
 
     /// Models that a finder lists and nobody has asked for. Those that it lists no longer are gone.

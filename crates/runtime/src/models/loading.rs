@@ -119,7 +119,10 @@ impl Problem {
             Self::TooLarge { .. } => {
                 ProviderError::InvalidRequest { message: reason.clone(), param: Some("model".into()) }
             }
-            _ => ProviderError::Unavailable(reason.clone()),
+            Self::Load(error) if !error.is_of_the_machine() => ProviderError::Unusable(reason.clone()),
+            Self::Smoke(_) => ProviderError::Unusable(reason.clone()),
+            Self::Load(_) | Self::NoRoom { .. } | Self::NoThread(_) => ProviderError::Busy(reason.clone()),
+            Self::Panicked | Self::Died | Self::Cancelled => ProviderError::Unavailable(reason.clone()),
         };
         // What may be otherwise the next moment is tried again at once.
         let passes = matches!(self, Self::NoRoom { .. } | Self::Cancelled);
@@ -182,6 +185,9 @@ fn load(
         })
         .map_err(|error| if is_cancelled { Problem::Cancelled } else { Problem::Load(error) })?;
     smoke(&engine).map_err(Problem::Smoke)?;
+    for notice in engine.notices() {
+        shared.tell(model, &ModelEvent::Noticed(notice.clone()));
+    }
     Ok(engine)
 }
 

@@ -48,6 +48,9 @@ pub use memory::available_memory;
 pub(crate) use spec::human;
 pub use spec::{ModelEvent, ModelFinder, ModelSpec, ModelsConfig, ModelsError, OnMissing, Unloaded};
 
+/// The share of free memory that models get together unless something else is said, in percent.
+pub const BUDGET_PERCENT: u8 = 80;
+
 /// Models by name, in memory or not.
 pub struct Models {
     shared: Arc<state::Shared>,

@@ -227,7 +227,7 @@ impl Provider for Models {
         there.map(|model| self.entry(&state, model)).collect()
     }
 
-    fn discover(&self, model: &str) -> Option<String> {
+    fn discover(&self, model: &str) -> Result<Option<String>, ProviderError> {
         self.shared.discover(model)
     }
 

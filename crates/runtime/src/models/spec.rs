@@ -39,7 +39,10 @@ pub struct ModelSpec {
 pub trait ModelFinder: Send + Sync {
     /// The model that a name means now, with its own name and its version. It is asked with each request, and must be
     /// quick: it opens no model.
-    fn find(&self, name: &str) -> Option<ModelSpec>;
+    ///
+    /// # Errors
+    /// Why a model of that name cannot be used, in words that name no file of this machine.
+    fn find(&self, name: &str) -> Result<Option<ModelSpec>, String>;
 
     /// All models that there are, with what is known of them without opening them.
     fn list(&self) -> Vec<ModelInfo>;
@@ -113,6 +116,8 @@ pub enum ModelEvent {
         /// Its fingerprint.
         fingerprint: String,
     },
+    /// It is loaded, and its user should know this about it.
+    Noticed(String),
     /// It takes no more requests.
     Unloading(Unloaded),
     /// Its memory is given back.

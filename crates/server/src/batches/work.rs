@@ -351,7 +351,9 @@ async fn reply(app: &Arc<App>, principal: Principal, endpoint: Endpoint, body: V
             | Failure::LoadFailed
             | Failure::ShuttingDown
             | Failure::TooManyBodies
-            | Failure::Provider(ProviderError::Overloaded { .. } | ProviderError::Unavailable(_)) => {}
+            | Failure::Provider(
+                ProviderError::Overloaded { .. } | ProviderError::Unavailable(_) | ProviderError::Busy(_),
+            ) => {}
             Failure::Provider(ProviderError::Internal(_)) if tries < TRIES => {}
             _ => {
                 failure.log();

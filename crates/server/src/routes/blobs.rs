@@ -29,6 +29,7 @@ use crate::App;
 use crate::auth::is_foreign_form;
 use crate::body::deadline;
 use crate::error::Failure;
+use crate::store::told;
 
 /// How much is read or written at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -47,14 +48,17 @@ fn digest(text: &str) -> Result<Digest, Failure> {
     parsed.ok_or_else(|| RequestError::field("digest", message).into())
 }
 
-/// The blob's file and size, if it is here.
-fn find(app: &App, context: &Context, text: &str) -> Result<(PathBuf, u64), Failure> {
+/// The blob's file and size, if it is here. One that was found to be damaged is not: then it is sent again.
+async fn find(app: &App, context: &Context, text: &str) -> Result<(PathBuf, u64), Failure> {
     check_scope(app, &context.principal)?;
     let digest = digest(text)?;
-    let absent = || Failure::NoSuchModel(format!("there is no blob {digest} here"));
-    let path = transfers(app)?.store().blob(&digest).map_err(failed)?.ok_or_else(absent)?;
-    let size = std::fs::metadata(&path).map_err(|_| absent())?.len();
-    Ok((path, size))
+    let store = transfers(app)?.store().clone();
+    let look = move || {
+        let path = store.blob(&digest)?;
+        Ok(path.and_then(|path| std::fs::metadata(&path).ok().map(|found| (path, found.len()))))
+    };
+    let found = blocking(look).await?;
+    found.ok_or_else(|| Failure::NoSuchModel(format!("there is no blob {digest} here")))
 }
 
 async fn about(
@@ -62,7 +66,7 @@ async fn about(
     Extension(context): Extension<Context>,
     Path(text): Path<String>,
 ) -> Reply {
-    let (_, size) = find(&app, &context, &text)?;
+    let (_, size) = find(&app, &context, &text).await?;
     Ok(head(StatusCode::OK, size))
 }
 
@@ -82,7 +86,7 @@ async fn content(
     Path(text): Path<String>,
     headers: HeaderMap,
 ) -> Reply {
-    let (path, size) = find(&app, &context, &text)?;
+    let (path, size) = find(&app, &context, &text).await?;
     let asked =
         headers.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|text| range(text, size));
     let (status, range) = match asked {
@@ -171,13 +175,14 @@ async fn upload(
         return Err(Failure::ForeignCaller);
     }
     let digest = digest(&text)?;
-    let session = transfers(&app)?.upload_session();
-    if session.pin(&digest, None).map_err(failed)?.is_some() {
+    let session = transfers(&app)?.upload_session(digest);
+    let size = body.size_hint().exact();
+    let pinned = session.clone();
+    if blocking(move || pinned.pin(&digest, size)).await?.is_some() {
         return Ok(StatusCode::OK.into_response());
     }
     let _share = Semaphore::try_acquire_many_owned(app.body_budget.clone(), UPLOAD_KIB)
         .map_err(|_| Failure::TooManyBodies)?;
-    let size = body.size_hint().exact();
     let expect = Expect { digest: Some(digest), size, source: None };
     let staged = blocking(move || session.stage(expect)).await?;
     let staged = receive(staged, body).await?;
@@ -220,12 +225,13 @@ async fn blocking<T: Send + 'static>(
 
 /// Whose fault it is.
 fn failed(error: StoreError) -> Failure {
-    let message = error.to_string();
+    let message = told(&error);
     match error {
         StoreError::WrongContent { .. } | StoreError::WrongSize { .. } | StoreError::OutOfOrder { .. } => {
             RequestError::field("digest", message).into()
         }
-        _ => ProviderError::Unavailable(message).into(),
+        StoreError::Busy(_) => ProviderError::Busy(message).into(),
+        _ => ProviderError::Unusable(message).into(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::generate::provider;
 use super::{Context, Reply};
 use crate::App;
 use crate::error::{Dialect, Failure, json as reply};
-use crate::names::{listed, listed_entries, undiscovered};
+use crate::names::{listed, listed_entries, undiscovered, untagged};
 use crate::phase::Phase;
 use crate::query::pairs;
 use crate::slot::SlotState;
@@ -86,7 +86,10 @@ pub(super) async fn model(
     let further = undiscovered(&provider).await;
     let mut all = listed_entries(&app.config, &*provider);
     all.extend(further);
-    match all.iter().find(|(name, _)| *name == id) {
+    let found = |is_it: &dyn Fn(&str) -> bool| all.iter().find(|(name, _)| is_it(name));
+    let exactly = found(&|name| name == id).or_else(|| found(&|name| untagged(name) == untagged(&id)));
+    // As the store takes names: capital letters tell no two models apart that differ in nothing else.
+    match exactly.or_else(|| found(&|name| untagged(name).eq_ignore_ascii_case(untagged(&id)))) {
         Some((name, entry)) => {
             let page = match context.dialect {
                 Dialect::Anthropic => anthropic::model(name, &entry.info),

@@ -14,6 +14,7 @@ mod ollama;
 mod openapi;
 mod pull;
 mod responses;
+mod steps;
 mod table;
 mod utility;
 

@@ -17,7 +17,7 @@ use crate::App;
 use crate::body::{parse, read_json};
 use crate::config::Scope;
 use crate::error::{Failure, json};
-use crate::names::{looked_for, resolve};
+use crate::names::named;
 use crate::phase::Phase;
 
 /// All of them.
@@ -84,8 +84,7 @@ pub(super) async fn change(
     model: &str,
     change: ModelChange,
 ) -> Result<(), Failure> {
-    let found = looked_for(provider, Some(model)).await;
-    let (_, info) = resolve(&app.config, &**provider, Some(found.as_deref().unwrap_or(model)))?;
+    let (_, info, _) = named(&app.config, provider, Some(model)).await?;
     tokio::select! {
         done = provider.change(&info.id, change) => Ok(done?),
         () = app.phases.reached(Phase::Ending) => Err(Failure::ShuttingDown),

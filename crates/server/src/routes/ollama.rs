@@ -25,7 +25,7 @@ use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json};
 use crate::embed::embed as vectors_of;
 use crate::error::{Failure, json};
-use crate::names::{Chosen, choose, listed, looked_for, resolve};
+use crate::names::{Chosen, choose, listed, looked_for, named};
 use crate::store::ModelStore;
 
 /// All routes under `/api`.
@@ -159,8 +159,8 @@ async fn find(
     provider: &Arc<dyn Provider>,
     wanted: Option<&str>,
 ) -> Result<(String, ModelInfo), Failure> {
-    let found = looked_for(provider, wanted).await;
-    Ok(resolve(&app.config, &**provider, found.as_deref().or(wanted))?)
+    let (name, info, _) = named(&app.config, provider, wanted).await?;
+    Ok((name, info))
 }
 
 /// All models: those of the store, and what else is served.
@@ -184,8 +184,7 @@ async fn show(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Re
     let provider = provider(&app)?;
     let body = read_any_json(&app, &headers, body).await?;
     let call = parse(body, ShowCall::parse).await?;
-    let found = looked_for(&provider, Some(&call.model)).await;
-    let (name, info) = resolve(&app.config, &*provider, found.as_deref().or(Some(&call.model)))?;
+    let (name, info, found) = named(&app.config, &provider, Some(&call.model)).await?;
     // A file that is served beside the store's models may have the name of one.
     let stored = match (&app.config.store, found) {
         (Some(store), Some(found)) => store.clone().page(&found).await?,
@@ -219,7 +218,7 @@ async fn remove(
     store.remove(call.model.clone()).await?;
     // It takes no more requests, and leaves memory with the last that it has.
     if let Ok(provider) = provider(&app) {
-        looked_for(&provider, Some(&call.model)).await;
+        let _ = looked_for(&provider, Some(&call.model)).await;
     }
     Ok(StatusCode::OK.into_response())
 }

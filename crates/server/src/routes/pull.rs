@@ -1,37 +1,30 @@
 //! `/api/pull` and `/api/push`: models come into the store and go to registries, and lines tell how far they are.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::HeaderMap;
 use axum::routing::post;
-use futures_core::Stream;
 use ingle_api::RequestError;
-use ingle_api::ollama::transfer::{TransferCall, error_line, progress_line, status_line, success};
+use ingle_api::ollama::transfer::{TransferCall, progress_line, status_line};
 use ingle_chat::ProviderError;
 use ingle_store::pull::{Event, PullError, PullOptions};
 use ingle_store::push::{PushOptions, push as push_model};
 use ingle_store::{Reference, StoreError};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::models::check_scope;
+use super::steps::{Lines, reply};
 use super::table::Routes;
 use super::{Context, Reply};
 use crate::App;
 use crate::body::{parse, read_any_json};
-use crate::error::{Failure, json};
+use crate::error::Failure;
 use crate::phase::Phase;
+use crate::store::told;
 use crate::transfers::Transfers;
-
-/// Lines ahead of a client that takes them slowly; counts beyond are left out, as newer ones follow.
-const LINES_AHEAD: usize = 64;
 
 /// Both.
 pub(super) fn routes() -> Routes {
@@ -83,32 +76,48 @@ async fn answer(
             RequestError::field("model", "`model` is a path; name a model of a hub or a registry").into()
         );
     }
-    let turn = transfers.turns().clone().try_acquire_owned().map_err(|_| {
-        let message = "as many models as may be are being pulled and pushed; try again when one is done";
-        ProviderError::Unavailable(message.into())
-    })?;
-    let (lines, receiver) = mpsc::channel(LINES_AHEAD);
+    let turn = turn(&transfers)?;
     let ending = app.phases.reached(Phase::Ending);
-    let is_streamed = call.stream;
-    let task = tokio::spawn(async move {
+    reply(call.stream, |lines| async move {
         let _turn = turn;
         let outcome = tokio::select! {
             outcome = transfer(way, &transfers, &reference, &call, &lines) => outcome,
             () = ending => Err(PullError::Stopped),
         };
-        if let Err(error) = &outcome {
+        if let Err(error) = outcome {
             tracing::info!(%error, "a model was not transferred");
-            let _ = lines.send(error_line(&error.to_string())).await;
+            return Err(failure(&error));
         }
-        outcome
-    });
-    let task = Task(task);
-    if is_streamed {
-        return Ok(streamed(Lines { receiver, _task: task }));
-    }
-    drop(receiver);
-    finished(task).await?;
-    Ok(json(StatusCode::OK, success()))
+        // Never left out, however slowly lines are taken: clients look for it.
+        let _ = lines.send(status_line(SUCCESS)).await;
+        Ok(())
+    })
+    .await
+}
+
+/// The last status of what went well.
+const SUCCESS: &str = "success";
+
+/// Leave to transfer a model.
+pub(super) fn turn(transfers: &Transfers) -> Result<OwnedSemaphorePermit, Failure> {
+    transfers.turns().clone().try_acquire_owned().map_err(|_| {
+        let message = "as many models as may be are being pulled and pushed; try again when one is done";
+        ProviderError::Busy(message.into()).into()
+    })
+}
+
+/// Tells an event. A client that takes lines slowly misses counts, as newer ones follow.
+pub(super) fn tell(lines: &Lines, verb: &str, event: &Event) {
+    let line = match event {
+        Event::Status(status) if *status == SUCCESS => return,
+        Event::Status(status) => status_line(status),
+        Event::Progress { file, digest, done, total, .. } => {
+            let label = digest.map_or_else(|| file.clone(), |digest| digest.short());
+            let digest = digest.map(|digest| digest.to_string());
+            progress_line(verb, &label, digest.as_deref(), *total, *done)
+        }
+    };
+    let _ = lines.try_send(line);
 }
 
 async fn transfer(
@@ -116,27 +125,20 @@ async fn transfer(
     transfers: &Transfers,
     reference: &Reference,
     call: &TransferCall,
-    lines: &mpsc::Sender<String>,
+    lines: &Lines,
 ) -> Result<(), PullError> {
     let verb = match way {
         Way::In => "pulling",
         Way::Out => "pushing",
     };
-    let watch = |event: &Event| {
-        let line = match event {
-            Event::Status(status) => status_line(status),
-            Event::Progress { file, digest, done, total, .. } => {
-                let label = digest.map_or_else(|| file.clone(), |digest| digest.short());
-                let digest = digest.map(|digest| digest.to_string());
-                progress_line(verb, &label, digest.as_deref(), *total, *done)
-            }
-        };
-        let _ = lines.try_send(line);
-    };
+    let watch = |event: &Event| tell(lines, verb, event);
     let puller = transfers.puller();
     match way {
         Way::In => {
             let options = PullOptions { update: call.update, insecure: call.insecure };
+            if let Some(warning) = transfers.foresee(reference, options).await {
+                let _ = lines.try_send(status_line(&format!("warning: {warning}")));
+            }
             puller.pull(reference, options, &watch).await.map(drop)
         }
         Way::Out => {
@@ -147,60 +149,32 @@ async fn transfer(
     }
 }
 
-/// A transfer, which ends when nobody waits for it any more.
-struct Task(JoinHandle<Result<(), PullError>>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn finished(mut task: Task) -> Result<(), Failure> {
-    match (&mut task.0).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(failure(&error)),
-        Err(_) => Err(Failure::Panicked),
+/// What a client is told: no path of this machine.
+pub(super) fn words(error: &PullError) -> String {
+    match error {
+        PullError::Store(error) => told(error),
+        other => other.without_paths().unwrap_or_else(|| "`model` is a path".to_owned()),
     }
 }
 
 /// Whose fault it is.
-fn failure(error: &PullError) -> Failure {
+pub(super) fn failure(error: &PullError) -> Failure {
     use ingle_egress::EgressError as Egress;
-    let message = error.to_string();
+    let message = words(error);
     match error {
         PullError::Stopped => Failure::ShuttingDown,
         PullError::Egress(
             Egress::Closed { .. } | Egress::Host { .. } | Egress::Insecure { .. } | Egress::Address { .. },
         ) => ProviderError::Forbidden { message }.into(),
         PullError::Egress(Egress::Url { .. }) => RequestError::field("model", message).into(),
-        PullError::Egress(_) | PullError::Unsettled(_) => ProviderError::Unavailable(message).into(),
+        PullError::Egress(_) | PullError::Unsettled(_) | PullError::Answer { .. } => {
+            ProviderError::Upstream(message).into()
+        }
         PullError::Store(StoreError::NotFound(_)) => Failure::NoSuchModel(message),
-        PullError::Store(_) => ProviderError::Unavailable(message).into(),
+        PullError::Store(StoreError::Unfit { .. }) => RequestError::body(message).into(),
+        PullError::Store(StoreError::Busy(_)) => ProviderError::Busy(message).into(),
+        PullError::Store(_) => ProviderError::Unusable(message).into(),
         _ if error.is_not_found() => Failure::NoSuchModel(message),
         _ => RequestError::body(message).into(),
     }
-}
-
-/// The lines of a transfer; the client going away ends it.
-struct Lines {
-    receiver: mpsc::Receiver<String>,
-    _task: Task,
-}
-
-impl Stream for Lines {
-    type Item = Result<Bytes, Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(cx).map(|line| line.map(|line| Ok(Bytes::from(line))))
-    }
-}
-
-fn streamed(lines: Lines) -> Response {
-    let mut response = Response::new(Body::from_stream(lines));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
 }

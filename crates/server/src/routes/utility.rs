@@ -15,7 +15,7 @@ use ingle_api::native::infill::{self, InfillCollector, InfillEncoder};
 use ingle_api::native::server as pages;
 use ingle_api::native::tokens::{self, DetokenizeCall, TokenizeInput};
 use ingle_api::openai::{chat, check_vocabulary};
-use ingle_chat::{Echo, ModelEntry, Prompt, ProviderError, Request, Task};
+use ingle_chat::{Echo, ModelEntry, Prompt, Provider, ProviderError, Request, Task};
 use serde_json::json;
 
 use super::generate::{address, aside, caller, collected, provider, stream};
@@ -24,7 +24,7 @@ use crate::App;
 use crate::answer::{Answer, Call};
 use crate::body::{parse, read_any_json, read_json};
 use crate::error::{Failure, json as reply};
-use crate::names::{Chosen, choose, entry, resolve};
+use crate::names::{Chosen, choose, entry, resolve, with_all};
 use crate::query::pairs;
 use crate::recording::Kept;
 
@@ -154,10 +154,22 @@ pub(super) async fn infill(
     collected(collector.finish())
 }
 
+/// A model's state; looking loads nothing.
+async fn entry_of(
+    app: &App,
+    provider: &Arc<dyn Provider>,
+    wanted: Option<&str>,
+) -> Result<(String, ModelEntry), ProviderError> {
+    match entry(&app.config, &**provider, wanted) {
+        Err(error) => Err(with_all(provider, error).await),
+        found => found,
+    }
+}
+
 pub(super) async fn props(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
     let provider = provider(&app)?;
     let pairs = pairs(query.as_deref().unwrap_or_default());
-    let (name, entry) = entry(&app.config, &*provider, model_of(&pairs))?;
+    let (name, entry) = entry_of(&app, &provider, model_of(&pairs)).await?;
     let page = pages::props(&name, &entry.info, &entry.status, env!("CARGO_PKG_VERSION"));
     Ok(reply(StatusCode::OK, page))
 }
@@ -165,7 +177,7 @@ pub(super) async fn props(State(app): State<Arc<App>>, RawQuery(query): RawQuery
 pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
     let provider = provider(&app)?;
     let pairs = pairs(query.as_deref().unwrap_or_default());
-    let (_, ModelEntry { info, status, .. }) = entry(&app.config, &*provider, model_of(&pairs))?;
+    let (_, ModelEntry { info, status, .. }) = entry_of(&app, &provider, model_of(&pairs)).await?;
     let mut fails_when_full = false;
     for (_, value) in pairs.iter().filter(|(n, _)| n == "fail_on_no_slot") {
         fails_when_full = match value.as_str() {
@@ -180,7 +192,7 @@ pub(super) async fn slots(State(app): State<Arc<App>>, RawQuery(query): RawQuery
     }
     if fails_when_full && pages::is_full(&status) {
         let text = "every place for an answer is taken; more wait in the queue";
-        return Err(ProviderError::Unavailable(text.into()).into());
+        return Err(ProviderError::Busy(text.into()).into());
     }
     Ok(reply(StatusCode::OK, pages::slots(&info, &status)))
 }

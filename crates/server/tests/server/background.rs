@@ -46,7 +46,7 @@ async fn until(server: &Running, response: &Value, status: &str) -> Value {
         if found["status"] == status {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited too long for {status}: {found}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {status}: {found}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -54,16 +54,16 @@ async fn until(server: &Running, response: &Value, status: &str) -> Value {
 #[tokio::test]
 async fn a_response_is_made_after_the_reply() {
     let (server, _folder) = serving().await;
-    let asked = Instant::now();
-    let queued = create(&server, "!slow").await;
-    assert!(asked.elapsed() < Duration::from_millis(500), "nobody waits");
+    // The reply comes, though the answer does not.
+    let queued = create(&server, "!gate").await;
     assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)));
     assert_eq!((&queued["output"], &queued["store"]), (&json!([]), &json!(true)));
     let next = json!({ "input": "x", "previous_response_id": queued["id"] });
     let reply = server.post_json(ROUTE, next.clone()).await;
     refused(&reply, 400, Some("previous_response_id"), json!("response_not_complete"), "not complete yet");
+    server.provider.open();
     let done = until(&server, &queued, "completed").await;
-    assert_eq!(done["output"][0]["content"][0]["text"], "You said: !slow");
+    assert_eq!(done["output"][0]["content"][0]["text"], "You said: !gate");
     assert_eq!((&done["id"], &done["created_at"]), (&queued["id"], &queued["created_at"]));
     assert_eq!(server.post_json(ROUTE, next).await.status, 200, "and goes on as others do");
     let cancelled = server.post(&format!("{}/cancel", path(&done)), "").await;
@@ -143,7 +143,7 @@ async fn after_a_restart_nothing_seems_to_go_on() {
 #[tokio::test]
 async fn shutdown_waits_and_then_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let config = ServerConfig { shutdown_grace: Duration::from_secs(5), ..storing(folder.path()).await };
+    let config = ServerConfig { shutdown_grace: Duration::from_secs(30), ..storing(folder.path()).await };
     let mut server = start_with(config, true).await;
     let response = create(&server, "!slow").await;
     server.begin_stop();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ingle_ledger::{FileLimits, NewBatch};
-use ingle_server::{ProviderSlot, Server};
+use ingle_server::{ProviderSlot, Server, ServerConfig};
 use serde_json::{Value, json};
 
 use crate::client::{Running, remote, start_with};
@@ -260,15 +260,19 @@ async fn lines_that_cannot_be_taken_now_wait() {
 #[tokio::test]
 async fn batches_go_on_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = start_with(filing(folder.path(), FileLimits::default()).await, true).await;
-    let input: String = [chat_line("a", "quick"), chat_line("b", "!slow"), chat_line("c", "!slow")].concat();
+    // Longer than anybody waits for the end.
+    let grace = Duration::from_secs(600);
+    let config = filing(folder.path(), FileLimits::default()).await;
+    let mut server = start_with(ServerConfig { shutdown_grace: grace, ..config }, true).await;
+    let input: String = [chat_line("a", "quick"), chat_line("b", "!gate"), chat_line("c", "!gate")].concat();
     let batch = create(&server, &input, CHAT, json!({})).await;
     until(&server, &batch, "one line is done", |b| b["request_counts"]["completed"] == 1).await;
     server.begin_stop();
-    let stopping = Instant::now();
-    server.stopped().await;
-    assert!(stopping.elapsed() < Duration::from_millis(600), "shutdown waits for no line of a batch");
+    tokio::time::timeout(Duration::from_secs(60), server.stopped())
+        .await
+        .expect("shutdown waits for no line of a batch");
     let server = start_with(filing(folder.path(), FileLimits::default()).await, true).await;
+    server.provider.open();
     let batch = ended(&server, &batch).await;
     assert_eq!(batch["status"], "completed");
     let output = lines(&server, &batch["output_file_id"]).await;
@@ -293,7 +297,7 @@ async fn a_batch_has_its_time() {
         input_id: "file-in".into(),
         endpoint: CHAT.into(),
         window: "1h".into(),
-        expires_at: now + 2,
+        expires_at: now + 4,
         output_ttl: Some(3600),
         metadata: "null".into(),
     };

@@ -1,7 +1,12 @@
 //! `/api/create`: models of the store from other ones, and from blobs.
 
-use ingle_server::{ModelStore, ServerConfig};
-use ingle_store::{Catalogue, ModelName, Reference, Store, StoreConfig};
+use std::path::Path;
+use std::sync::Arc;
+
+use ingle_egress::{Egress, EgressConfig, Policy};
+use ingle_server::{ModelStore, ServerConfig, Transfers};
+use ingle_store::pull::{Network, Puller};
+use ingle_store::{Catalogue, Digest, ModelName, Reference, Store, StoreConfig};
 use ingle_testkit::tiny::{Arch, TinySpec};
 use serde_json::{Value, json};
 
@@ -84,6 +89,12 @@ async fn what_cannot_be_made_is_refused() {
         ),
         (json!({ "model": "m", "files": files, "quantize": "q4_K_M" }), 400, "not quantized here yet"),
         (json!({ "model": "m", "files": files, "adapters": files }), 400, "is no LoRA adapter"),
+        (json!({ "model": "m", "files": { "a/model.safetensors": home.digest } }), 400, "GGUF files only"),
+        (
+            json!({ "model": "m", "files": files, "adapters": { "adapter_model.safetensors": home.digest } }),
+            400,
+            "GGUF files only",
+        ),
     ];
     for (body, status, part) in cases {
         let (found, text) = home.create(body.clone()).await;
@@ -95,4 +106,68 @@ async fn what_cannot_be_made_is_refused() {
     assert_eq!(home.system("m"), None);
     let reply = start().await.post_json("/api/create", json!({ "model": "m", "from": "x" })).await;
     assert!(reply.status == 400 && reply.body.contains("no store of models"), "{}", reply.body);
+}
+
+fn store(root: &Path) -> Store {
+    Store::open(StoreConfig { root: root.to_owned(), ..StoreConfig::default() }).expect("a store")
+}
+
+/// A server that takes uploads into a store of its own handle.
+async fn with_uploads(root: &Path) -> Running {
+    let policy = Policy { offline: true, ..Policy::default() };
+    let egress = Egress::new(EgressConfig { policy, ..EgressConfig::default() }).expect("valid");
+    let puller = Puller::new(store(root), Network::new(egress));
+    let config = ServerConfig {
+        store: Some(ModelStore { store: puller.store().clone(), catalogue: Catalogue::default() }),
+        transfers: Some(Arc::new(Transfers::new(puller, Catalogue::default()))),
+        ..config()
+    };
+    start_with(config, true).await
+}
+
+async fn upload(server: &Running, bytes: &[u8]) -> u16 {
+    server.post_with(&format!("/api/blobs/{}", Digest::of(bytes)), "", bytes).await.status
+}
+
+/// A blob that was damaged before any model named it is found out when one does, and sent again.
+#[tokio::test]
+async fn a_damaged_blob_is_mended_by_an_upload() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = TinySpec::new(Arch::Llama).bytes();
+    let path = store(folder.path()).put_bytes(&bytes).expect("room");
+    let path = folder.path().join("blobs").join(path.file_name());
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().expect("it has some") ^= 1;
+    std::fs::write(&path, &damaged).expect("writable");
+    let server = with_uploads(folder.path()).await;
+    let digest = Digest::of(&bytes).to_string();
+    let create = json!({ "model": "m", "files": { "x.gguf": digest }, "stream": false });
+    let head = format!("HEAD /api/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert_eq!(upload(&server, &bytes).await, 200, "nobody knows yet");
+    let reply = server.post_json("/api/create", create.clone()).await;
+    assert!(reply.status == 400 && reply.body.contains("it was damaged"), "{}", reply.body);
+    assert_eq!(server.send(&head).await.status, 404);
+    let reply = server.post_json("/api/create", create.clone()).await;
+    assert!(reply.status == 400 && reply.body.contains("send it first"), "{}", reply.body);
+    assert_eq!(upload(&server, &bytes).await, 201);
+    assert_eq!(server.send(&head).await.status, 200);
+    let reply = server.post_json("/api/create", create).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(std::fs::read(&path).expect("readable"), bytes);
+    // One that is shorter than what is sent is not what is sent.
+    let cut = folder.path().join("blobs").join(Digest::of(b"content").file_name());
+    std::fs::write(&cut, b"cont").expect("writable");
+    assert_eq!(upload(&server, b"content").await, 201);
+    assert_eq!(std::fs::read(&cut).expect("readable"), b"content");
+}
+
+/// The files of a large model are sent one after the other, and none is collected before all are there.
+#[tokio::test]
+async fn uploads_of_a_large_model_are_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = with_uploads(folder.path()).await;
+    for i in 0..200 {
+        assert_eq!(upload(&server, format!("part {i}").as_bytes()).await, 201, "{i}");
+    }
+    assert_eq!(store(folder.path()).prune(false).expect("readable").blobs, 0);
 }

@@ -15,6 +15,7 @@ mod embeddings;
 mod errors;
 mod files;
 mod fixtures;
+mod hostile;
 mod infill;
 mod ollama;
 mod operations;

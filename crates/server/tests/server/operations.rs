@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::client::{config, post_head, start, start_with};
 
 const CHAT: &str = "/v1/chat/completions";
+/// Longer than any test should wait for anything, and shorter than the grace of a shutdown.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn body(prompt: &str, stream: bool) -> String {
     json!({ "messages": [{ "role": "user", "content": prompt }], "stream": stream }).to_string()
@@ -21,7 +23,7 @@ async fn read_until(stream: &mut tokio::net::TcpStream, part: &str) -> String {
     let mut seen = String::new();
     let mut buf = [0; 4096];
     while !seen.contains(part) {
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buf)).await;
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buf)).await;
         let n = read.expect("in time").expect("open");
         assert!(n > 0, "the stream ended before {part}: {seen}");
         seen += &String::from_utf8_lossy(&buf[..n]);
@@ -324,7 +326,7 @@ async fn a_client_that_goes_away_aborts_its_answer() {
         } else {
             let begun = Instant::now();
             while server.provider.live.load(std::sync::atomic::Ordering::SeqCst) == 0 {
-                assert!(begun.elapsed() < Duration::from_secs(5), "never started");
+                assert!(begun.elapsed() < PATIENCE, "never started");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
@@ -337,7 +339,7 @@ async fn a_client_that_goes_away_aborts_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_let_go() {
-    let config = ServerConfig { io_timeout: Duration::from_millis(300), ..config() };
+    let config = ServerConfig { io_timeout: Duration::from_secs(1), ..config() };
     let server = start_with(config, true).await;
     let body = body("!flood", true);
     let mut client = server.connect().await;
@@ -349,18 +351,12 @@ async fn a_client_that_stops_reading_is_let_go() {
     client.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     read_until(&mut client, "live").await;
     let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest))
-        .await
-        .expect("closed")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.expect("closed").unwrap();
     // And one that does not finish its request's head.
     let mut client = server.connect().await;
     client.write_all(b"GET /health HTT").await.unwrap();
     let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest))
-        .await
-        .expect("closed")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.expect("closed").unwrap();
 }
 
 /// A client without network says no goodbye: the system asks after it.
@@ -382,25 +378,33 @@ async fn the_system_watches_for_clients_that_are_gone() {
 
 #[tokio::test]
 async fn shutdown_lets_answers_finish_and_ends_the_rest() {
-    let config = ServerConfig { shutdown_grace: Duration::from_millis(1200), ..config() };
-    let mut server = start_with(config, true).await;
+    let grace = Duration::from_secs(3);
+    let mut server = start_with(ServerConfig { shutdown_grace: grace, ..config() }, true).await;
     let open = async |prompt: &str, stream: bool| {
         let body = body(prompt, stream);
         let mut client = server.connect().await;
         client.write_all(format!("{}{body}", post_head(CHAT, "", body.len())).as_bytes()).await.unwrap();
         client
     };
-    let mut slow = open("!slow", true).await;
+    let mut slow = open("!gate", true).await;
     let mut hung = open("!hang", true).await;
     let mut hung_whole = open("!hang", false).await;
     read_until(&mut slow, "text/event-stream").await;
     read_until(&mut hung, "Half an").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = Instant::now();
+    while server.provider.live.load(Ordering::SeqCst) < 3 {
+        assert!(begun.elapsed() < PATIENCE, "the third never started");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let begun = Instant::now();
     server.begin_stop();
+    while tokio::net::TcpStream::connect(server.addr).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it goes on listening");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.provider.open();
     let slow = read_until(&mut slow, "0\r\n\r\n").await;
     assert!(slow.contains("data: [DONE]"), "finished within the grace: {slow}");
-    assert!(tokio::net::TcpStream::connect(server.addr).await.is_err(), "nobody listens any more");
     let hung = read_until(&mut hung, "0\r\n\r\n").await;
     assert_eq!(hung.matches("\"error\"").count(), 1, "{hung}");
     assert!(hung.contains("shutting down") && !hung.contains("[DONE]"), "{hung}");
@@ -408,8 +412,7 @@ async fn shutdown_lets_answers_finish_and_ends_the_rest() {
     assert!(whole.starts_with("HTTP/1.1 503"), "{whole}");
     server.idle().await;
     server.stopped().await;
-    let elapsed = begun.elapsed();
-    assert!((Duration::from_millis(1100)..Duration::from_millis(2800)).contains(&elapsed), "{elapsed:?}");
+    assert!(begun.elapsed() >= grace - Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -421,9 +424,7 @@ async fn idle_connections_do_not_hold_up_shutdown() {
     server.begin_stop();
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), server.stopped())
-        .await
-        .expect("long before the grace period ends");
+    tokio::time::timeout(PATIENCE, server.stopped()).await.expect("long before the grace period ends");
 }
 
 #[tokio::test]
@@ -443,7 +444,7 @@ async fn bodies_share_their_memory() {
             assert_eq!(reply.header("retry-after"), Some("1"));
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "the first body's share was never taken");
+        assert!(begun.elapsed() < PATIENCE, "the first body's share was never taken");
     }
     assert_eq!(server.post(CHAT, &body("hi", false)).await.status, 200, "small ones still fit");
     client.write_all(&large.as_bytes()[40_000..]).await.unwrap();
@@ -501,7 +502,8 @@ async fn connections_without_a_request_do_not_hold_up_shutdown() {
         let _ = client.read_to_end(&mut rest).await;
     }
     server.stopped().await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Long before the grace period ends.
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 /// On one thread, so that work which keeps it shows.
@@ -510,18 +512,18 @@ async fn large_prompts_do_not_keep_others_waiting() {
     let server = start().await;
     let large = json!({ "prompt": "!busy", "user": "y".repeat(300_000) }).to_string();
     let pages = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let mut slowest = Duration::ZERO;
-        for _ in 0..20 {
-            let begun = Instant::now();
-            assert_eq!(server.get("/health/live").await.status, 200);
-            slowest = slowest.max(begun.elapsed());
+        while server.provider.busy.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        slowest
+        for _ in 0..20 {
+            assert_eq!(server.get("/health/live").await.status, 200);
+        }
+        // The work goes on until here.
+        assert_eq!(server.provider.busy.load(Ordering::SeqCst), 1);
+        server.provider.open();
     };
-    let (reply, slowest) = tokio::join!(server.post("/v1/completions", &large), pages);
+    let (reply, ()) = tokio::join!(server.post("/v1/completions", &large), pages);
     assert_eq!(reply.status, 200, "{}", reply.body);
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
 }
 
 #[tokio::test]

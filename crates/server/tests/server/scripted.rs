@@ -4,11 +4,12 @@
 //! Some prompts are stage directions instead: they start with `!`.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use ingle_chat::{
@@ -18,7 +19,7 @@ use ingle_chat::{
     Usage,
 };
 use ingle_step::TokenId;
-use tokio::time::Sleep;
+use tokio::sync::watch;
 
 /// Context of the model, in tokens (bytes).
 pub const N_CTX: usize = 4096;
@@ -34,6 +35,10 @@ pub struct Scripted {
     pub room: AtomicUsize,
     /// Half of the model is still on its way.
     pub loading: AtomicBool,
+    /// Once it is true, `!gate` and `!busy` go on.
+    pub gate: watch::Sender<bool>,
+    /// Threads that work on a `!busy`.
+    pub busy: AtomicUsize,
     /// Whose cache was flushed.
     pub flushed: Mutex<Vec<Principal>>,
 }
@@ -42,6 +47,8 @@ enum Scene {
     Delta(Delta),
     Fail(ProviderError),
     Pause(Duration),
+    /// Until the gate is open.
+    Gate,
     Hang,
 }
 
@@ -56,7 +63,8 @@ impl Drop for Live {
 
 struct Play {
     scenes: VecDeque<Scene>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    gate: watch::Receiver<bool>,
+    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     live: Arc<AtomicUsize>,
 }
 
@@ -71,9 +79,9 @@ impl Stream for Play {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(sleep) = &mut self.sleep {
-                std::task::ready!(sleep.as_mut().poll(cx));
-                self.sleep = None;
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
             }
             match self.scenes.pop_front() {
                 None => return Poll::Ready(None),
@@ -82,7 +90,13 @@ impl Stream for Play {
                     self.scenes.clear();
                     return Poll::Ready(Some(Err(e)));
                 }
-                Some(Scene::Pause(time)) => self.sleep = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Scene::Pause(time)) => self.pause = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Scene::Gate) => {
+                    let mut gate = self.gate.clone();
+                    self.pause = Some(Box::pin(async move {
+                        let _ = gate.wait_for(|is_open| *is_open).await;
+                    }));
+                }
                 Some(Scene::Hang) => {
                     self.scenes.push_front(Scene::Hang);
                     return Poll::Pending;
@@ -211,6 +225,8 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             return Err(ProviderError::Overloaded { waiting: 9, retry_after: Duration::from_millis(2500) });
         }
         b"!unavailable" => return Err(ProviderError::Unavailable("it is going away".into())),
+        b"!taken" => return Err(ProviderError::Busy("the place is taken".into())),
+        b"!unusable" => return Err(ProviderError::Unusable("the file is damaged".into())),
         b"!internal" => return Err(ProviderError::Internal("secret detail at 0xdeadbeef".into())),
         b"!invalid" => {
             return Err(ProviderError::InvalidRequest {
@@ -288,7 +304,7 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
             scenes.push_back(delta(Event::Done(Usage::default())));
             return Ok(scenes);
         }
-        b"!busy" => std::thread::sleep(Duration::from_millis(700)),
+        b"!gate" => scenes.push_back(Scene::Gate),
         b"!slow" => scenes.push_back(Scene::Pause(Duration::from_millis(700))),
         _ => {}
     }
@@ -303,17 +319,39 @@ fn scenes(request: &Request) -> Result<VecDeque<Scene>, ProviderError> {
     Ok(scenes)
 }
 
+impl Scripted {
+    /// Lets `!gate` and `!busy` go on, those that come later, too.
+    pub fn open(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Work that keeps its thread until the gate is open.
+    fn keep_thread(&self) {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        let begun = Instant::now();
+        while !*self.gate.borrow() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody is served beside this work");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Provider for Scripted {
     fn start(&self, request: Request) -> StartFuture<'_> {
         Box::pin(async move {
             let scenes = scenes(&request)?;
+            if prompt_bytes(&request) == b"!busy" {
+                self.keep_thread();
+            }
             let (room, live) = (self.room.load(Ordering::SeqCst), self.live.load(Ordering::SeqCst));
             if room > 0 && live >= room {
                 return Err(ProviderError::Overloaded { waiting: live, retry_after: Duration::from_secs(1) });
             }
             self.started.fetch_add(1, Ordering::SeqCst);
             self.live.fetch_add(1, Ordering::SeqCst);
-            let stream: DeltaStream = Box::pin(Play { scenes, sleep: None, live: self.live.clone() });
+            let stream: DeltaStream =
+                Box::pin(Play { scenes, gate: self.gate.subscribe(), pause: None, live: self.live.clone() });
             Ok(stream)
         })
     }

@@ -1,5 +1,6 @@
 //! What a bundle is made of: models of a store, whoever's they are, and plain files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ingle_gguf::GgufFile;
@@ -75,7 +76,8 @@ pub fn plan(
     imprint: &Imprint,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Plan, BundleError> {
-    // What is exported is kept until that is done.
+    check_names(asked)?;
+    // What is exported is kept as long as the plan is.
     let store = store.session();
     let mut blobs = Vec::new();
     let mut models = Vec::new();
@@ -87,7 +89,24 @@ pub fn plan(
         let licences = licences(&manifest, &blobs);
         models.push(BundledModel { name: name.clone(), manifest, licences });
     }
-    Plan::new(models, blobs, imprint, progress)
+    Ok(Plan::new(models, blobs, imprint, progress)?.keeping(store))
+}
+
+/// Refuses names of which a file system may take one for another, as bundles do.
+fn check_names(asked: &[Asked]) -> Result<(), BundleError> {
+    let mut names = BTreeMap::<String, &ModelName>::new();
+    for Asked::Stored(name) | Asked::File { name, .. } in asked {
+        let Some(other) = names.insert(name.to_string().to_lowercase(), name) else { continue };
+        return Err(BundleError::Source(if other == name {
+            format!("{name} is named twice; name each model once")
+        } else {
+            format!(
+                "{other} and {name} differ in capital letters only, and a bundle has one of them: export them one by one, \
+                 or copy one to another name (`ingle cp`)"
+            )
+        }));
+    }
+    Ok(())
 }
 
 /// The manifest of a stored model; its blobs are added to `blobs`.
@@ -118,7 +137,10 @@ fn stored(
             found.blobs.iter().find(|blob| blob.digest == Some(layer.digest)).map(|blob| blob.path.clone())
         };
         let path = of_found().or(pinned).ok_or_else(|| {
-            BundleError::Source(format!("{name} lacks its blob {}; pull the model again", layer.digest))
+            BundleError::Source(format!(
+                "{name} lacks its blob {}; pull, create or import the model again",
+                layer.digest
+            ))
         })?;
         blobs.push(BlobSource::new(layer.digest, layer.size, Source::File(path)));
     }

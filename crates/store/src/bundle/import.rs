@@ -5,12 +5,18 @@
 //! only then, the models get their names. An import that was stopped goes on where it was: chunks that it staged are
 //! not read again, and blobs that it finished are compared and kept.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::error::BundleError;
 use super::index::{BundledBlob, BundledModel, Index};
 use super::parts::Input;
 use super::reader::{Check, Head, Sink, Trust, read_blobs};
-use crate::staged::{PARTIAL, hash};
-use crate::{Digest, Expect, Manifest, ModelName, Staged, Store, StoreError};
+use crate::staged::hash;
+use crate::{Digest, Expect, Manifest, ModelName, Origin, Staged, Store, StoreError};
+
+/// How long to wait before looking again whether somebody else has taken a blob in.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What an import may do.
 #[derive(Clone, Debug, Default)]
@@ -77,13 +83,22 @@ pub fn arrivals(store: &Store, index: &Index) -> Result<Vec<Arrival>, BundleErro
 }
 
 fn outcome(store: &Store, model: &BundledModel) -> Result<Outcome, BundleError> {
-    match store.manifest(&model.name) {
-        Ok(Some(here)) if is_same(&here, &model.manifest) => Ok(Outcome::Unchanged),
-        Ok(Some(_)) => Ok(Outcome::Replaced),
-        // What cannot be used is no loss.
-        Ok(None) | Err(StoreError::Manifest { .. }) => Ok(Outcome::New),
-        Err(error) => Err(error.into()),
+    for (origin, root) in store.shared.roots() {
+        let here = match store.shared.read_manifest(root, &model.name) {
+            Ok(Some((here, _))) => here,
+            Ok(None) => continue,
+            // What cannot be used is no loss.
+            Err(StoreError::Manifest { .. }) => return Ok(Outcome::New),
+            Err(error) => return Err(error.into()),
+        };
+        return Ok(match is_same(&here, &model.manifest) {
+            false => Outcome::Replaced,
+            // Ollama may remove it at any time: it is not ours before it stands in our store.
+            true if origin == Origin::Ollama => Outcome::New,
+            true => Outcome::Unchanged,
+        });
     }
+    Ok(Outcome::New)
 }
 
 /// Whether two manifests are the same model: when it was fetched, and from where, is not part of it.
@@ -107,21 +122,19 @@ pub fn import(
     options: &ImportOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Imported, BundleError> {
-    options.trust.check(head.signed_by.as_ref())?;
     // What this import takes in is kept from being collected until its models have names.
     let store = store.session();
-    let models = arrivals(&store, &head.index)?;
-    let taken = models.iter().filter(|model| model.outcome == Outcome::Replaced);
-    let taken: Vec<String> = taken.map(|model| model.name.to_string()).collect();
-    if !options.replace && !taken.is_empty() {
-        return Err(BundleError::Exists(taken));
-    }
+    let models = check_arrivals(&store, head, options)?;
     store.shared.make_folders()?;
     check_space(&store, &head.index)?;
-    let mut intake =
-        Intake { store: &store, blob: Taking::Present(Check::default()), done: Imported::default() };
+    let mut intake = Intake {
+        store: &store,
+        blob: Taking::Present(Check::default()),
+        new: BTreeSet::new(),
+        done: Imported::default(),
+    };
     read_blobs(input, head, &mut intake, progress)?;
-    let done = intake.done;
+    let Intake { new, done, .. } = intake;
     for (model, arrival) in head.index.models.iter().zip(&models) {
         match arrival.outcome {
             Outcome::New | Outcome::Replaced => {
@@ -131,6 +144,9 @@ pub fn import(
             Outcome::Unchanged => {
                 if let Some((here, _)) = store.shared.read_manifest(&store.config().root, &model.name)? {
                     store.publish(&model.name, &here)?;
+                } else if model.manifest.blobs().any(|layer| new.contains(&layer.digest)) {
+                    // A shared store lacked some of it, or had it damaged: what came is kept by a name of ours.
+                    store.publish(&model.name, &model.manifest)?;
                 }
             }
         }
@@ -138,15 +154,34 @@ pub fn import(
     Ok(Imported { models, ..done })
 }
 
+/// Whether a bundle whose head has been read would be taken, as far as that can be told without its blobs.
+///
+/// # Errors
+/// It is not trusted; a name is taken; there is no room; the store cannot be read.
+pub fn admit(store: &Store, head: &Head, options: &ImportOptions) -> Result<(), BundleError> {
+    check_arrivals(store, head, options)?;
+    check_space(store, &head.index)
+}
+
+fn check_arrivals(store: &Store, head: &Head, options: &ImportOptions) -> Result<Vec<Arrival>, BundleError> {
+    options.trust.check(head.signed_by.as_ref())?;
+    let models = arrivals(store, &head.index)?;
+    let taken = models.iter().filter(|model| model.outcome == Outcome::Replaced);
+    let taken: Vec<String> = taken.map(|model| model.name.to_string()).collect();
+    if !options.replace && !taken.is_empty() {
+        return Err(BundleError::Exists(taken));
+    }
+    Ok(models)
+}
+
 /// Refuses what has no room before anything is written. What is staged already needs none.
 fn check_space(store: &Store, index: &Index) -> Result<(), BundleError> {
     let shared = &store.shared;
     let needed = |blob: &BundledBlob| {
-        if shared.find_blob(&blob.digest, Some(blob.size)).is_some() {
+        if shared.kept_blob(&blob.digest, Some(blob.size)).is_some() {
             return 0;
         }
-        let partial = shared.files.metadata(&shared.tmp(&blob.digest.file_name(), PARTIAL));
-        blob.size.saturating_sub(partial.map_or(0, |found| found.len))
+        blob.size.saturating_sub(shared.staged_bytes(&blob.digest))
     };
     let needed = index.blobs.iter().map(needed).fold(0, u64::saturating_add);
     Ok(shared.check_space(needed)?)
@@ -156,6 +191,8 @@ fn check_space(store: &Store, index: &Index) -> Result<(), BundleError> {
 struct Intake<'a> {
     store: &'a Store,
     blob: Taking,
+    /// Blobs that were not here before.
+    new: BTreeSet<Digest>,
     done: Imported,
 }
 
@@ -170,7 +207,8 @@ impl Intake<'_> {
     /// Whether the store has a blob, and its content is what its name says.
     fn is_present(&self, blob: &BundledBlob) -> Result<bool, BundleError> {
         let shared = &self.store.shared;
-        let Some(path) = shared.find_blob(&blob.digest, Some(blob.size)) else { return Ok(false) };
+        // What stands in Ollama's store alone is not kept by a name of ours: it comes from the bundle.
+        let Some(path) = shared.kept_blob(&blob.digest, Some(blob.size)) else { return Ok(false) };
         let found = shared.files.open(&path).and_then(|file| hash(&*file, blob.size, &mut |_| ()));
         // One that is damaged, or cannot be read, is replaced; and one may go before it is kept.
         let is_sound = found.is_ok_and(|found| found == blob.digest);
@@ -180,15 +218,22 @@ impl Intake<'_> {
 
 impl Sink for Intake<'_> {
     fn begin(&mut self, blob: &BundledBlob) -> Result<(), BundleError> {
-        self.blob = if self.is_present(blob)? {
-            let mut check = Check::default();
-            check.begin(blob)?;
-            Taking::Present(check)
-        } else {
+        self.blob = loop {
+            if self.is_present(blob)? {
+                let mut check = Check::default();
+                check.begin(blob)?;
+                break Taking::Present(check);
+            }
             let expect = Expect { digest: Some(blob.digest), size: Some(blob.size), ..Expect::default() };
-            let file = self.store.stage(expect)?;
-            let held = held(&file, blob);
-            Taking::Staged { file: Box::new(file), held }
+            match self.store.stage(expect) {
+                Ok(file) => {
+                    let held = held(&file, blob);
+                    break Taking::Staged { file: Box::new(file), held };
+                }
+                // Somebody else takes it in. When that has ended it is here, or is taken up where it stopped.
+                Err(StoreError::Busy(_)) => std::thread::sleep(BUSY_PAUSE),
+                Err(error) => return Err(error.into()),
+            }
         };
         Ok(())
     }
@@ -224,6 +269,7 @@ impl Sink for Intake<'_> {
                     }
                     other => other.into(),
                 })?;
+                self.new.insert(blob.digest);
                 self.done.blobs_new += 1;
                 self.done.bytes_new += blob.size;
                 self.done.bytes_resumed += resumed;

@@ -21,7 +21,7 @@ mod tests;
 
 pub use error::BundleError;
 pub use export::{Asked, plan};
-pub use import::{Arrival, ImportOptions, Imported, Outcome, arrivals, import};
+pub use import::{Arrival, ImportOptions, Imported, Outcome, admit, arrivals, import};
 pub use index::{BundledBlob, BundledModel, Index};
 pub use parts::{Input, PartWriter, Parts, Stream};
 pub use reader::{Head, Sink, Trust, read_blobs, read_head, verify};

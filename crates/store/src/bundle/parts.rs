@@ -8,6 +8,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::BundleError;
+use super::format::MAGIC;
+use crate::files::{Files, RealFiles};
 
 /// Most parts: what three digits count.
 const PARTS_MAX: usize = 999;
@@ -87,6 +89,17 @@ impl Parts {
                 let parts = (1..=PARTS_MAX).map(|n| numbered(&stem, n));
                 named = parts.take_while(|part| part.exists()).collect();
             }
+        }
+        if let Some(later) = named.first().and_then(|path| Some((path, number_of(path)?)))
+            && let (path, number @ 2..) = later
+        {
+            let first = path.with_extension("001");
+            let text = format!(
+                "{} is part {number} of a bundle; name the first one, {}, or all of them in their order",
+                path.display(),
+                first.display()
+            );
+            return Err(BundleError::Source(text));
         }
         let mut files = Vec::with_capacity(named.len());
         for path in named {
@@ -185,6 +198,14 @@ fn first_part_of(path: &Path) -> Option<PathBuf> {
     (path.extension()? == "001").then(|| path.with_extension(""))
 }
 
+/// 2 for `bundle.002`, where it does not begin as a bundle does.
+fn number_of(path: &Path) -> Option<u16> {
+    let digits = path.extension()?.to_str().filter(|digits| digits.len() == 3)?;
+    let mut head = [0; MAGIC.len()];
+    let is_whole = File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC;
+    digits.parse().ok().filter(|_| !is_whole)
+}
+
 fn numbered(path: &Path, n: usize) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{n:03}"));
@@ -213,12 +234,16 @@ impl PartWriter {
             let text = format!("parts of fewer than {PART_BYTES_MIN} bytes are not written");
             return Err(BundleError::Source(text));
         }
-        let first = if part_bytes.is_some() { numbered(path, 1) } else { path.to_owned() };
-        for taken in [path, &first] {
-            if taken.symlink_metadata().is_ok() {
-                let text = format!("{} is there already; remove it or choose another name", taken.display());
-                return Err(BundleError::Source(text));
-            }
+        // A reader takes all parts that lie side by side: one of another bundle must not be among them.
+        let n_parts = if part_bytes.is_some() { PARTS_MAX } else { 0 };
+        std::iter::once(path.to_owned())
+            .chain((1..=n_parts).map(|n| numbered(path, n)))
+            .try_for_each(|name| is_free(&name))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let text =
+                format!("there is no folder {} to write the bundle to; make it first", folder.display());
+            return Err(BundleError::Source(text));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -230,6 +255,36 @@ impl PartWriter {
         })
     }
 
+    /// Whether a bundle of so many bytes can be written: into as many parts as there are numbers for, and onto this disk.
+    /// What an export that was killed has left under the same names is removed.
+    ///
+    /// # Errors
+    /// There are too many parts, or too little room.
+    pub fn prepare(&self, total_bytes: u64) -> Result<(), BundleError> {
+        let n_parts = total_bytes.div_ceil(self.part_bytes.unwrap_or(u64::MAX));
+        if n_parts > PARTS_MAX as u64 {
+            let least = total_bytes.div_ceil(PARTS_MAX as u64);
+            return Err(BundleError::Source(format!(
+                "the bundle would be {n_parts} parts, and there are at most {PARTS_MAX}; make them {least} bytes or more"
+            )));
+        }
+        let numbers = if self.part_bytes.is_some() { 1..=PARTS_MAX } else { 0..=0 };
+        for n in numbers {
+            let name = if n == 0 { self.path.clone() } else { numbered(&self.path, n) };
+            remove_partial(&name)
+                .map_err(BundleError::io(format!("cannot remove {}", partial(&name).display())))?;
+        }
+        let free = RealFiles.free_space(folder_of(&self.path));
+        let free = free.map_err(BundleError::io(format!("cannot write {}", self.path.display())))?;
+        if total_bytes > free {
+            return Err(BundleError::Source(format!(
+                "the bundle has {total_bytes} bytes, and {} has room for {free}; make room, or write it elsewhere",
+                folder_of(&self.path).display()
+            )));
+        }
+        Ok(())
+    }
+
     /// Makes all of it durable, and gives the files their names.
     ///
     /// # Errors
@@ -239,17 +294,29 @@ impl PartWriter {
         if let Some(file) = &self.current {
             file.sync_all().map_err(BundleError::io(what()))?;
         }
+        // Hours may have passed since the names were free.
+        self.files.iter().try_for_each(|name| is_free(name))?;
         for name in &self.files {
             std::fs::rename(partial(name), name).map_err(BundleError::io(what()))?;
         }
         #[cfg(unix)]
         {
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let folder = File::open(folder.unwrap_or(Path::new(".")));
+            let folder = File::open(folder_of(&self.path));
             folder.and_then(|folder| folder.sync_all()).map_err(BundleError::io(what()))?;
         }
         self.finished = true;
         Ok(self.files.clone())
+    }
+
+    fn write_some(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.left == 0 && !buf.is_empty() {
+            self.next_file()?;
+        }
+        let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(file) = &mut self.current else { return Ok(0) };
+        let n = file.write(&buf[..n])?;
+        self.left -= n as u64;
+        Ok(n)
     }
 
     fn next_file(&mut self) -> io::Result<()> {
@@ -264,11 +331,7 @@ impl PartWriter {
         if let Some(before) = self.current.take() {
             before.sync_all()?;
         }
-        // Of an export that was killed there may be one left.
-        match std::fs::remove_file(partial(&name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_partial(&name)?;
         let file = File::create_new(partial(&name))?;
         self.files.push(name);
         self.current = Some(file);
@@ -279,14 +342,9 @@ impl PartWriter {
 
 impl Write for PartWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if self.left == 0 && !buf.is_empty() {
-            self.next_file()?;
-        }
-        let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(file) = &mut self.current else { return Ok(0) };
-        let n = file.write(&buf[..n])?;
-        self.left -= n as u64;
-        Ok(n)
+        let written = self.write_some(buf);
+        // Whoever is told that a disk is full wants to know which.
+        written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -308,4 +366,25 @@ fn partial(name: &Path) -> PathBuf {
     let mut name = name.as_os_str().to_owned();
     name.push(".partial");
     name.into()
+}
+
+/// Removes what an export that was killed has left.
+fn remove_partial(name: &Path) -> io::Result<()> {
+    match std::fs::remove_file(partial(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a name that something has.
+fn is_free(name: &Path) -> Result<(), BundleError> {
+    if name.symlink_metadata().is_ok() {
+        let text = format!("{} is there already; remove it or choose another name", name.display());
+        return Err(BundleError::Source(text));
+    }
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

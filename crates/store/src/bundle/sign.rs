@@ -3,6 +3,7 @@
 //! Keys are kept as OpenSSL keeps them (PEM of PKCS #8 and of SubjectPublicKeyInfo, RFC 8410), so that a site may make
 //! its keys with its own tools. A public key is also written as one word, `ed25519:` and 64 digits.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -106,6 +107,11 @@ impl SecretKey {
     /// It cannot be read, others than its owner may read it, or it holds no Ed25519 key.
     pub fn read(path: &Path) -> Result<Self, BundleError> {
         let wrong = |why: &str| BundleError::Key(format!("{} {why}", path.display()));
+        let text = read_text(path)?;
+        // First: a public key is no secret, whoever may read it.
+        if text.contains("PUBLIC KEY") || PublicKey::parse(text.trim()).is_ok() {
+            return Err(wrong("is a public key; sign with the secret one, whose file has no `.pub`"));
+        }
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -115,7 +121,6 @@ impl SecretKey {
                 return Err(wrong("may be read by others than its owner; say `chmod 600` to it first"));
             }
         }
-        let text = read_text(path)?;
         if text.contains("ENCRYPTED") {
             return Err(wrong("is encrypted; decrypt it for this use (`openssl pkey -in KEY -out PLAIN`)"));
         }
@@ -238,12 +243,12 @@ fn read_text(path: &Path) -> Result<String, BundleError> {
 
 fn pem(label: &str, der: &[u8]) -> String {
     // One line holds it: these keys have 44 and 48 bytes.
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", hex::encode_base64(der))
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
 }
 
 fn unpem(label: &str, text: &str) -> Option<Vec<u8>> {
     let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
     let body: String = body.split_ascii_whitespace().collect();
-    hex::decode_base64(&body)
+    BASE64_STANDARD.decode(&body).ok()
 }

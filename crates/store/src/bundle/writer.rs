@@ -11,7 +11,7 @@ use super::error::BundleError;
 use super::format::Header;
 use super::index::{BundledBlob, BundledModel, CHUNK_BYTES, Index, full_name};
 use super::sign::SecretKey;
-use crate::{Digest, Hasher};
+use crate::{Digest, Hasher, Store};
 
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub struct Plan {
     index: Index,
     /// One for each blob of the index, in its order.
     sources: Vec<Source>,
+    /// Keeps the blobs of a store from being removed before they are written.
+    _session: Option<Store>,
 }
 
 /// Who writes, and when.
@@ -159,7 +161,13 @@ impl Plan {
         }
         index.check()?;
         Index::check_bytes(&index.to_bytes())?;
-        Ok(Self { index, sources })
+        Ok(Self { index, sources, _session: None })
+    }
+
+    /// The same, which keeps what this session keeps until it is dropped.
+    #[must_use]
+    pub(super) fn keeping(self, session: Store) -> Self {
+        Self { _session: Some(session), ..self }
     }
 
     /// What will be in the bundle.

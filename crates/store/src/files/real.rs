@@ -3,11 +3,15 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{FileLock, Files, Kind, Metadata, Mode, OpenFile};
 
 /// How often a lock's file may be removed under our hands before we give up.
 const LOCK_ATTEMPTS_MAX: usize = 1000;
+/// Pauses before a lock counts as held.
+const LOCK_PAUSES: [Duration; 3] =
+    [Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(15)];
 
 /// The system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,8 +91,8 @@ impl Files for RealFiles {
             let held = match (mode, wait) {
                 (Mode::Shared, true) => file.lock_shared().map(|()| true),
                 (Mode::Exclusive, true) => file.lock().map(|()| true),
-                (Mode::Shared, false) => tried(file.try_lock_shared()),
-                (Mode::Exclusive, false) => tried(file.try_lock()),
+                (Mode::Shared, false) => had(|| file.try_lock_shared()),
+                (Mode::Exclusive, false) => had(|| file.try_lock()),
             }?;
             if !held {
                 return Ok(None);
@@ -142,11 +146,19 @@ fn open(options: &mut OpenOptions, path: &Path, follow: bool) -> io::Result<Box<
     Ok(Box::new(SystemFile(file)))
 }
 
-fn tried(outcome: Result<(), TryLockError>) -> io::Result<bool> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
+/// Whether a lock can be had at once. A program that another thread starts has copies of this process's locks until it
+/// runs, so one that is let go may be held for a moment more: who holds it longer than that means it.
+fn had(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+    let mut pauses = LOCK_PAUSES.iter();
+    loop {
+        match lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => match pauses.next() {
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Ok(false),
+            },
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
 }
 
@@ -218,5 +230,25 @@ struct SystemLock(File);
 impl FileLock for SystemLock {
     fn share(&self) -> io::Result<()> {
         self.0.lock_shared()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_counts_as_held_when_it_stays_so() {
+        for (n_held, expected) in [(0, true), (1, true), (3, true), (4, false), (100, false)] {
+            let n_asked = Cell::new(0);
+            let lock = || {
+                n_asked.set(n_asked.get() + 1);
+                if n_asked.get() > n_held { Ok(()) } else { Err(TryLockError::WouldBlock) }
+            };
+            assert_eq!(had(lock).expect("no error"), expected, "{n_held}");
+            assert_eq!(n_asked.get(), 4.min(n_held + 1), "{n_held}");
+        }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::{Blob, Found, MODELS_MAX};
 use crate::file_name::{is_gguf, is_projector, part, quant, stem};
@@ -118,14 +117,14 @@ fn model(
     projector: Option<&str>,
 ) -> Found {
     let mut why = missing_parts(files);
-    let mut modified = SystemTime::UNIX_EPOCH;
+    let mut modified = None;
     let mut blobs = Vec::new();
     let typed = files.iter().map(|file| (file.as_str(), MediaType::Model));
     for (file, media_type) in typed.chain(projector.map(|file| (file, MediaType::Projector))) {
         let path = snapshot.join(file);
         match shared.files.metadata(&path) {
             Ok(about) if about.kind == Kind::File => {
-                modified = modified.max(about.modified);
+                modified = modified.max(Some(about.modified));
                 let digest = shared.files.real_path(&path).ok().and_then(|real| digest_of(&real));
                 blobs.push(Blob { media_type, path, size: about.len, digest, file: Some(file.to_owned()) });
             }
@@ -139,8 +138,8 @@ fn model(
     let entry = Entry {
         name,
         origin: Origin::HuggingFace,
-        digest: Digest::of(listing.concat().as_bytes()),
-        size: blobs.iter().map(|blob| blob.size).sum(),
+        digest: (!blobs.is_empty()).then(|| Digest::of(listing.concat().as_bytes())),
+        size: (!blobs.is_empty()).then(|| blobs.iter().map(|blob| blob.size).sum()),
         modified,
         state: why.map_or(State::Ready, State::Broken),
     };

@@ -1,7 +1,6 @@
 //! Stores of our layout, which is Ollama's.
 
-use std::path::Path;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
 
 use super::{Blob, Found, MODELS_MAX};
 use crate::error::Tried;
@@ -10,28 +9,52 @@ use crate::manifest::annotation;
 use crate::shared::{Shared, is_absent};
 use crate::{Digest, Entry, Manifest, ModelName, Origin, State, StoreError};
 
+/// What stands where a store has its manifests.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The names that it has manifests for.
+    pub names: Vec<ModelName>,
+    /// Regular files whose place is no name of ours, below `manifests/`. Another program that has this layout may allow
+    /// names that we do not.
+    pub unnamed: Vec<PathBuf>,
+}
+
 /// The names that a store has manifests for.
 pub(crate) fn names(shared: &Shared, root: &Path) -> Result<Vec<ModelName>, StoreError> {
-    let mut names = Vec::new();
+    Ok(listing(shared, root)?.names)
+}
+
+/// All that stands where a store has its manifests.
+pub(crate) fn listing(shared: &Shared, root: &Path) -> Result<Listing, StoreError> {
+    let mut found = Listing::default();
     let top = root.join("manifests");
     for host in entries(shared, &top)? {
         for namespace in entries(shared, &top.join(&host))? {
             for model in entries(shared, &top.join(&host).join(&namespace))? {
-                let folder = top.join(&host).join(&namespace).join(&model);
-                for tag in entries(shared, &folder)? {
+                let folder: PathBuf = [&host, &namespace, &model].iter().collect();
+                for tag in entries(shared, &top.join(&folder))? {
                     let shown = if cfg!(windows) { host.replace('+', ":") } else { host.clone() };
-                    // What is no name was not put there by a store.
-                    let Ok(name) = ModelName::new(&shown, &namespace, &model, &tag) else { continue };
-                    if names.len() >= MODELS_MAX {
+                    match ModelName::new(&shown, &namespace, &model, &tag) {
+                        Ok(name) => found.names.push(name),
+                        Err(_) => {
+                            let path = folder.join(&tag);
+                            let about = shared.files.metadata(&top.join(&path));
+                            // What cannot be asked about may be one.
+                            if about.map_or_else(|error| !is_absent(&error), |about| about.kind == Kind::File)
+                            {
+                                found.unnamed.push(path);
+                            }
+                        }
+                    }
+                    if found.names.len() + found.unnamed.len() > MODELS_MAX {
                         let what = format!("the models of {}", root.display());
                         return Err(StoreError::TooMany { what, max: MODELS_MAX });
                     }
-                    names.push(name);
                 }
             }
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// The names in a folder; there are none where there is no folder.
@@ -56,7 +79,7 @@ pub(super) fn found(
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => Err(error),
     };
-    let modified = about.as_ref().map_or(SystemTime::UNIX_EPOCH, |about| about.modified);
+    let modified = about.as_ref().ok().map(|about| about.modified);
     let entry = |digest, size, state| Entry {
         name: name.clone(),
         origin: origin.clone(),
@@ -66,7 +89,7 @@ pub(super) fn found(
         state,
     };
     let broken = |why: String| Found {
-        entry: entry(Digest::of(&[]), 0, State::Broken(why)),
+        entry: entry(None, None, State::Broken(why)),
         manifest: None,
         blobs: Vec::new(),
     };
@@ -76,6 +99,10 @@ pub(super) fn found(
     let bytes = match shared.read_manifest_bytes(root, name) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(None),
+        // Whoever asks from elsewhere is told this too, so that it names no path.
+        Err(StoreError::Io { source, .. }) => {
+            return Ok(Some(broken(format!("its manifest cannot be read: {source}"))));
+        }
         Err(error) => return Ok(Some(broken(error.to_string()))),
     };
     let manifest = match Manifest::parse(&bytes) {
@@ -87,7 +114,7 @@ pub(super) fn found(
         Some(why) => State::Broken(why),
         None => State::Ready,
     };
-    let entry = entry(Digest::of(&bytes), manifest.size(), state);
+    let entry = entry(Some(Digest::of(&bytes)), Some(manifest.size()), state);
     Ok(Some(Found { entry, manifest: Some(manifest), blobs }))
 }
 
@@ -116,6 +143,9 @@ fn what_is_wrong(shared: &Shared, blob: &Blob) -> Option<String> {
         Ok(found) if found.kind != Kind::File => Some(format!("the blob {} is no regular file", shown())),
         Ok(found) if found.len != blob.size => {
             Some(format!("the blob {} has {} bytes, not {}", shown(), found.len, blob.size))
+        }
+        Ok(_) if crate::sums::is_marked(&*shared.files, &blob.path) => {
+            Some(format!("the blob {} is damaged", shown()))
         }
         Ok(_) => None,
     }

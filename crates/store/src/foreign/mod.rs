@@ -4,12 +4,14 @@
 mod hf;
 mod layout;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::shared::Shared;
 use crate::{Digest, Entry, HUB_HOST, Manifest, MediaType, ModelName, Origin, StoreError};
 
-pub(crate) use layout::names;
+pub(crate) use layout::listing;
+use layout::names;
 
 /// The most models of one place that are listed.
 pub(crate) const MODELS_MAX: usize = 100_000;
@@ -55,6 +57,25 @@ pub(crate) fn all(shared: &Shared) -> Result<Vec<Found>, StoreError> {
         found.extend(hf::all(shared, home));
     }
     Ok(found)
+}
+
+/// The one model whose name differs from this one in capital letters only.
+pub(crate) fn alike(shared: &Shared, name: &ModelName) -> Result<Option<ModelName>, StoreError> {
+    let wanted = name.path().to_string_lossy().to_lowercase();
+    let mut found = BTreeSet::new();
+    for (origin, root) in shared.roots() {
+        match names(shared, root) {
+            Ok(names) => {
+                found.extend(
+                    names.into_iter().filter(|n| n.path().to_string_lossy().to_lowercase() == wanted),
+                );
+            }
+            Err(_) if origin != Origin::Own => (),
+            Err(error) => return Err(error),
+        }
+    }
+    found.remove(name);
+    Ok(found.pop_first().filter(|_| found.is_empty()))
 }
 
 /// The model of a name, wherever it is first.

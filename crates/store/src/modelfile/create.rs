@@ -1,12 +1,11 @@
 //! A model of the store, made from a recipe: layers that are there, files that were put into the store, and texts.
 
-use std::path::PathBuf;
-
 use ingle_chat::template::{ChatTemplate, Syntax, TemplateError, TemplateOptions};
 use ingle_gguf::{GgufError, GgufFile};
 use serde_json::{Map, Value, json};
 
 use super::{Instruction, Modelfile, ParamProblem, Role, check_parameter, check_version};
+use crate::manifest::LAYERS_MAX;
 use crate::{
     Digest, Layer, Manifest, MediaType, Message, ModelConfig, ModelName, Published, Store, StoreError,
     annotation,
@@ -26,6 +25,14 @@ pub struct Part {
     pub name: String,
     /// Its content.
     pub digest: Digest,
+}
+
+impl Part {
+    /// Its layer, which says what the file was called. The file of a blob, as `show --modelfile` prints it, has no name.
+    fn layer(&self, media_type: MediaType, size: u64) -> Layer {
+        let layer = Layer::new(media_type, self.digest, size);
+        if Digest::from_file_name(&self.name).is_some() { layer } else { layer.with_file(&self.name) }
+    }
 }
 
 /// What a model is made from.
@@ -66,6 +73,8 @@ pub enum Status {
     Using(Digest),
     /// A new blob.
     Creating(Digest),
+    /// A GGUF file is made of what is in another format: `model` or `adapter`.
+    Converting(&'static str),
     /// Something that its user should know.
     Note(String),
     /// All blobs are there.
@@ -80,6 +89,7 @@ impl std::fmt::Display for Status {
             Self::Parsing => f.write_str("parsing GGUF"),
             Self::Using(digest) => write!(f, "using existing layer {digest}"),
             Self::Creating(digest) => write!(f, "creating new layer {digest}"),
+            Self::Converting(what) => write!(f, "converting {what}"),
             Self::Note(text) => write!(f, "note: {text}"),
             Self::WritingManifest => f.write_str("writing manifest"),
             Self::Success => f.write_str("success"),
@@ -207,6 +217,9 @@ impl Recipe {
         let header = open(store, &Part { name: "the model".into(), digest: first.digest })?.0;
         let config = self.config(store, &header)?;
         self.texts(store, &mut layers, status)?;
+        if layers.len() > LAYERS_MAX {
+            return Err(CreateError::TooMany { what: "layers", max: LAYERS_MAX });
+        }
         if let Some(renderer) = config.further.get("renderer").and_then(Value::as_str) {
             let has_own = header.metadata().opt_str("tokenizer.chat_template").ok().flatten().is_some();
             if !has_own && self.template.as_ref().is_none_or(String::is_empty) {
@@ -240,13 +253,14 @@ impl Recipe {
         }
         let counts = [
             ("files", self.files.len() + self.adapters.len(), FILES_MAX),
-            ("licences", self.licenses.len(), TEXTS_MAX),
+            ("licences", self.licenses.len() + self.base_licenses(), TEXTS_MAX),
             ("messages", self.messages.len(), TEXTS_MAX),
         ];
         let sizes = [
             ("bytes of licence", self.licenses.iter().map(String::len).max().unwrap_or(0)),
             ("bytes of messages", self.messages.iter().map(|m| m.content.len() + 64).sum()),
             ("bytes of system message", self.system.as_ref().map_or(0, String::len)),
+            ("bytes of template", self.template.as_ref().map_or(0, String::len)),
         ];
         let sizes = sizes.map(|(what, n)| (what, n, TEXT_BYTES_MAX));
         if let Some((what, _, max)) = counts.into_iter().chain(sizes).find(|(_, n, max)| n > max) {
@@ -270,17 +284,26 @@ impl Recipe {
         Ok(())
     }
 
+    /// How many licences the base brings.
+    fn base_licenses(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.of_type(&MediaType::License).count())
+    }
+
     /// The layers of files: weights in the order of their parts, then projectors.
-    fn weights(&self, store: &Store, status: &mut dyn FnMut(Status)) -> Result<Vec<Layer>, CreateError> {
+    pub(super) fn weights(
+        &self,
+        store: &Store,
+        status: &mut dyn FnMut(Status),
+    ) -> Result<Vec<Layer>, CreateError> {
         let mut models: Vec<(u64, u64, &Part, Layer)> = Vec::new();
         let mut projectors = Vec::new();
         for part in &self.files {
             status(Status::Parsing);
-            let (header, size, _) = open(store, part)?;
+            let (header, size) = open(store, part)?;
             let metadata = header.metadata();
             let text = |key: &str| metadata.opt_str(key).ok().flatten();
             let kind = text("general.type").unwrap_or("model");
-            let layer = |media_type| Layer::new(media_type, part.digest, size).with_file(&part.name);
+            let layer = |media_type| part.layer(media_type, size);
             status(Status::Using(part.digest));
             match (kind, text("general.architecture")) {
                 ("adapter", _) => {
@@ -318,13 +341,13 @@ impl Recipe {
         let mut layers = Vec::new();
         for part in &self.adapters {
             status(Status::Parsing);
-            let (header, size, _) = open(store, part)?;
+            let (header, size) = open(store, part)?;
             if header.metadata().opt_str("general.type").ok().flatten() != Some("adapter") {
                 let problem = "is no LoRA adapter: name a model with FROM";
                 return Err(CreateError::Kind { name: part.name.clone(), problem });
             }
             status(Status::Using(part.digest));
-            layers.push(Layer::new(MediaType::Adapter, part.digest, size).with_file(&part.name));
+            layers.push(part.layer(MediaType::Adapter, size));
         }
         Ok(layers)
     }
@@ -396,22 +419,28 @@ impl Recipe {
             layers.retain(|l| l.media_type != MediaType::Messages);
             let messages = self.messages.iter().map(|m| json!({"role": m.role, "content": m.content}));
             let bytes = Value::from_iter(messages).to_string().into_bytes();
-            if bytes.len() > TEXT_BYTES_MAX {
-                return Err(CreateError::TooMany { what: "bytes of messages", max: TEXT_BYTES_MAX });
-            }
             layers.push(put(store, MediaType::Messages, &bytes, status)?);
         }
         Ok(())
     }
 }
 
-/// Keeps a text as a blob.
+/// Keeps a text as a blob, if it is one that is read back.
 fn put(
     store: &Store,
     media_type: MediaType,
     bytes: &[u8],
     status: &mut dyn FnMut(Status),
 ) -> Result<Layer, CreateError> {
+    if bytes.len() > TEXT_BYTES_MAX {
+        let what = match media_type {
+            MediaType::Params => "bytes of parameters",
+            MediaType::Messages => "bytes of messages",
+            MediaType::Config => "bytes of description",
+            _ => "bytes of a text",
+        };
+        return Err(CreateError::TooMany { what, max: TEXT_BYTES_MAX });
+    }
     let digest = Digest::of(bytes);
     let was_there = store.blob(&digest)?.is_some();
     let digest = store.put_bytes(bytes)?;
@@ -419,22 +448,15 @@ fn put(
     Ok(Layer::new(media_type, digest, bytes.len() as u64))
 }
 
-/// The header of a blob, its size and its path.
-fn open(store: &Store, part: &Part) -> Result<(GgufFile, u64, PathBuf), CreateError> {
+/// The header of a blob, and its size.
+fn open(store: &Store, part: &Part) -> Result<(GgufFile, u64), CreateError> {
     let Part { name, digest } = part;
     // It stays until the model has its name.
     let path = store.pin(digest, None)?;
     let path = path.ok_or_else(|| CreateError::NoBlob { name: name.clone(), digest: *digest })?;
-    let header = GgufFile::open_part(&path)
-        .map_err(|source| CreateError::File { name: name.clone(), source: without_path(source, name) })?;
-    let size = std::fs::metadata(&path).map(|found| found.len()).unwrap_or_default();
-    Ok((header, size, path))
-}
-
-/// An error that says nothing about where the store is.
-fn without_path(error: GgufError, name: &str) -> GgufError {
-    match error {
-        GgufError::Io { source, .. } => GgufError::Io { path: name.into(), source },
-        other => other,
-    }
+    // Its errors say nothing about where the store is.
+    let header = store.shared.header(&path, name);
+    let header = header.map_err(|source| CreateError::File { name: name.clone(), source })?;
+    let size = header.n_bytes();
+    Ok((header, size))
 }

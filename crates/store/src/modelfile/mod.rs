@@ -7,6 +7,7 @@
 //! or `"""` goes on to the first end of a line before which the same stands, and what is between is taken as it is:
 //! nothing is escaped. Lines that begin with `#` are comments. Words of instructions may be in any case and any order.
 
+mod base;
 mod create;
 mod params;
 mod parse;
@@ -16,6 +17,7 @@ mod tests;
 mod version;
 mod write;
 
+pub use base::{Copying, file_name};
 pub use create::{CreateError, Part, Recipe, Status};
 pub use params::{PARAMETERS, ParamKind, ParamProblem, Parameter, check_parameter};
 pub use parse::{MODELFILE_BYTES_MAX, ModelfileError, Problem};

@@ -106,7 +106,8 @@ fn names() -> String {
 /// The beginning of a text that was given, for a message.
 pub(super) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 60;
-    let cut: String = text.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
+    let plain = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    let cut: String = text.chars().take(CHARS_MAX).map(plain).collect();
     if text.chars().count() > CHARS_MAX { format!("{cut}…") } else { cut }
 }
 

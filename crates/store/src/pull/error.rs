@@ -45,6 +45,24 @@ pub enum PullError {
         /// What the other side says.
         said: String,
     },
+    /// Who asks may not have it: the registry does not know the key that requests are signed with.
+    #[error(
+        "{what} is not given to who asks: {said}; the registry takes no signature of the key {} (status {status}): add \
+         its public half to your account there (at ollama.com under Settings, Keys): {public}",
+        key.display()
+    )]
+    KeyRefused {
+        /// What was asked for.
+        what: String,
+        /// What the registry says.
+        said: String,
+        /// The status with which no token was given.
+        status: u16,
+        /// The file of the key.
+        key: PathBuf,
+        /// Its public half.
+        public: String,
+    },
     /// The repository has no such quantization.
     #[error("{repo} has no {asked}; it has {}", listed(.available))]
     NoQuant {
@@ -107,6 +125,28 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// What may be told to who is not at this machine, which knows neither its paths nor its keys; see
+    /// [`StoreError::without_paths`].
+    pub fn without_paths(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.without_paths(),
+            Self::Egress(error) => Some(error.without_paths().unwrap_or_else(|| {
+                "this machine's credentials or settings for the way out cannot be used; its log says why"
+                    .to_owned()
+            })),
+            Self::KeyRefused { what, said, status, .. } => Some(format!(
+                "{what} is not given to who asks: {said}; the registry takes no signature of this machine's key (status \
+                 {status}); its log names the key"
+            )),
+            Self::IsPath(_) => None,
+            Self::Changed { name, old } => Some(format!(
+                "what `{name}` means has changed since it was pulled (manifest {old}); with `\"update\": true` the new \
+                 content is taken, or remove the model first"
+            )),
+            other => Some(other.to_string()),
+        }
+    }
+
     /// Whether there is no such thing, as opposed to it being out of reach.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::NoQuant { .. } | Self::NoGguf(_))

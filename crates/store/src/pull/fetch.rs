@@ -3,6 +3,9 @@
 //! A stream takes a chunk (16 MiB) that is missing, asks for its bytes, and writes them as they come; the store notes
 //! the chunk in the file's journal when it is durable. If a connection breaks, the stream asks for the rest of its chunk.
 //! So a kill costs at most the chunk that each stream was at, and a cut costs nothing.
+//!
+//! Chunks of two versions of a file must not meet. Where the digest is known it tells in the end; else each answer has to
+//! name the version that was planned. A file of which nothing tells versions apart comes in one answer, or is begun again.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,16 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ingle_egress::{Backoff, Client, Credential, EgressError, Request, Response, Target};
+use ingle_egress::{Backoff, Client, Target};
 use tokio::task::JoinSet;
 
-use super::layers::{From, Plan, Remote, layer};
+use super::layers::{Content, From, Plan, Remote, Version, layer};
 use super::progress::Meter;
-use super::{Event, PullError, Registry, Watch, on};
-use crate::{Digest, Expect, Layer, SourceId, Staged, Store, StoreError};
+use super::source::Source;
+use super::{Event, PullError, Watch, on};
+use crate::{Digest, Expect, Layer, Staged, Store, StoreError};
 
-/// How much is written at a time.
-const WRITE_BYTES: usize = 1 << 20;
 /// Times in a row that a stream may fail without a byte.
 const FAILURES_MAX: u32 = 6;
 /// Times that a file may change while it is fetched.
@@ -28,14 +30,6 @@ const CHANGES_MAX: u32 = 3;
 const TICK: Duration = Duration::from_millis(100);
 /// How often it is looked whether another process is done with a blob.
 const POLL: Duration = Duration::from_millis(500);
-/// Answers of a peer are not waited for for long: the hub is there too.
-const PEER: Backoff = Backoff {
-    attempts: 1,
-    base: Duration::from_millis(100),
-    max: Duration::from_secs(1),
-    asked_max: Duration::ZERO,
-};
-
 /// Fetches into a session of a store.
 pub(super) struct Fetcher {
     pub store: Store,
@@ -53,35 +47,28 @@ pub(super) struct Fetched {
     pub from_peers: u64,
 }
 
-/// Someone who has the file.
-struct Source {
-    client: Client,
-    target: Target,
-    credential: Option<Credential>,
-    registry: Option<Arc<tokio::sync::Mutex<Registry>>>,
-    is_peer: bool,
-    /// Where redirects led: asked directly until that is refused, so that each chunk does not begin at the hub.
-    direct: Mutex<Option<Target>>,
-}
-
 /// One file on its way.
-struct Transfer {
-    staged: Staged,
+pub(super) struct Transfer {
+    pub staged: Staged,
     sources: Vec<Source>,
     /// Which of them is asked; it only moves on.
     current: AtomicUsize,
-    size: u64,
-    /// What every answer must call the file, where its digest is not known.
-    version: Option<String>,
+    pub size: u64,
+    /// Which version every answer must be of, where the digest is not known.
+    pub version: Option<Version>,
+    /// Whether no other content than the one that was planned will do.
+    pub is_fixed: bool,
     queue: Mutex<VecDeque<Range<u64>>>,
     done: AtomicU64,
     fetched: AtomicU64,
     from_peers: AtomicU64,
     used_peer: AtomicBool,
+    /// Shared by each write that is under way: a stream that is stopped does not stop the write that it was at.
+    writing: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Why a stream stopped.
-enum Stop {
+pub(super) enum Stop {
     /// For good.
     Failed(PullError),
     /// The source sends whole files only.
@@ -90,6 +77,8 @@ enum Stop {
     Changed,
     /// Worth another try.
     Again(PullError),
+    /// Worth one more try.
+    Once(PullError),
 }
 
 impl std::convert::From<StoreError> for Stop {
@@ -98,7 +87,7 @@ impl std::convert::From<StoreError> for Stop {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -111,14 +100,15 @@ impl Fetcher {
         self.check_space(plan).await?;
         let mut fetched = Fetched { layers: Vec::new(), n_bytes: 0, from_peers: 0 };
         for item in plan.config.iter().chain(&plan.items) {
-            let (digest, size) = match &item.from {
+            let content = match &item.from {
                 From::Bytes(bytes) => {
-                    let (kept, size) = (bytes.clone(), bytes.len() as u64);
-                    (on(self.store.clone(), move |store| Ok(store.put_bytes(&kept)?)).await?, size)
+                    let kept = bytes.clone();
+                    on(self.store.clone(), move |store| Ok(store.put_bytes(&kept)?)).await?;
+                    Content::of(bytes)
                 }
-                From::Remote(remote) => (self.one(remote, &mut fetched, watch).await?, remote.size),
+                From::Remote(remote) => self.one(remote, &mut fetched, watch).await?,
             };
-            fetched.layers.push(layer(item, digest, size));
+            fetched.layers.push(layer(item, &content));
         }
         Ok(fetched)
     }
@@ -127,8 +117,9 @@ impl Fetcher {
     /// they are taken up; here they count as a whole only if nothing is there.
     async fn check_space(&self, plan: &Plan) -> Result<(), PullError> {
         let remotes: Vec<(Option<Digest>, u64)> = plan
-            .items
+            .config
             .iter()
+            .chain(&plan.items)
             .filter_map(|item| match &item.from {
                 From::Remote(remote) => Some((remote.digest, remote.size)),
                 From::Bytes(_) => None,
@@ -138,8 +129,8 @@ impl Fetcher {
             let mut needed = 0u64;
             for (digest, size) in remotes {
                 let there = match digest {
-                    Some(digest) if store.shared.find_blob(&digest, Some(size)).is_some() => size,
-                    Some(digest) => store.partial_bytes(&digest),
+                    Some(digest) if store.shared.kept_blob(&digest, Some(size)).is_some() => size,
+                    Some(digest) => store.shared.staged_bytes(&digest),
                     None => 0,
                 };
                 needed = needed.saturating_add(size.saturating_sub(there));
@@ -153,11 +144,16 @@ impl Fetcher {
         .await
     }
 
-    /// Fetches one file, if it is not there.
-    async fn one(&self, remote: &Remote, all: &mut Fetched, watch: Watch<'_>) -> Result<Digest, PullError> {
+    /// Fetches one file, if it is not there. What came is what was planned, unless the file has changed meanwhile.
+    async fn one(&self, remote: &Remote, all: &mut Fetched, watch: Watch<'_>) -> Result<Content, PullError> {
+        let content = |digest: Digest, remote: &Remote| Content {
+            digest,
+            size: remote.size,
+            version: remote.version.clone(),
+        };
         if let Some(digest) = self.present(remote).await? {
             watch(&progress(remote, remote.size, 0.0, None));
-            return Ok(digest);
+            return Ok(content(digest, remote));
         }
         let mut peers = match remote.digest {
             Some(digest) => crate::peers::holders(&self.peers, &digest, remote.size).await,
@@ -169,7 +165,7 @@ impl Fetcher {
             let Some(staged) = self.stage(&remote, watch).await? else {
                 // Another process has brought it.
                 if let Some(digest) = self.present(&remote).await? {
-                    return Ok(digest);
+                    return Ok(content(digest, &remote));
                 }
                 continue;
             };
@@ -189,7 +185,7 @@ impl Fetcher {
                     (remote.size, remote.version) = (size, version);
                     continue;
                 }
-                Err(Stop::Failed(error) | Stop::Again(error)) => return Err(error),
+                Err(Stop::Failed(error) | Stop::Again(error) | Stop::Once(error)) => return Err(error),
                 Err(Stop::NoRanges) => unreachable!("run() answers it by asking for the whole file"),
             }
             watch(&Event::Status("verifying sha256 digest".into()));
@@ -200,21 +196,26 @@ impl Fetcher {
                 Err(PullError::Store(StoreError::WrongContent { .. })) if used_peer => {
                     watch(&Event::Status("another node sent wrong bytes; asking the hub".into()));
                 }
-                outcome => return outcome,
+                outcome => return outcome.map(|digest| content(digest, &remote)),
             }
         }
     }
 
     async fn present(&self, remote: &Remote) -> Result<Option<Digest>, PullError> {
-        let (Some(digest), size) = (remote.digest, remote.size) else { return Ok(None) };
-        let found = on(self.store.clone(), move |store| Ok(store.pin(&digest, Some(size))?)).await?;
-        Ok(found.map(|_| digest))
+        let (digest, size, source) = (remote.digest, remote.size, remote.source());
+        on(self.store.clone(), move |store| {
+            let Some(digest) = digest.or_else(|| store.shared.blob_of(&source, size)) else {
+                return Ok(None);
+            };
+            Ok(store.seems_whole(&digest, size)?.then_some(digest))
+        })
+        .await
     }
 
     /// Takes up the file; `None` if another process has been at it and is done.
     async fn stage(&self, remote: &Remote, watch: Watch<'_>) -> Result<Option<Staged>, PullError> {
-        let source = SourceId { url: remote.target.to_string(), version: remote.version.clone() };
-        let expect = Expect { digest: remote.digest, size: Some(remote.size), source: Some(source) };
+        let source = Some(remote.source());
+        let expect = Expect { digest: remote.digest, size: Some(remote.size), source };
         let mut waits = false;
         loop {
             let expect = expect.clone();
@@ -257,15 +258,14 @@ impl Fetcher {
             sources,
             current: AtomicUsize::new(0),
             size: remote.size,
-            version: remote
-                .version
-                .clone()
-                .filter(|version| remote.digest.is_none() && version.starts_with('"')),
+            version: remote.version.clone().filter(|_| remote.digest.is_none()),
+            is_fixed: remote.is_fixed(),
             queue: Mutex::new(journal.missing().into()),
             done: AtomicU64::new(journal.done_bytes()),
             fetched: AtomicU64::new(0),
             from_peers: AtomicU64::new(0),
             used_peer: AtomicBool::new(false),
+            writing: Arc::default(),
             staged,
         }
     }
@@ -296,8 +296,13 @@ async fn run(
         watch(&progress(remote, done, rate, left));
     };
     tell();
-    let n_streams = streams.min(locked(&transfer.queue).len());
     let mut set = JoinSet::new();
+    let mut n_streams = streams.min(locked(&transfer.queue).len());
+    if !transfer.tells_versions() {
+        let transfer = transfer.clone();
+        set.spawn(async move { whole(&transfer).await });
+        n_streams = 0;
+    }
     for _ in 0..n_streams {
         let transfer = transfer.clone();
         set.spawn(async move { stream(&transfer).await });
@@ -316,12 +321,12 @@ async fn run(
             None => break,
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(Stop::NoRanges))) => {
-                set.shutdown().await;
+                transfer.stop(&mut set).await;
                 let transfer = transfer.clone();
                 set.spawn(async move { whole(&transfer).await });
             }
             Some(Ok(Err(stop))) => {
-                set.shutdown().await;
+                transfer.stop(&mut set).await;
                 return Err(stop);
             }
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -353,7 +358,8 @@ async fn stream(transfer: &Arc<Transfer>) -> Result<(), Stop> {
     }
 }
 
-/// The whole file in one stream, from a source that knows no ranges. What is there is skipped as it passes.
+/// The whole file in one stream, from a source that knows no ranges or tells no versions. What is there is skipped as it
+/// passes, if it is known to be of the same version.
 async fn whole(transfer: &Arc<Transfer>) -> Result<(), Stop> {
     // Chunks that other streams were at are begun again.
     let missing = transfer.staged.journal().missing();
@@ -361,10 +367,15 @@ async fn whole(transfer: &Arc<Transfer>) -> Result<(), Stop> {
     let mut failures = 0;
     let mut written = 0;
     loop {
+        let can_go_on = transfer.tells_versions();
+        if !can_go_on {
+            written = 0;
+            transfer.done.store(0, Ordering::Relaxed);
+        }
         let begin = written;
         let index = transfer.current.load(Ordering::Relaxed);
         let outcome = transfer.sources[index].read_whole(transfer, &missing, &mut written).await;
-        if written > begin {
+        if can_go_on && written > begin {
             failures = 0;
         }
         match outcome {
@@ -375,6 +386,11 @@ async fn whole(transfer: &Arc<Transfer>) -> Result<(), Stop> {
 }
 
 impl Transfer {
+    /// Whether bytes of two answers can be told to be of one version.
+    fn tells_versions(&self) -> bool {
+        self.is_fixed || self.version.is_some()
+    }
+
     /// What follows a failure: a pause, the next source, or the end.
     async fn next(&self, index: usize, stop: Stop, failures: &mut u32) -> Result<(), Stop> {
         let is_peer = self.sources[index].is_peer;
@@ -384,19 +400,37 @@ impl Transfer {
             *failures = 0;
             return Ok(());
         }
-        let Stop::Again(error) = stop else { return Err(stop) };
+        let (error, failures_max) = match stop {
+            Stop::Again(error) => (error, FAILURES_MAX),
+            Stop::Once(error) => (error, 2),
+            stop => return Err(stop),
+        };
         *failures += 1;
-        if *failures >= FAILURES_MAX {
+        if *failures >= failures_max {
             return Err(Stop::Failed(error));
         }
         tokio::time::sleep(Backoff::default().pause(*failures)).await;
         Ok(())
     }
 
+    /// Stops all streams. When it returns nobody writes to the file any more.
+    async fn stop(&self, streams: &mut JoinSet<Result<(), Stop>>) {
+        streams.shutdown().await;
+        drop(self.writing.write().await);
+    }
+
     /// Writes bytes, on a thread that may block.
-    async fn write(self: &Arc<Self>, at: u64, bytes: Vec<u8>, is_peer: bool) -> Result<(), Stop> {
+    pub async fn write(self: &Arc<Self>, at: u64, bytes: Vec<u8>, is_peer: bool) -> Result<(), Stop> {
         let (transfer, n) = (self.clone(), bytes.len() as u64);
-        let written = tokio::task::spawn_blocking(move || transfer.staged.write_at(at, &bytes)).await;
+        let under_way = self.writing.clone().read_owned().await;
+        let write = move || {
+            let written = transfer.staged.write_at(at, &bytes);
+            // In this order: who waits for the end of all writes has the file alone then.
+            drop(transfer);
+            drop(under_way);
+            written
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         match written {
             Ok(written) => written?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -409,180 +443,5 @@ impl Transfer {
             self.from_peers.fetch_add(n, Ordering::Relaxed);
         }
         Ok(())
-    }
-}
-
-impl Source {
-    /// Asks, where redirects led before if that is known.
-    async fn ask(&self, range: Option<Range<u64>>) -> Result<Response, Stop> {
-        let direct = locked(&self.direct).clone();
-        let is_direct = direct.is_some();
-        let (target, credential) = match direct {
-            Some(target) => (target, None),
-            None => (self.target.clone(), self.credential.as_ref()),
-        };
-        let mut request = Request::get(target).authorize(credential);
-        if let Some(range) = range {
-            request = request.range(range.start, range.end);
-        }
-        if self.is_peer {
-            request = request.backoff(PEER);
-        }
-        let sent = match &self.registry {
-            Some(registry) if !is_direct => registry.lock().await.send(request).await,
-            _ => self.client.send(&request).await,
-        };
-        let response = sent.map_err(|error| again_if(error.is_transient(), error.into()))?;
-        let status = response.status();
-        if matches!(status, 200 | 206) {
-            if !self.is_peer && response.target().origin() != self.target.origin() {
-                *locked(&self.direct) = Some(response.target().clone());
-            }
-            return Ok(response);
-        }
-        // A signed address runs out; the hub signs a new one.
-        if is_direct {
-            *locked(&self.direct) = None;
-            return Err(Stop::Again(response.into_error().await.into()));
-        }
-        let (what, origin) = (self.target.to_string(), self.target.origin().to_string());
-        // Who may have it is the hub's to say; where it sends knows signatures only.
-        let is_hub = response.target().origin() == self.target.origin();
-        Err(match status {
-            401 | 403 if !is_hub => Stop::Again(response.into_error().await.into()),
-            401 | 403 => {
-                let said = response.into_error().await.to_string();
-                Stop::Failed(PullError::Unauthorized { what, origin, said })
-            }
-            404 | 410 => Stop::Failed(PullError::NotFound { what, is_anonymous: self.credential.is_none() }),
-            // The range is not in the file: it is not the file that it was.
-            416 => Stop::Changed,
-            _ => {
-                let error = response.into_error().await;
-                again_if(error.is_transient(), error.into())
-            }
-        })
-    }
-
-    /// Refuses answers that are about another version.
-    fn check_version(&self, transfer: &Transfer, response: &Response) -> Result<(), Stop> {
-        let etag = response.header("etag");
-        match &transfer.version {
-            Some(version) if etag != Some(version) => Err(Stop::Changed),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reads from `at` on, which moves with what is written.
-    async fn read(&self, transfer: &Arc<Transfer>, at: &mut u64, end: u64) -> Result<(), Stop> {
-        let size = transfer.size;
-        let mut response = self.ask(Some(*at..end)).await?;
-        self.check_version(transfer, &response)?;
-        let is_all = *at == 0 && end == size;
-        let promised = match (response.status(), response.content_range()) {
-            (206, Some((start, stop, total))) => {
-                if total.is_some_and(|total| total != size) {
-                    return Err(
-                        self.changed(transfer, format!("it has {} bytes, not {size}", total.unwrap_or(0)))
-                    );
-                }
-                if start != *at || stop > end {
-                    return Err(
-                        self.wrong(format!("bytes {start} to {stop} came, and {at} to {end} were asked for"))
-                    );
-                }
-                stop - start
-            }
-            (206, None) => return Err(self.wrong("a part came that does not say which".to_owned())),
-            _ if is_all && response.content_length().is_none_or(|length| length == size) => size,
-            _ if is_all => return Err(self.changed(transfer, "its size is another".to_owned())),
-            _ => return Err(Stop::NoRanges),
-        };
-        let stop = *at + promised;
-        let mut buffer = Vec::new();
-        loop {
-            let piece = response.chunk().await;
-            let room = (stop - *at) as usize - buffer.len();
-            if let Ok(Some(bytes)) = &piece {
-                buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            }
-            let is_over = !matches!(piece, Ok(Some(_)));
-            if buffer.len() >= WRITE_BYTES || (is_over && !buffer.is_empty()) {
-                let n = buffer.len() as u64;
-                transfer.write(*at, std::mem::take(&mut buffer), self.is_peer).await?;
-                *at += n;
-            }
-            match piece {
-                Ok(Some(bytes)) if bytes.len() > room => {
-                    return Err(self.wrong("more bytes came than were promised".to_owned()));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) if *at == stop => return Ok(()),
-                Ok(None) => return Err(self.wrong("the body ended early".to_owned())),
-                Err(error) => return Err(Stop::Again(error.into())),
-            }
-        }
-    }
-
-    /// Reads the whole file, and writes what is missing of it. `written` is how far it has been written.
-    async fn read_whole(
-        &self,
-        transfer: &Arc<Transfer>,
-        missing: &[Range<u64>],
-        written: &mut u64,
-    ) -> Result<(), Stop> {
-        let mut response = self.ask(None).await?;
-        self.check_version(transfer, &response)?;
-        if response.status() != 200 {
-            return Err(self.wrong("a part came, and the whole was asked for".to_owned()));
-        }
-        if response.content_length().is_some_and(|length| length != transfer.size) {
-            return Err(self.changed(transfer, "its size is another".to_owned()));
-        }
-        let mut at = 0;
-        while let Some(piece) = response.chunk().await.map_err(|error| Stop::Again(error.into()))? {
-            let piece_end = at + piece.len() as u64;
-            if piece_end > transfer.size {
-                return Err(self.changed(transfer, "it is longer than it was said to be".to_owned()));
-            }
-            for range in missing {
-                let (start, end) = (range.start.max(at).max(*written), range.end.min(piece_end));
-                if start < end {
-                    let bytes = piece[(start - at) as usize..(end - at) as usize].to_vec();
-                    transfer.write(start, bytes, self.is_peer).await?;
-                }
-            }
-            at = piece_end;
-            *written = (*written).max(at);
-        }
-        if at == transfer.size { Ok(()) } else { Err(self.wrong("the body ended early".to_owned())) }
-    }
-
-    /// An answer that is wrong this time.
-    fn wrong(&self, problem: String) -> Stop {
-        Stop::Again(PullError::Answer { url: self.target.to_string(), problem })
-    }
-
-    /// An answer about another file than was promised. Where the digest is known, no other file will do.
-    fn changed(&self, transfer: &Transfer, problem: String) -> Stop {
-        match transfer.staged.expect().digest {
-            Some(_) => Stop::Failed(PullError::Answer { url: self.target.to_string(), problem }),
-            None => Stop::Changed,
-        }
-    }
-}
-
-fn again_if(is_transient: bool, error: PullError) -> Stop {
-    // A connection that was refused by the policy will be refused again.
-    let is_transient = is_transient && !matches!(error, PullError::Egress(EgressError::Busy { .. }));
-    if is_transient { Stop::Again(error) } else { Stop::Failed(error) }
-}
-
-impl Store {
-    /// Bytes of a blob that an earlier pull has left, as its journal has them.
-    fn partial_bytes(&self, digest: &Digest) -> u64 {
-        let path = self.shared.tmp(&digest.file_name(), crate::staged::PARTIAL);
-        // Sparse files count for what they may become; the stage checks again with what is verified.
-        self.shared.files.metadata(&path).map_or(0, |found| found.len)
     }
 }

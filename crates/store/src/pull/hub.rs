@@ -6,10 +6,11 @@
 use ingle_egress::{Client, Request, Response, Target};
 use serde_json::Value;
 
-use super::layers::{From, Item, Plan, Remote, TEXT_BYTES_MAX};
+use super::layers::{From, Item, Plan, Remote, Version};
 use super::pick::{Picked, RepoFile, pick};
 use super::url::probe;
-use super::{Network, PullError};
+use super::{Attempts, Network, PullError};
+use crate::manifest::TEXT_BYTES_MAX;
 use crate::{Digest, HubPick, HubRepo, MediaType, NameError, Reference, annotation};
 
 /// The largest answer of the API: a repository with ten thousands of files.
@@ -31,9 +32,9 @@ const TEXTS: [(&str, MediaType); 10] = [
 ];
 
 /// A repository at a commit.
-struct Repo {
-    commit: String,
-    files: Vec<RepoFile>,
+pub(super) struct Repo {
+    pub commit: String,
+    pub files: Vec<RepoFile>,
     /// The licence's name on the card.
     license: Option<String>,
 }
@@ -73,7 +74,7 @@ fn file_target(hub: &Target, repo: &HubRepo, commit: &str, path: &str) -> Target
     hub.with_path(&segments)
 }
 
-async fn remote(
+pub(super) async fn remote(
     client: &Client,
     hub: &Target,
     repo: &HubRepo,
@@ -103,13 +104,13 @@ async fn remote(
                 registry: None,
                 digest: file.digest,
                 size,
-                version: Some(commit.to_owned()),
+                version: Some(Version::Commit(commit.to_owned())),
             })
         }
     }
 }
 
-async fn repository(
+pub(super) async fn repository(
     client: &Client,
     hub: &Target,
     repo: &HubRepo,
@@ -118,13 +119,22 @@ async fn repository(
     let path = ["api", "models", repo.user(), repo.repo(), "revision", revision];
     let target = hub.with_path(&path).with_query("blobs", "true");
     let credential = client.credentials().for_target(hub);
-    let response = client.send(&Request::get(target.clone()).authorize(credential)).await?;
+    let request = Request::get(target.clone()).authorize(credential);
     let what = match revision {
         "main" => format!("the repository {repo}"),
         revision => format!("the revision {revision} of the repository {repo}"),
     };
-    let response = accepted(response, &what, hub, credential.is_some()).await?;
-    let body = response.bytes(ANSWER_BYTES_MAX).await?;
+    let mut attempts = Attempts::default();
+    let body = loop {
+        let came = async {
+            let response = client.send(&request).await?;
+            let response = accepted(response, &what, hub, credential.is_some()).await?;
+            Ok(response.bytes(ANSWER_BYTES_MAX).await?)
+        };
+        if let Some(body) = attempts.outcome(came.await).await {
+            break body?;
+        }
+    };
     parse(&body).map_err(|problem| PullError::Answer { url: target.to_string(), problem })
 }
 
@@ -177,7 +187,8 @@ fn parse(body: &[u8]) -> Result<Repo, String> {
 fn file(json: &Value) -> Result<RepoFile, String> {
     let path = json["rfilename"].as_str().ok_or("a file has no name")?;
     // It becomes a part of an address; the hub has no such names.
-    if path.split('/').any(|name| matches!(name, "" | "." | "..")) || path.chars().any(char::is_control) {
+    let is_other = |c: char| c.is_control() || c == '\\';
+    if path.split('/').any(|name| matches!(name, "" | "." | "..")) || path.chars().any(is_other) {
         return Err("a file's name is no path".to_owned());
     }
     let digest = match &json["lfs"]["sha256"] {
@@ -211,8 +222,16 @@ async fn texts(
         }
         let target = file_target(hub, repo, &found.commit, &file.path);
         let request = Request::get(target).authorize(client.credentials().for_target(hub));
-        let response = client.send(&request).await?.success().await?;
-        let bytes = response.bytes(TEXT_BYTES_MAX).await?;
+        let mut attempts = Attempts::default();
+        let bytes = loop {
+            let came = async {
+                let response = client.send(&request).await?.success().await?;
+                Ok(response.bytes(TEXT_BYTES_MAX).await?)
+            };
+            if let Some(bytes) = attempts.outcome(came.await).await {
+                break bytes?;
+            }
+        };
         if let Some(expected) = file.digest.filter(|digest| *digest != Digest::of(&bytes)) {
             return Err(crate::StoreError::WrongContent { expected, found: Digest::of(&bytes) }.into());
         }
@@ -228,6 +247,27 @@ async fn texts(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// File names that a hub sends (V56): each is refused, or a path of plain names.
+    #[test]
+    fn hostile_file_names() {
+        for text in ingle_testkit::hostile::texts(1000) {
+            for name in [text.clone(), format!("{text}.gguf"), format!("a/{text}/b.gguf")] {
+                let json = serde_json::json!({ "sha": "0123456789", "siblings": [{ "rfilename": name }] });
+                let Ok(repo) = parse(json.to_string().as_bytes()) else { continue };
+                let parts: Vec<&str> = repo.files[0].path.split('/').collect();
+                let is_plain = |part: &&str| {
+                    !matches!(*part, "" | "." | "..")
+                        && !part.contains('\\')
+                        && !part.chars().any(char::is_control)
+                };
+                assert!(parts.iter().all(is_plain), "{name:?}");
+            }
+            let json = serde_json::json!({ "sha": text, "siblings": [] });
+            let is_commit = text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(is_commit || parse(json.to_string().as_bytes()).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn answers() {

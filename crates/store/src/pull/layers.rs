@@ -1,24 +1,60 @@
 //! What is to be fetched, and the manifest that comes of it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ingle_egress::{Credential, Target};
-use ingle_gguf::GgufFile;
+use ingle_egress::{Credential, Response, Target};
+use ingle_gguf::GgufError;
 
 use super::{PullError, Registry};
 use crate::{
-    Digest, Layer, Manifest, MediaType, ModelConfig, ModelName, Published, Reference, Store, annotation,
+    Digest, Layer, Manifest, MediaType, ModelConfig, ModelName, Published, Reference, SourceId, Store,
+    StoreError, annotation,
 };
 
-/// The largest text of a repository that becomes a layer: what the store reads as a whole.
-pub(super) const TEXT_BYTES_MAX: u64 = 1 << 20;
-
 /// The manifest's digest that had the name before.
-const REPLACED: &str = "dev.ingle.replaced";
+pub(super) const REPLACED: &str = "dev.ingle.replaced";
 /// What the source calls this version of a file whose digest it does not know (an ETag).
 const VERSION: &str = "dev.ingle.version";
+
+/// What tells the versions of a file apart whose digest is not known before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The commit that has the file, whose content never changes.
+    Commit(String),
+    /// What the server calls it: an ETag that is another one for other bytes.
+    Etag(String),
+    /// When it was last changed, on a server without such ETags.
+    Modified(String),
+}
+
+impl Version {
+    /// The version that an answer is of; `None` if nothing in it tells versions apart.
+    pub fn of(response: &Response) -> Option<Self> {
+        // A weak ETag may be the same for other bytes.
+        let etag = response.header("etag").filter(|etag| !etag.is_empty() && !etag.starts_with("W/"));
+        let modified = || response.last_modified().map(|at| Self::Modified(at.to_owned()));
+        etag.map(|etag| Self::Etag(etag.to_owned())).or_else(modified)
+    }
+
+    /// Whether an answer is of this version.
+    pub fn is_of(&self, response: &Response) -> bool {
+        match self {
+            Self::Commit(_) => true,
+            Self::Etag(etag) => response.header("etag") == Some(etag),
+            Self::Modified(at) => response.header("last-modified") == Some(at),
+        }
+    }
+
+    /// As it is written down.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Commit(text) | Self::Etag(text) | Self::Modified(text) => text,
+        }
+    }
+}
 
 /// Where a blob is.
 #[derive(Clone)]
@@ -28,11 +64,11 @@ pub(crate) struct Remote {
     pub target: Target,
     pub credential: Option<Credential>,
     /// Gives tokens, which are good for minutes, in place of the credential.
-    pub registry: Option<Arc<tokio::sync::Mutex<Registry>>>,
+    pub registry: Option<Arc<Registry>>,
     pub digest: Option<Digest>,
     pub size: u64,
-    /// What the source calls this version, where the digest is not known.
-    pub version: Option<String>,
+    /// Where the digest is not known.
+    pub version: Option<Version>,
 }
 
 /// A layer to be.
@@ -42,6 +78,23 @@ pub(crate) struct Item {
     /// The file's own name.
     pub file: Option<String>,
     pub from: From,
+}
+
+impl Remote {
+    /// Which file it is, for whoever goes on with it. The query may choose the file, and may hold a signature: only its
+    /// digest is written down.
+    pub fn source(&self) -> SourceId {
+        let mut url = self.target.to_string();
+        if let Some((_, query)) = self.target.as_str().split_once('?') {
+            url = format!("{url}?{}", Digest::of(query.as_bytes()));
+        }
+        SourceId { url, version: self.version.as_ref().map(|version| version.text().to_owned()) }
+    }
+
+    /// Whether its address stands for one content for ever.
+    pub fn is_fixed(&self) -> bool {
+        self.digest.is_some() || matches!(self.version, Some(Version::Commit(_)))
+    }
 }
 
 /// Where a layer's content comes from.
@@ -61,6 +114,20 @@ pub(crate) struct Plan {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// A content that is in the store.
+pub(super) struct Content {
+    pub digest: Digest,
+    pub size: u64,
+    /// Which version it is of a file whose digest was not known before.
+    pub version: Option<Version>,
+}
+
+impl Content {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), size: bytes.len() as u64, version: None }
+    }
+}
+
 impl Item {
     /// The digest, where it is known before.
     pub fn digest(&self) -> Option<Digest> {
@@ -70,10 +137,16 @@ impl Item {
         }
     }
 
-    fn version(&self) -> Option<&str> {
+    /// What its content will be, as far as that is known.
+    fn planned(&self) -> Content {
         match &self.from {
-            From::Remote(remote) => remote.version.as_deref(),
-            From::Bytes(_) => None,
+            From::Remote(remote) => Content {
+                // In place of one that nobody knows yet; all are of one length.
+                digest: remote.digest.unwrap_or_else(|| Digest::of(b"")),
+                size: remote.size,
+                version: remote.version.clone(),
+            },
+            From::Bytes(bytes) => Content::of(bytes),
         }
     }
 }
@@ -85,16 +158,35 @@ impl Plan {
         Self { name, config: None, items: Vec::new(), annotations }
     }
 
+    /// Refuses what could not be published, before anything is fetched.
+    ///
+    /// # Errors
+    /// If its manifest could not be read again.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let planned = |item: &Item| layer(item, &item.planned());
+        let config =
+            self.config.as_ref().map_or_else(|| Layer::new(MediaType::Config, Digest::of(b""), 0), planned);
+        let mut manifest = Manifest::new(config, self.items.iter().map(planned).collect());
+        manifest.annotations.clone_from(&self.annotations);
+        manifest.check(&self.name)
+    }
+
     /// Whether a manifest is what this plan would give: the same kinds of layers with the same contents in the same
-    /// order. A content whose digest is not known before is the same if its source says that it is the same version.
+    /// order. A content whose digest is not known before is the same if it has the same size, and its source says that
+    /// it is the same version.
     pub fn is_same(&self, manifest: &Manifest) -> bool {
         let same_layer = |(item, layer): (&Item, &Layer)| {
             item.media_type == layer.media_type
-                && match (item.digest(), item.version()) {
-                    (Some(digest), _) => digest == layer.digest,
-                    (None, version) => {
-                        version.is_some() && version == layer.annotations.get(VERSION).map(String::as_str)
-                    }
+                && match &item.from {
+                    From::Bytes(bytes) => Digest::of(bytes) == layer.digest,
+                    From::Remote(remote) => match (remote.digest, &remote.version) {
+                        (Some(digest), _) => digest == layer.digest,
+                        (None, Some(version)) => {
+                            remote.size == layer.size
+                                && layer.annotations.get(VERSION).is_some_and(|text| text == version.text())
+                        }
+                        (None, None) => false,
+                    },
                 }
         };
         let same_config =
@@ -105,15 +197,15 @@ impl Plan {
     }
 }
 
-/// A layer of an item whose content is in the store.
-pub(super) fn layer(item: &Item, digest: Digest, size: u64) -> Layer {
-    let layer = Layer::new(item.media_type.clone(), digest, size);
+/// A layer of an item with this content.
+pub(super) fn layer(item: &Item, content: &Content) -> Layer {
+    let layer = Layer::new(item.media_type.clone(), content.digest, content.size);
     let mut layer = match &item.file {
         Some(file) => layer.with_file(file),
         None => layer,
     };
-    if let (None, Some(version)) = (item.digest(), item.version()) {
-        layer.annotations.insert(VERSION.to_owned(), version.to_owned());
+    if let (None, Some(version)) = (item.digest(), &content.version) {
+        layer.annotations.insert(VERSION.to_owned(), version.text().to_owned());
     }
     layer
 }
@@ -138,27 +230,56 @@ pub(super) fn publish(
     if let Some(replaced) = replaces {
         manifest.annotations.insert(REPLACED.to_owned(), replaced.to_string());
     }
-    Ok(store.publish(&plan.name, &manifest)?)
+    let published = store.publish(&plan.name, &manifest)?;
+    for item in &plan.items {
+        if let From::Remote(remote) = &item.from
+            && remote.digest.is_none()
+        {
+            store.shared.forget_blob_of(&remote.source());
+        }
+    }
+    Ok(published)
 }
 
 /// The config blob of a model whose source has none: what its header says. This is also where a file that is no model
 /// is found out, before it can be seen.
 fn config_of(store: &Store, layers: &[Layer]) -> Result<Layer, PullError> {
-    let mut config = None;
+    let mut models = Vec::new();
     for layer in
         layers.iter().filter(|layer| matches!(layer.media_type, MediaType::Model | MediaType::Projector))
     {
         let file =
             layer.annotations.get(annotation::FILE).cloned().unwrap_or_else(|| layer.digest.to_string());
-        let path = store.blob(&layer.digest)?.ok_or(crate::StoreError::MissingBlob(layer.digest))?;
-        let gguf = GgufFile::open(&path)
-            .map_err(|error| PullError::NotAModel { file, problem: error.to_string() })?;
+        let path = store.blob(&layer.digest)?.ok_or(StoreError::MissingBlob(layer.digest))?;
+        store.shared.header(&path, &file).map_err(|error| unusable(&path, &file, error))?;
         if layer.media_type == MediaType::Model {
-            config.get_or_insert_with(|| ModelConfig::of_gguf(&gguf));
+            models.push((path, file));
         }
     }
-    let bytes = config.unwrap_or_default().to_bytes(layers);
+    let config = match models.first() {
+        None => ModelConfig::default(),
+        Some((path, file)) => {
+            let whole = store.shared.headers(&models).map_err(|error| unusable(path, file, error))?;
+            ModelConfig::of_gguf(&whole)
+        }
+    };
+    let bytes = config.to_bytes(layers);
     Ok(Layer::new(MediaType::Config, store.put_bytes(&bytes)?, bytes.len() as u64))
+}
+
+/// What is wrong with a file: the file itself, or the disk.
+fn unusable(path: &Path, file: &str, error: GgufError) -> PullError {
+    match error {
+        GgufError::Io { source, .. } if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+            StoreError::Io { what: "read", path: path.to_owned(), source }.into()
+        }
+        // The system's words name the place where it is kept.
+        GgufError::Io { .. } => {
+            let problem = "it ends before what its header says".to_owned();
+            PullError::NotAModel { file: file.to_owned(), problem }
+        }
+        error => PullError::NotAModel { file: file.to_owned(), problem: error.to_string() },
+    }
 }
 
 /// `2026-11-22T03:04:05Z`
@@ -184,6 +305,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// The query may choose the file: each has its own partial file, and nothing of the query is written down.
+    #[test]
+    fn files_that_differ_in_their_queries() {
+        let source = |url: &str| {
+            let target = Target::parse(url).expect("an address");
+            let label = String::new();
+            let version = Some(Version::Etag("\"v1\"".into()));
+            Remote { label, target, credential: None, registry: None, digest: None, size: 1, version }
+                .source()
+        };
+        let all = ["https://h/dl", "https://h/dl?id=1", "https://h/dl?id=2", "https://h/dl?id=1&sig=s3cret"];
+        for (i, one) in all.iter().enumerate() {
+            assert!(!source(one).url.contains("id") && !source(one).url.contains("s3cret"));
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(source(one) == source(other), i == j, "{one} {other}");
+                assert_eq!(source(one).url == source(other).url, i == j, "{one} {other}");
+            }
+        }
+    }
 
     #[test]
     fn times() {

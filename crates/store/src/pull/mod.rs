@@ -6,28 +6,31 @@
 //! verified. Nothing can be seen before; what had the name before stays until then.
 //!
 //! **What is pinned.** The manifest names each blob by SHA-256, and the commit of the hub's repository. A name whose
-//! content has changed is replaced only by who says so ([`PullOptions::update`]).
+//! content has changed is replaced only by who says so ([`PullOptions::update`]), and what it was is kept under a name of its
+//! own (`former`).
 //!
 //! **Who is asked.** Blobs whose digest is known are asked of the other nodes first, if there are any ([`crate::peers`]),
 //! and verified like all others.
 
 mod error;
 mod fetch;
+mod former;
 mod header;
 mod hub;
 mod layers;
 mod pick;
 mod progress;
 mod registry;
+mod source;
 mod url;
 
 use std::sync::Arc;
 
-use ingle_egress::{Class, Client, Egress, Target};
+use ingle_egress::{Backoff, Class, Client, Egress, EgressError, Target};
 
 pub use error::PullError;
-pub use header::{RemoteFile, RemoteModel};
-pub use progress::{Event, Watch};
+pub use header::{RemoteChoice, RemoteFile, RemoteModel, RemoteRepo};
+pub use progress::{Event, Meter, Watch};
 pub(crate) use registry::{MANIFEST_TYPE, Registry};
 
 use crate::{Digest, ModelName, Reference, Store, StoreError};
@@ -83,8 +86,10 @@ pub struct Pulled {
     pub name: ModelName,
     /// The digest of its manifest.
     pub digest: Digest,
-    /// The digest of the manifest that had the name before, if it was another.
+    /// The digest of the manifest that had the name before, if its content was another.
     pub replaced: Option<Digest>,
+    /// The name under which what was replaced is kept: copying it back undoes the replacement.
+    pub kept: Option<ModelName>,
     /// Bytes that were fetched; 0 if all was here.
     pub fetched: u64,
     /// Bytes of them that came from other nodes.
@@ -128,6 +133,7 @@ impl Puller {
         let client = Client::new(self.network.egress.permit(Class::Hub)?);
         watch(&Event::Status("pulling manifest".into()));
         let plan = self.plan(&client, reference, options).await?;
+        plan.check()?;
         let before = self
             .blocking({
                 let name = plan.name.clone();
@@ -136,9 +142,14 @@ impl Puller {
             .await?;
         if let Some((manifest, digest)) = &before {
             if plan.is_same(manifest) && self.is_complete(&plan).await? {
+                // Whoever named it may have died before that was durable.
+                let name = plan.name.clone();
+                self.blocking(move |store| Ok(store.settle_model(&name)?)).await?;
                 watch(&Event::Status("up to date".into()));
+                watch(&Event::Status("success".into()));
                 let name = plan.name;
-                return Ok(Pulled { name, digest: *digest, replaced: None, fetched: 0, from_peers: 0 });
+                let (replaced, kept) = (None, None);
+                return Ok(Pulled { name, digest: *digest, replaced, kept, fetched: 0, from_peers: 0 });
             }
             if !options.update && !plan.is_same(manifest) {
                 return Err(PullError::Changed { name: Box::new(plan.name), old: *digest });
@@ -153,6 +164,16 @@ impl Puller {
             streams: self.network.streams.clamp(1, STREAMS_MAX),
         };
         let fetched = fetcher.all(&plan, watch).await?;
+        let mut kept = None;
+        let other = before.clone().filter(|(before, _)| former::is_other(before, &plan, &fetched.layers));
+        let is_other = other.is_some();
+        if let Some(before) = other {
+            let name = plan.name.clone();
+            kept = on(session.clone(), move |store| former::keep(store, &name, &before)).await?;
+            if let Some(kept) = &kept {
+                watch(&Event::Status(format!("keeping the former version as {kept}").into()));
+            }
+        }
         watch(&Event::Status("writing manifest".into()));
         let replaces = before.map(|(_, digest)| digest);
         let (n_bytes, from_peers) = (fetched.n_bytes, fetched.from_peers);
@@ -163,7 +184,8 @@ impl Puller {
         Ok(Pulled {
             name,
             digest: published.digest,
-            replaced: published.replaced,
+            replaced: published.replaced.filter(|_| is_other),
+            kept,
             fetched: n_bytes,
             from_peers,
         })
@@ -223,6 +245,26 @@ impl Store {
             Ok(found) => Ok(found),
             Err(StoreError::Manifest { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// How often an answer that is read as a whole was asked for: again if the connection breaks in the middle of it, as
+/// [`Client::send`] asks again only until the answer's head has come.
+#[derive(Default)]
+struct Attempts(u32);
+
+impl Attempts {
+    /// What came, or `None` if it is to be asked for again; the pause before that is over.
+    async fn outcome<T>(&mut self, came: Result<T, PullError>) -> Option<Result<T, PullError>> {
+        let backoff = Backoff::default();
+        self.0 += 1;
+        match came {
+            Err(PullError::Egress(EgressError::Broken { .. })) if self.0 < backoff.attempts => {
+                tokio::time::sleep(backoff.pause(self.0)).await;
+                None
+            }
+            came => Some(came),
         }
     }
 }

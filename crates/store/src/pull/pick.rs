@@ -36,6 +36,20 @@ struct Group<'a> {
     parts: BTreeMap<usize, &'a RepoFile>,
 }
 
+/// The models of a repository: what each is called, its bytes where all are known, and its files in order. Those with
+/// parts missing are not among them.
+pub(crate) fn choices(files: &[RepoFile]) -> Vec<(String, Option<u64>, Vec<&RepoFile>)> {
+    let groups = groups(files).into_iter();
+    let whole = groups.filter(|group| group.parts.keys().copied().eq(1..=group.n_parts));
+    whole
+        .map(|group| {
+            let parts: Vec<&RepoFile> = group.parts.into_values().collect();
+            let n_bytes = parts.iter().try_fold(0_u64, |n, part| n.checked_add(part.size?));
+            (label(group.stem), n_bytes, parts)
+        })
+        .collect()
+}
+
 pub(crate) fn pick<'a>(repo: &str, files: &'a [RepoFile], pick: &HubPick) -> Result<Picked<'a>, PullError> {
     let groups = groups(files);
     if groups.is_empty() {
@@ -230,6 +244,22 @@ mod tests {
             check(REPO, quant(absent), Err("Q4_K_M, Q4_K_S, Q8_0, UD-Q4_K_XL"));
         }
         check(REPO, HubPick::File("absent.gguf".into()), Err("file absent.gguf"));
+    }
+
+    #[test]
+    fn all_models_are_named() {
+        let mut files = files(REPO);
+        files.iter_mut().for_each(|file| file.size = Some(10));
+        let found = choices(&files);
+        let names: Vec<(&str, Option<u64>, usize)> =
+            found.iter().map(|(name, bytes, parts)| (name.as_str(), *bytes, parts.len())).collect();
+        assert_eq!(names[0], ("BF16", Some(20), 2));
+        assert_eq!(names.len(), 9, "{names:?}");
+        assert!(names.contains(&("UD-Q4_K_XL", Some(10), 1)) && names.contains(&("f16", Some(10), 1)));
+        files[2].size = None;
+        assert_eq!(choices(&files)[0].1, None);
+        files.remove(2);
+        assert!(choices(&files).iter().all(|(name, ..)| name != "BF16"), "a part is missing");
     }
 
     #[test]

@@ -34,9 +34,9 @@ pub enum Event {
 /// Who is told. It is called often, from wherever the work runs.
 pub type Watch<'a> = &'a (dyn Fn(&Event) + Send + Sync);
 
-/// Turns counts into rates.
+/// Turns counts of bytes into rates.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub struct Meter {
     samples: VecDeque<(Instant, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Meter {
         Self { samples: VecDeque::from([(now, done)]) }
     }
 
-    /// Bytes per second, and how long the rest takes.
+    /// Bytes per second over the last seconds, and how long the rest takes, if that can be told.
     pub fn take(&mut self, now: Instant, done: u64, total: u64) -> (f64, Option<Duration>) {
         // A file that is begun again counts from there.
         if self.samples.back().is_some_and(|(_, last)| done < *last) {

@@ -4,14 +4,14 @@
 //! specification, "pushing a blob in chunks"), the manifest comes last, so that nothing can be pulled before all is there.
 //! An upload that breaks begins again: registries differ in what they keep of one.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ingle_egress::{Bytes, Class, Client, EgressError, Request, Response, Target};
 
 use crate::pull::{Event, MANIFEST_TYPE, Network, PullError, Registry, Watch, meter, on};
-use crate::{Digest, Layer, ModelName, Store, StoreError};
+use crate::staged::read_range;
+use crate::{Digest, Layer, ModelName, State, Store, StoreError};
 
 /// How much is sent at a time; it is in memory so that it can be sent again.
 const PART_BYTES: u64 = 16 << 20;
@@ -53,7 +53,7 @@ pub async fn push(
         on(session.clone(), move |store| files_of(store, &name)).await?
     };
     let registry = Registry::of(&client, name, None, options.insecure)?;
-    let mut push = Push { registry, name, watch, sent: 0 };
+    let mut push = Push { store: session, registry, name, watch, sent: 0 };
     for (layer, path) in &files {
         push.blob(layer, path).await?;
     }
@@ -70,20 +70,35 @@ pub async fn push(
 
 /// The manifest and the blobs' files, each once; the session keeps them.
 fn files_of(store: &Store, name: &ModelName) -> Result<(crate::Manifest, Vec<(Layer, PathBuf)>), PullError> {
-    let manifest = store.manifest(name)?.ok_or_else(|| StoreError::NotFound(Box::new(name.clone())))?;
+    let found = store.locate(name)?.ok_or_else(|| StoreError::NotFound(Box::new(name.clone())))?;
+    if let State::Broken(why) = found.entry.state {
+        return Err(StoreError::Broken { name: Box::new(name.clone()), why }.into());
+    }
+    let manifest = found.manifest.ok_or_else(|| {
+        let why =
+            "a cache of files has none; `ingle cp` brings the model into the store under a registry's name";
+        StoreError::Layer { name: name.to_string(), what: "manifest", why: why.to_owned() }
+    })?;
     let mut files: Vec<(Layer, PathBuf)> = Vec::new();
     for layer in manifest.blobs() {
         if files.iter().any(|(known, _)| known.digest == layer.digest) {
             continue;
         }
-        let path =
-            store.pin(&layer.digest, Some(layer.size))?.ok_or(StoreError::MissingBlob(layer.digest))?;
+        let path = match store.pin(&layer.digest, Some(layer.size))? {
+            Some(path) => path,
+            // It stands in Ollama's store, where nothing is kept for us: its content is compared by the registry.
+            None => store
+                .shared
+                .find_blob(&layer.digest, Some(layer.size))
+                .ok_or(StoreError::MissingBlob(layer.digest))?,
+        };
         files.push((layer.clone(), path));
     }
     Ok((manifest, files))
 }
 
 struct Push<'a> {
+    store: Store,
     registry: Registry,
     name: &'a ModelName,
     watch: Watch<'a>,
@@ -127,7 +142,7 @@ impl Push<'_> {
             if at == layer.size {
                 break;
             }
-            let bytes = read_part(path.to_owned(), at, PART_BYTES.min(layer.size - at)).await?;
+            let bytes = read_part(&self.store, path, at, PART_BYTES.min(layer.size - at)).await?;
             let n = bytes.len() as u64;
             let range = format!("{at}-{}", at + n - 1);
             let request = Request::patch(location, bytes)
@@ -179,21 +194,14 @@ fn is_worth_another(error: &PullError) -> bool {
     }
 }
 
-async fn read_part(path: PathBuf, at: u64, n: u64) -> Result<Vec<u8>, PullError> {
-    let read = move || {
-        let mut file = std::fs::File::open(&path)?;
-        file.seek(SeekFrom::Start(at))?;
-        let mut bytes = Vec::new();
-        file.take(n).read_to_end(&mut bytes)?;
-        if (bytes.len() as u64) < n {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok::<_, std::io::Error>(bytes)
-    };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(source)) => Err(StoreError::Io { what: "read", path: PathBuf::from("a blob"), source }.into()),
-        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => Err(PullError::Stopped),
-    }
+async fn read_part(store: &Store, path: &Path, at: u64, n: u64) -> Result<Vec<u8>, PullError> {
+    let path = path.to_owned();
+    on(store.clone(), move |store| {
+        let failed = |source| StoreError::Io { what: "read", path: PathBuf::from("a blob"), source };
+        let file = store.shared.files.open(&path).map_err(failed)?;
+        let mut bytes = Vec::with_capacity(n as usize);
+        read_range(&*file, at, at + n, &mut |part| bytes.extend_from_slice(part)).map_err(failed)?;
+        Ok(bytes)
+    })
+    .await
 }

@@ -47,7 +47,7 @@ fn a_model_from_its_parts_to_its_end() {
         (entry.name.to_string().as_str(), &entry.origin, &entry.state),
         ("m:1", &Origin::Own, &State::Ready)
     );
-    assert_eq!((entry.digest, entry.size), (manifest.digest(), manifest.size()));
+    assert_eq!((entry.digest, entry.size), (Some(manifest.digest()), Some(manifest.size())));
 
     let reference = Reference::parse("m:1", &Default::default()).expect("a name");
     let model = store.open_model(&reference).expect("it is whole").expect("it is there");
@@ -251,4 +251,97 @@ fn only_regular_files_are_taken_in() {
     let file = dir.path().join("x");
     std::fs::write(&file, b"abc").expect("writable");
     assert_eq!(store.put_file(&file, &mut none).expect("there is room"), (Digest::of(b"abc"), 3));
+}
+
+/// A manifest that nobody could read again would keep every blob of the store from being removed.
+#[test]
+fn what_could_not_be_read_again_is_not_published() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = store(dir.path());
+    let config = put(&store, MediaType::Config, b"{}");
+    let weights = put(&store, MediaType::Model, b"weights");
+    let license = put(&store, MediaType::License, &content("a long licence", (1 << 20) + 1));
+    let good = || Manifest::new(config.clone(), vec![weights.clone()]);
+    let annotated = |key: &str, value: &str| {
+        let mut manifest = good();
+        manifest.annotations.insert(key.to_owned(), value.to_owned());
+        manifest
+    };
+    let mut crowded = good();
+    crowded.annotations = (0..65).map(|i| (i.to_string(), String::new())).collect();
+    let named = weights.clone().with_file(&"x".repeat(4097));
+    for (manifest, part) in [
+        (Manifest::new(config.clone(), vec![weights.clone(); 1025]), "more than 1024 layers"),
+        (Manifest::new(config.clone(), vec![named]), "`dev.ingle.file` has 4097 bytes"),
+        (annotated("k", &"x".repeat(4097)), "`k` has 4097 bytes"),
+        (annotated(&"k".repeat(4097), "x"), "has 4097 bytes"),
+        (crowded, "more than 64 annotations"),
+        (Manifest::new(config.clone(), vec![weights.clone(), license]), "the most of a text"),
+    ] {
+        let error = store.publish(&name("m:1"), &manifest).expect_err(part);
+        assert!(matches!(error, StoreError::Unfit { .. }) && error.to_string().contains(part), "{error}");
+    }
+    for manifest in
+        [annotated("k", &"x".repeat(4096)), Manifest::new(config.clone(), vec![weights.clone(); 1024])]
+    {
+        store.publish(&name("m:1"), &manifest).expect("it can be read again");
+        assert_eq!(store.manifest(&name("m:1")).expect("readable"), Some(manifest));
+    }
+    drop(store);
+    let store = self::store(dir.path());
+    let pruned = store.prune(false).expect("readable");
+    assert_eq!((pruned.blobs, pruned.unreadable), (1, vec![]), "the licence goes");
+    assert_eq!(store.remove(&name("m:1")).expect("it is there").blobs, 2);
+}
+
+/// What somebody says of a file's size costs no memory before bytes of it are there.
+#[test]
+fn files_of_more_chunks_than_a_journal_holds_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = store(dir.path());
+    let expect = Expect { digest: Some(Digest::of(b"x")), size: Some(i64::MAX as u64), source: None };
+    let error = store.stage(expect).expect_err("no journal holds them");
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn what_is_written_becomes_a_blob_or_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = store(dir.path());
+    let bytes = content("written", 5000);
+    let left_over = || std::fs::read_dir(dir.path().join("store/tmp")).expect("it is there").count();
+    let write = |size: u64, bytes: &[u8]| {
+        store.put_written(size, |out| bytes.chunks(700).try_for_each(|piece| out.write_all(piece)))
+    };
+    assert_eq!(write(5000, &bytes).expect("there is room"), Digest::of(&bytes));
+    assert!(matches!(write(5001, &bytes), Err(StoreError::WrongSize { .. })));
+    assert!(matches!(write(4999, &bytes), Err(StoreError::OutOfOrder { .. })));
+    assert!(matches!(write(1 << 60, &bytes), Err(StoreError::NoSpace { .. })), "before anything is written");
+    let failed = store.put_written(5000, |_| Err(std::io::Error::other("its source is gone")));
+    assert!(failed.expect_err("it failed").to_string().contains("its source is gone"));
+    assert_eq!(left_over(), 0);
+}
+
+/// Several threads read, and what they tell goes up.
+#[test]
+fn progress_of_a_verification_goes_up() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = store(dir.path());
+    for i in 0..40 {
+        put(&store, MediaType::Model, &content(&format!("blob {i}"), 3000));
+    }
+    let (calls, last) = (AtomicUsize::new(0), Mutex::new((0, 0)));
+    let progress = |done: u64, total: u64| {
+        // Who is told first is not always first to look.
+        if calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        }
+        let mut last = last.lock().expect("nobody panicked");
+        assert!(done >= last.0, "{done} after {}", last.0);
+        *last = (done, total);
+    };
+    store.verify(&[], &progress).expect("readable");
+    assert_eq!(*last.lock().expect("nobody panicked"), (40 * 3000, 40 * 3000));
 }

@@ -1,96 +1,9 @@
 //! Names and digests from whoever means harm, at every way in; nothing outside the store changes.
 
 use ingle_store::{Catalogue, Digest, Layer, Manifest, MediaType, ModelName, Reference, Store, StoreConfig};
-use ingle_testkit::rng::Rng;
+use ingle_testkit::hostile::{texts as hostile, tree};
 
-use crate::invariants::tree;
 use crate::scenarios::name;
-
-/// What hostile names and digests are made of.
-const PIECES: &[&str] = &[
-    "..",
-    ".",
-    "/",
-    "\\",
-    "../..",
-    "/etc/passwd",
-    "sha256:",
-    "sha256-",
-    "SHA256:",
-    "%2e%2e%2f",
-    "\0",
-    "\n",
-    " ",
-    "~",
-    "$HOME",
-    "`id`",
-    "${IFS}",
-    "con",
-    "C:",
-    "C:\\",
-    "\\\\host\\share",
-    "\u{202e}",
-    "\u{ff0f}",
-    "ü",
-    "aa",
-    "0",
-    "f",
-    "deadbeef",
-    "library",
-    "registry.ollama.ai",
-    "hf.co",
-    ":",
-    "::",
-    "@",
-    "#",
-    "?",
-    "*",
-    "|",
-    ";",
-    "&&",
-    "-rf",
-    "--",
-    "latest",
-    "manifests",
-    "blobs",
-    "tmp",
-    "locks",
-    "\u{7f}",
-    "\t",
-    "\r\n",
-    "....//",
-    "..;/",
-    "file://",
-    "http://",
-];
-
-fn hostile(n: usize) -> Vec<String> {
-    let mut rng = Rng::new(56);
-    let mut list: Vec<String> = PIECES.iter().map(|&piece| piece.to_owned()).collect();
-    let good = Digest::of(b"x").to_string();
-    for (from, to) in
-        [("a", "A"), ("sha256:", "sha256-"), ("sha256:", "sha512:"), ("sha256:", ""), (":", ":../")]
-    {
-        list.push(good.replace(from, to));
-    }
-    list.extend([
-        format!("{good}0"),
-        good[..70].to_owned(),
-        format!(" {good}"),
-        format!("{good}\n"),
-        format!("{good}/../x"),
-    ]);
-    list.extend([
-        "x".repeat(100_000),
-        format!("sha256:{}", "g".repeat(64)),
-        format!("sha256:{}", "ａ".repeat(64)),
-    ]);
-    while list.len() < n {
-        let pieces: Vec<&str> = (0..1 + rng.below(6)).map(|_| PIECES[rng.below(PIECES.len())]).collect();
-        list.push(pieces.concat());
-    }
-    list
-}
 
 #[test]
 fn no_hostile_text_is_a_digest() {
@@ -124,11 +37,7 @@ fn whatever_is_a_name_stays_inside() {
     };
     let manifest = Manifest::new(put(MediaType::Config, b"{}"), vec![put(MediaType::Model, b"weights")]);
     store.publish(&name("good:1"), &manifest).expect("all is there");
-    let not_ours = || {
-        let mut files = tree(&outside);
-        files.retain(|path, _| !path.starts_with(&root));
-        files
-    };
+    let not_ours = || tree(&outside, &root);
     let before = not_ours();
     let mut names = 0;
     for text in hostile(1000) {
@@ -173,6 +82,94 @@ fn whatever_is_a_name_stays_inside() {
     store.prune(false).expect("readable");
     assert_eq!(not_ours(), before, "something outside the store has changed");
     assert!(store.find(&name("good:1")).expect("readable").is_some());
+}
+
+/// Names that stand where others keep their models: folders and files of an Ollama store, of a shared store and of a cache
+/// of Hugging Face's, with what a hostile archive could have put there. They are listed or passed over; nothing is
+/// written there or anywhere else, and nothing hangs.
+#[cfg(unix)]
+#[test]
+fn hostile_names_in_the_places_of_others() {
+    use std::os::unix::fs::symlink;
+
+    let dir = crate::scenarios::memory_dir();
+    let at = |path: &str| dir.path().join(path);
+    let write = |path: &std::path::Path, bytes: &[u8]| {
+        let parent = path.parent().expect("it has one");
+        // What the file system itself refuses cannot be there.
+        let _ = std::fs::create_dir_all(parent).and_then(|()| std::fs::write(path, bytes));
+    };
+    write(&at("outside/secret"), b"precious");
+    let weights = b"weights";
+    let blob = Digest::of(weights);
+    let manifest = Manifest::new(
+        Layer::new(MediaType::Config, Digest::of(b"{}"), 2),
+        vec![Layer::new(MediaType::Model, blob, 7)],
+    );
+    for place in ["ollama", "shared"] {
+        write(&at(place).join("blobs").join(blob.file_name()), weights);
+        write(&at(place).join("blobs").join(Digest::of(b"{}").file_name()), b"{}");
+        // A blob that leads elsewhere, and one that never ends.
+        let led = at(place).join("blobs").join(Digest::of(b"led").file_name());
+        symlink(at("outside/secret"), led).expect("writable");
+        symlink("/dev/zero", at(place).join("blobs").join(Digest::of(b"zero").file_name()))
+            .expect("writable");
+    }
+    for (i, text) in hostile(1000).into_iter().enumerate() {
+        if text.contains(['/', '\0']) || text.len() > 200 {
+            continue;
+        }
+        let parts = [
+            [text.as_str(), "n", "m", "t"],
+            ["h", &text, "m", "t"],
+            ["h", "n", &text, "t"],
+            ["h", "n", "m", &text],
+        ];
+        for place in ["ollama", "shared"] {
+            let path = at(place).join("manifests").join(parts[i % 4].iter().collect::<std::path::PathBuf>());
+            // Some are whole, some name blobs by texts that are no digests.
+            let bytes = manifest.to_bytes();
+            let spoilt = String::from_utf8(bytes.clone()).expect("JSON").replace(&blob.to_string(), &text);
+            write(&path, if i % 3 == 0 { spoilt.as_bytes() } else { &bytes });
+        }
+        let repo =
+            at("hf/hub").join(format!("models--{}--{text}", if i % 2 == 0 { "u" } else { text.as_str() }));
+        write(&repo.join("refs/main"), if i % 2 == 0 { b"c0" } else { text.as_bytes() });
+        write(&repo.join("snapshots/c0").join(format!("{text}.gguf")), weights);
+        let _ = symlink(at("outside/secret"), repo.join("snapshots/c0/led.gguf"));
+        let _ = symlink("/dev/zero", repo.join("snapshots/c0/zero.gguf"));
+    }
+    for (place, digest) in [("h/n/m/led", Digest::of(b"led")), ("h/n/m/zero", Digest::of(b"zero"))] {
+        let manifest = Manifest::new(
+            Layer::new(MediaType::Config, Digest::of(b"{}"), 2),
+            vec![Layer::new(MediaType::Model, digest, 8)],
+        );
+        write(&at("ollama/manifests").join(place), &manifest.to_bytes());
+    }
+    symlink("/dev/zero", at("ollama/manifests/h/n/m/endless")).expect("writable");
+    symlink("..", at("ollama/manifests/h/n/loop")).expect("writable");
+    let before = tree(dir.path(), &at("own"));
+    assert!(before.len() > 2000, "{}", before.len());
+    let store = Store::open(StoreConfig {
+        root: at("own"),
+        shared: vec![at("shared")],
+        ollama: Some(at("ollama")),
+        hf_home: Some(at("hf")),
+    })
+    .expect("a folder");
+    let list = store.list().expect("readable");
+    assert!(list.len() > 20, "{}", list.len());
+    for entry in &list {
+        let name = &entry.name;
+        assert!(name.to_string().parse().as_ref() == Ok(name), "{name}");
+        let _ = (store.find(name), store.manifest(name), store.describe(name));
+        let _ = store.open_model(&Reference::Registry(name.clone()));
+        let _ = store.copy(name, &crate::scenarios::name("copied:1"));
+        store.remove(name).expect_err("what others have is not ours to remove");
+    }
+    store.verify(&[], &|_, _| ()).expect("readable");
+    store.prune(false).expect("readable");
+    assert!(tree(dir.path(), &at("own")) == before, "something outside the store has changed");
 }
 
 /// A link in place of a partial file is not written through.

@@ -3,13 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ingle_store::{Digest, Manifest};
+use ingle_store::{Digest, Manifest, annotation};
 
 /// All files, by path.
 pub type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
-/// A model as it can be seen: the digests of its manifest's bytes and its blobs'.
-pub type Model = Vec<Digest>;
+/// A model as it can be seen.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The manifest, bit for bit.
+    manifest: Digest,
+    /// What it means: the manifest without the time and the place that it was fetched at, and the blobs.
+    meaning: Vec<Digest>,
+}
+
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        self.meaning == other.meaning
+    }
+}
 
 /// All files below a folder of this machine.
 pub fn tree(root: &Path) -> Tree {
@@ -47,19 +59,32 @@ pub fn models(tree: &Tree, root: &Path) -> BTreeMap<String, Model> {
     let mut models = BTreeMap::new();
     for (path, bytes) in tree {
         let Ok(name) = path.strip_prefix(store.join("manifests")) else { continue };
-        let manifest =
+        let mut manifest =
             Manifest::parse(bytes).unwrap_or_else(|error| panic!("I2: {}: {error}", path.display()));
-        let mut model = vec![Digest::of(bytes)];
+        let mut meaning = Vec::new();
         for layer in manifest.blobs() {
             let blob = tree.get(&store.join("blobs").join(layer.digest.file_name()));
             let blob = blob.unwrap_or_else(|| panic!("I2: {} lacks {}", path.display(), layer.digest));
             assert_eq!(blob.len() as u64, layer.size, "I2: {}", path.display());
-            model.push(Digest::of(blob));
+            meaning.push(Digest::of(blob));
         }
-        let name = name.to_str().expect("UTF-8").replace("registry.ollama.ai/library/", "").replace('/', ":");
-        models.insert(name, model);
+        for varies in [annotation::PULLED, annotation::SOURCE] {
+            manifest.annotations.remove(varies);
+        }
+        meaning.push(manifest.digest());
+        models.insert(shown(name), Model { manifest: Digest::of(bytes), meaning });
     }
     models
+}
+
+/// A short name; the hub's port is another each time.
+fn shown(name: &Path) -> String {
+    let parts: Vec<&str> = name.iter().map(|part| part.to_str().expect("UTF-8")).collect();
+    match parts[..] {
+        ["registry.ollama.ai", "library", model, tag] => format!("{model}:{tag}"),
+        [host, _, model, tag] if host.starts_with("127.0.0.1") => format!("here:{model}:{tag}"),
+        _ => parts.join(":"),
+    }
 }
 
 /// I3: every model is what it was before, but for the target, which is what it was or what it was to become.
@@ -71,8 +96,13 @@ pub fn unchanged(
 ) {
     for name in before.keys().chain(after.keys()).chain(now.keys()) {
         let found = now.get(name);
-        let is_target = target == Some(name.as_str());
-        let is_kept = found == before.get(name) || (is_target && found == after.get(name));
+        // What a pull replaces is kept beside it.
+        let is_target = target.is_some_and(|target| target == name.trim_end_matches(".before"));
+        let is_same = match (found, before.get(name)) {
+            (Some(found), Some(before)) => found.manifest == before.manifest && found == before,
+            (found, before) => found.is_none() && before.is_none(),
+        };
+        let is_kept = is_same || (is_target && found == after.get(name));
         assert!(is_kept, "I3: {name} is neither what it was nor what it was to become");
     }
 }

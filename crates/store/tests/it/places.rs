@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ingle_store::modelfile::Recipe;
 use ingle_store::{
     Digest, Layer, Manifest, MediaType, Origin, Reference, State, Store, StoreConfig, StoreError,
 };
@@ -182,4 +183,87 @@ fn folders_and_files() {
     check("st", Err("ingle convert"));
     check("none", Err("no GGUF file"));
     check("nowhere", Err("cannot read"));
+}
+
+/// Our store may be Ollama's own, which may have names that we do not allow: their blobs stay.
+#[test]
+fn blobs_of_names_that_only_others_allow_stay() {
+    for (place, content, is_kept, is_named) in [
+        ("registry.ollama.ai/library/m/1.", None, true, false),
+        ("_host/library/m/1", None, true, false),
+        ("registry.ollama.ai/library/m/1.", Some("cut off"), true, true),
+        // What is no manifest and no name either.
+        ("registry.ollama.ai/library/m/.DS_Store", Some("Bud1"), false, false),
+        ("registry.ollama.ai/library/notes", Some("not where manifests are"), false, false),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (root, manifests) = (dir.path().join("store"), dir.path().join("store/manifests"));
+        filled(&root, "kept:1", b"kept");
+        let manifest = filled(&root, "theirs:1", b"theirs");
+        let (from, to) = (manifests.join(name("theirs:1").path()), manifests.join(place));
+        std::fs::create_dir_all(to.parent().expect("it has one")).expect("writable");
+        std::fs::rename(&from, &to).expect("writable");
+        if let Some(content) = content {
+            std::fs::write(&to, content).expect("writable");
+        }
+        let store = open(StoreConfig { root, ..StoreConfig::default() });
+        for is_dry in [true, false] {
+            let pruned = store.prune(is_dry).expect("readable");
+            assert_eq!(pruned.blobs, usize::from(!is_kept), "{place} {content:?}");
+            let named: Vec<&Path> = pruned.unreadable.iter().map(|found| found.path.as_path()).collect();
+            assert_eq!(named, if is_named { vec![to.as_path()] } else { vec![] }, "{place} {content:?}");
+        }
+        let expected = if is_named { 0 } else { 2 - usize::from(is_kept) };
+        assert_eq!(
+            store.remove(&name("kept:1")).expect("it is there").blobs,
+            expected,
+            "{place} {content:?}"
+        );
+        let theirs = store.blob(&manifest.layers[0].digest).expect("readable");
+        assert_eq!(theirs.is_some(), is_kept, "{place} {content:?}");
+    }
+}
+
+/// What is damaged where it stands is not taken in as if it were another model.
+#[cfg(unix)]
+#[test]
+fn damaged_files_of_others_are_not_taken_in() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let root = |place: &str| dir.path().join(place);
+    let header = ingle_testkit::tiny::TinySpec::new(ingle_testkit::tiny::Arch::Llama).bytes();
+    filled(&root("ollama"), "old:1", &header);
+    cached(&root("hf"), "models--u--R-GGUF", "abc1", "R-Q4_K_M.gguf", &header);
+    let digest = Digest::of(&header);
+    let places = [
+        ("old:1", root("ollama/blobs").join(digest.file_name())),
+        ("hf.co/u/R-GGUF:Q4_K_M", root("hf/hub/models--u--R-GGUF/blobs").join(digest.hex())),
+    ];
+    let store = open(StoreConfig {
+        root: root("own"),
+        shared: Vec::new(),
+        hf_home: Some(root("hf")),
+        ollama: Some(root("ollama")),
+    });
+    for is_damaged in [true, false] {
+        for (model, path) in &places {
+            let mut bytes = header.clone();
+            if is_damaged {
+                *bytes.last_mut().expect("it has some") ^= 1;
+            }
+            std::fs::write(path, &bytes).expect("writable");
+            let session = store.session();
+            let copied = session.copy(&name(model), &name("copied:1")).map(drop);
+            let reference = Reference::parse(model, &Default::default()).expect("a reference");
+            let taken = Recipe::default().upon(&session, &reference, &mut |_, _, _| ()).map(drop);
+            for outcome in [copied, taken] {
+                match outcome {
+                    Ok(()) => assert!(!is_damaged, "{model}"),
+                    Err(error) => {
+                        assert!(is_damaged && error.to_string().contains("is damaged"), "{model}: {error}")
+                    }
+                }
+            }
+            assert_eq!(store.find(&name("copied:1")).expect("readable").is_some(), !is_damaged, "{model}");
+        }
+    }
 }

@@ -4,48 +4,127 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ingle_gguf::{GgufWriter, Value};
+use ingle_store::bundle::BundleError;
 use ingle_store::files::Files;
+use ingle_store::modelfile::CreateError;
+use ingle_store::pull::PullError;
 use ingle_store::{Digest, Expect, Layer, Manifest, MediaType, ModelName, Store, StoreConfig, StoreError};
 
-/// The size of a chunk here; what a transfer loses at most.
+use crate::{bundles, modelfiles, network};
+
+/// The size of a chunk here; what a transfer loses at most, for each stream.
 pub const CHUNK_BYTES: u64 = 1024;
 
 /// Something that a command does.
 pub struct Scenario {
     pub name: &'static str,
-    pub run: fn(&Context) -> Result<(), StoreError>,
+    pub run: fn(&Context) -> Outcome,
     /// The only name whose meaning it may change.
     pub target: Option<&'static str>,
+    /// Whether it asks a hub.
+    pub network: bool,
 }
 
 /// Where it does it.
 pub struct Context {
     pub store: Store,
     pub root: PathBuf,
-    /// Bytes that came from elsewhere.
+    /// Where the hub is, for those that ask one.
+    pub hub: Option<String>,
+    /// Streams of a download.
+    pub streams: usize,
+    /// Bytes that came from elsewhere; those of a hub are counted there.
     pub fetched: AtomicU64,
 }
 
+/// What comes of it.
+pub type Outcome = Result<(), Failure>;
+
+/// Why it did not.
+#[derive(Debug)]
+pub struct Failure {
+    pub text: String,
+    pub is_no_space: bool,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { text: error.to_string(), is_no_space: error.is_no_space() }
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Store(error) => error.into(),
+            error => Self { text: error.to_string(), is_no_space: false },
+        }
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Store(error) => error.into(),
+            error => Self { text: error.to_string(), is_no_space: false },
+        }
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Store(error) => (*error).into(),
+            error => Self { text: error.to_string(), is_no_space: false },
+        }
+    }
+}
+
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "pull", run: pull, target: Some("new:1") },
-    Scenario { name: "pull-over", run: pull_over, target: Some("old:1") },
-    Scenario { name: "create", run: create, target: Some("made:1") },
-    Scenario { name: "copy", run: copy, target: Some("copied:1") },
-    Scenario { name: "remove", run: remove, target: Some("old:2") },
-    Scenario { name: "import", run: crate::bundles::new, target: Some("imported:1") },
-    Scenario { name: "import-over", run: crate::bundles::over, target: Some("old:1") },
-    Scenario { name: "prune", run: prune, target: None },
+    local("fetch", fetch_parts, Some("new:1")),
+    local("fetch-over", fetch_over, Some("old:1")),
+    local("create", modelfiles::create, Some("made:1")),
+    local("create-over", modelfiles::create_over, Some("old:1")),
+    local("copy", copy, Some("copied:1")),
+    local("remove", remove, Some("old:2")),
+    local("import", bundles::new, Some("imported:1")),
+    local("import-over", bundles::over, Some("old:1")),
+    local("prune", prune, None),
+    remote("pull", network::pull, Some("hf.co:maker:tiny-GGUF:Q4_K_M")),
+    remote("pull-update", network::update, Some("hf.co:maker:changed-GGUF:Q4_K_M")),
+    remote("pull-parts", network::parts, Some("hf.co:maker:parts-GGUF:Q8_0")),
+    remote("pull-registry", network::registry, Some("small:1")),
+    remote("pull-url", network::url, Some("here:x-Q4_K_M:latest")),
+    remote("push", network::push, Some("here:pushed:1")),
 ];
+
+type Run = fn(&Context) -> Outcome;
+
+const fn local(name: &'static str, run: Run, target: Option<&'static str>) -> Scenario {
+    Scenario { name, run, target, network: false }
+}
+
+const fn remote(name: &'static str, run: Run, target: Option<&'static str>) -> Scenario {
+    Scenario { name, run, target, network: true }
+}
 
 pub fn scenario(name: &str) -> &'static Scenario {
     ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
 }
 
 impl Context {
-    pub fn new(root: &Path, files: Arc<dyn Files>) -> Self {
+    pub fn new(root: &Path, files: Arc<dyn Files>, hub: Option<&str>) -> Self {
         let config = StoreConfig { root: root.join("store"), ..StoreConfig::default() };
         let store = Store::with_chunks(config, files, CHUNK_BYTES).expect("it has a folder");
-        Self { store, root: root.to_owned(), fetched: AtomicU64::new(0) }
+        let (hub, fetched) = (hub.map(str::to_owned), AtomicU64::new(0));
+        Self { store, root: root.to_owned(), hub, streams: 1, fetched }
     }
 }
 
@@ -62,9 +141,25 @@ pub fn content(seed: &str, n_bytes: usize) -> Vec<u8> {
     seed.bytes().cycle().enumerate().map(|(i, byte)| byte ^ (i / 7) as u8).take(n_bytes).collect()
 }
 
-/// The file that `create` takes in.
-pub fn source(root: &Path) -> (PathBuf, Vec<u8>) {
-    (root.join("source.gguf"), content("source", 3000))
+/// A model's file with these bytes as its tensor, more or less.
+pub fn gguf(seed: &str, n_bytes: usize) -> Vec<u8> {
+    let tensor = content(seed, n_bytes.next_multiple_of(4));
+    let mut file = GgufWriter::new();
+    file.set("general.architecture", Value::from("llama"));
+    // Two tensors, so that it can be split.
+    for (name, data) in [("token_embd.weight", &tensor), ("output.weight", &tensor)] {
+        let half = data[..data.len() / 8 * 4].to_vec();
+        file.tensor(name, ingle_gguf::TensorType::F32, &[half.len() as u64 / 4], half);
+    }
+    file.to_bytes()
+}
+
+/// The files that `create` takes in.
+pub fn sources(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut adapter = GgufWriter::new();
+    adapter.set("general.type", Value::from("adapter")).set("general.architecture", Value::from("llama"));
+    adapter.tensor_f32("x", &[4], &[0.5; 4]);
+    vec![(root.join("source.gguf"), gguf("source", 3000)), (root.join("adapter.gguf"), adapter.to_bytes())]
 }
 
 pub fn name(text: &str) -> ModelName {
@@ -73,10 +168,10 @@ pub fn name(text: &str) -> ModelName {
 
 /// The models that are there before: two that share a licence, and blobs that nobody has.
 pub fn prepare(root: &Path, files: Arc<dyn Files>) -> Result<(), StoreError> {
-    let context = Context::new(root, files);
+    let context = Context::new(root, files, None);
     let store = context.store.session();
-    for (model, seed) in [("old:1", "one"), ("old:2", "two")] {
-        publish(&store, model, &content(seed, 1500), b"the licence of both")?;
+    for (model, seed) in [("old:1", "one"), ("old:2", "two"), ("hf.co/maker/changed-GGUF:Q4_K_M", "three")] {
+        publish(&store, model, &gguf(seed, 1500), b"the licence of both")?;
     }
     store.put_bytes(b"nobody has this")?;
     // A transfer that was cut.
@@ -84,6 +179,9 @@ pub fn prepare(root: &Path, files: Arc<dyn Files>) -> Result<(), StoreError> {
     let expect = Expect { digest: Some(Digest::of(&bytes)), size: Some(2500), source: None };
     store.stage(expect)?.write_at(0, &bytes[..1100])
 }
+
+/// How many models are there before.
+pub const N_PREPARED: usize = 3;
 
 fn layer(media_type: MediaType, bytes: &[u8]) -> Layer {
     Layer::new(media_type, Digest::of(bytes), bytes.len() as u64)
@@ -116,7 +214,8 @@ fn fetch(context: &Context, store: &Store, bytes: &[u8]) -> Result<(), StoreErro
     staged.commit().map(drop)
 }
 
-fn pull(context: &Context) -> Result<(), StoreError> {
+/// What a pull does, but for the network.
+fn fetch_parts(context: &Context) -> Outcome {
     let store = context.store.session();
     for seed in ["part one", "part two"] {
         fetch(context, &store, &content(seed, 2500))?;
@@ -125,40 +224,35 @@ fn pull(context: &Context) -> Result<(), StoreError> {
     store.put_bytes(config)?;
     let parts =
         ["part one", "part two"].map(|seed| layer(MediaType::Model, &content(seed, 2500)).with_file(seed));
-    store.publish(&name("new:1"), &Manifest::new(layer(MediaType::Config, config), parts.into())).map(drop)
+    let manifest = Manifest::new(layer(MediaType::Config, config), parts.into());
+    store.publish(&name("new:1"), &manifest)?;
+    Ok(())
 }
 
-fn pull_over(context: &Context) -> Result<(), StoreError> {
+fn fetch_over(context: &Context) -> Outcome {
     let store = context.store.session();
     fetch(context, &store, &content("a newer one", 2500))?;
-    publish(&store, "old:1", &content("a newer one", 2500), b"the licence of both")
+    Ok(publish(&store, "old:1", &content("a newer one", 2500), b"the licence of both")?)
 }
 
-fn create(context: &Context) -> Result<(), StoreError> {
-    let store = context.store.session();
-    let (path, bytes) = source(&context.root);
-    let (digest, size) = store.put_file(&path, &mut |_, _| ())?;
-    assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
-    publish(&store, "made:1", &bytes, b"the licence of both")
+fn copy(context: &Context) -> Outcome {
+    context.store.session().copy(&name("old:1"), &name("copied:1"))?;
+    Ok(())
 }
 
-fn copy(context: &Context) -> Result<(), StoreError> {
-    context.store.session().copy(&name("old:1"), &name("copied:1")).map(drop)
-}
-
-fn remove(context: &Context) -> Result<(), StoreError> {
+fn remove(context: &Context) -> Outcome {
     match context.store.session().remove(&name("old:2")) {
         // What was stopped before may have come that far.
         Err(StoreError::NotFound(_)) => Ok(()),
-        done => done.map(drop),
+        done => Ok(done.map(drop)?),
     }
 }
 
-fn prune(context: &Context) -> Result<(), StoreError> {
+fn prune(context: &Context) -> Outcome {
     let pruned = context.store.session().prune(false)?;
     // Without a fault everything can be read.
     match pruned.unreadable.into_iter().next() {
-        Some((name, why)) => Err(StoreError::Broken { name: Box::new(name), why }),
+        Some(found) => Err(StoreError::Path { path: found.path, why: found.why }.into()),
         None => Ok(()),
     }
 }

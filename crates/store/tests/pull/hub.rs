@@ -3,6 +3,7 @@
 use ingle_egress::Policy;
 use ingle_store::pull::{Event, PullError};
 use ingle_store::{Template, annotation};
+use ingle_testkit::shards::shards;
 
 use super::{Bench, CHUNK, model, parse};
 
@@ -70,7 +71,8 @@ async fn a_quantization_with_all_that_belongs_to_it() {
 #[tokio::test]
 async fn names_revisions_and_parts() {
     let bench = Bench::new();
-    let (first, second, part1, part2) = (model(1, 1000), model(2, 1000), model(3, 200_000), model(4, 1000));
+    let (first, second) = (model(1, 1000), model(2, 1000));
+    let [part1, part2] = shards(&model(3, 1000), 2).try_into().expect("two parts");
     let old = bench.hub.commit(REPO, &[("a-Q8_0.gguf", &first)]);
     bench.hub.commit(
         REPO,
@@ -189,6 +191,50 @@ async fn addresses_of_files() {
     // The same version is not fetched again.
     server.take_requests();
     assert_eq!(bench.pull(&url).await.unwrap().fetched, 0);
-    assert_eq!(server.take_requests().len(), 1);
+    assert_eq!(server.take_requests().len(), 2);
     let _ = parse(&url);
+
+    // What is no model is told by its first bytes, and not fetched.
+    let page = ingle_testkit::http::Server::start(|request| {
+        let body = b"<html>".repeat(100_000);
+        let (start, end) = request.range(600_000).and_then(Result::ok).unwrap_or((0, 600_000));
+        ingle_testkit::http::Reply {
+            status: 206,
+            part: Some((start, end)),
+            ..ingle_testkit::http::Reply::new(206, "x/y", body)
+        }
+        .with("Content-Range", format!("bytes {start}-{}/600000", end - 1))
+    });
+    let error =
+        bench.pull(&format!("{}/page.gguf", page.url())).await.map(drop).expect_err("no model").to_string();
+    assert!(error.contains("page.gguf") && error.contains("does not begin as a GGUF file"), "{error}");
+    assert_eq!(page.take_requests().len(), 2);
+}
+
+/// What no manifest can hold is refused before it is fetched: nothing could be removed beside a manifest that cannot be
+/// read.
+#[tokio::test]
+async fn what_cannot_be_written_down_is_refused_at_once() {
+    let bench = Bench::new();
+    let bytes = model(1, 1000);
+    bench.hub.commit("maker/long-GGUF", &[(&format!("{}-Q4_K_M.gguf", "x".repeat(5000)), &bytes)]);
+    bench.hub.commit("maker/wordy-GGUF", &[("a-Q4_K_M.gguf", &bytes)]);
+    bench.hub.license("maker/wordy-GGUF", &"x".repeat(2 << 20));
+    let server = ingle_testkit::http::Server::start(move |_| {
+        ingle_testkit::http::Reply::new(200, "x/y", bytes.clone())
+            .with("ETag", format!("\"{}\"", "x".repeat(5000)))
+    });
+    for (reference, part) in [
+        ("hf.co/maker/long-GGUF:Q4_K_M".to_owned(), "`dev.ingle.file` has 5012 bytes"),
+        ("hf.co/maker/wordy-GGUF:Q4_K_M".to_owned(), "1048576 are the most of a text"),
+        (format!("{}/x.gguf", server.url()), "`dev.ingle.version` has 5002 bytes"),
+        (format!("{}/{}/x.gguf", server.url(), "é".repeat(900)), "are the most of an address"),
+    ] {
+        let error = bench.pull(&reference).await.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(bench.hub.cdn().requests().is_empty());
+    // What the file is, and how it begins.
+    assert_eq!(server.requests().len(), 2);
+    assert!(bench.store().prune(true).unwrap().unreadable.is_empty());
 }

@@ -10,7 +10,7 @@ use ingle_store::pull::{PullOptions, Puller};
 use ingle_testkit::hub::{Fault, FaultKind, Hub};
 use ingle_testkit::rng::Rng;
 
-use super::{CHUNK, check_integrity, model, network, parse, store};
+use super::{CHUNK, TIMEOUT, check_integrity, model, network, parse, store};
 
 const VARIABLE: &str = "INGLE_TEST_PULL";
 const REFERENCE: &str = "hf.co/maker/tiny-GGUF:Q4_K_M";
@@ -27,8 +27,8 @@ fn child() {
 
 fn pull(hub: &str, root: &Path) -> u64 {
     let policy = Policy { private: vec![(None, HostRule::parse("127.0.0.1").unwrap())], ..Policy::default() };
-    let network = network(hub, policy, Credentials::default(), Vec::new());
-    let puller = Puller::new(store(root), network);
+    let network = network(hub, policy, Credentials::default(), TIMEOUT);
+    let puller = Puller::new(store(root, CHUNK), network);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(puller.pull(&parse(REFERENCE), PullOptions::default(), &|_| {})).unwrap().fetched
 }
@@ -61,15 +61,16 @@ fn kills_at_random() {
             child.wait().unwrap();
             kills += 1;
             kills_here += 1;
-            check_integrity(&store(dir.path()));
+            check_integrity(&store(dir.path(), CHUNK));
             // At this speed it would never come to its end; some are let go on.
             if kills_here % 12 == 0 {
                 pull(&hub.url(), dir.path());
                 break;
             }
         }
-        check_integrity(&store(dir.path()));
-        let installed = store(dir.path()).open_model(&parse(REFERENCE)).unwrap().expect("it was pulled");
+        check_integrity(&store(dir.path(), CHUNK));
+        let installed =
+            store(dir.path(), CHUNK).open_model(&parse(REFERENCE)).unwrap().expect("it was pulled");
         assert_eq!(std::fs::read(&installed.model[0]).unwrap(), bytes);
         // I5. What was asked for counts as fetched, though of the last chunks only a part came.
         let extra = hub.bytes_asked() - bytes.len() as u64;
@@ -77,10 +78,10 @@ fn kills_at_random() {
         again += extra;
         worst = worst.max(extra.checked_div(kills_here).unwrap_or(0));
         // I4. What was being written without a digest when its process died is collected, once.
-        let pruned = store(dir.path()).prune(false).unwrap();
+        let pruned = store(dir.path(), CHUNK).prune(false).unwrap();
         assert_eq!(pruned.blobs, 0, "all blobs have names");
         assert!(pruned.partials as u64 <= kills_here, "{} partial files", pruned.partials);
-        let pruned = store(dir.path()).prune(false).unwrap();
+        let pruned = store(dir.path(), CHUNK).prune(false).unwrap();
         assert_eq!((pruned.blobs, pruned.partials), (0, 0), "nothing is left over");
     }
     println!("{kills} kills; {} bytes fetched again per kill, {worst} at most", again / u64::from(kills));

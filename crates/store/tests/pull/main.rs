@@ -10,6 +10,7 @@ mod updates;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ingle_egress::{Credential, Credentials, Egress, EgressConfig, HostRule, Origin, Policy, Secret, Target};
 use ingle_store::files::RealFiles;
@@ -39,14 +40,22 @@ struct Bench {
     credentials: Credentials,
     peers: Vec<Target>,
     policy: Policy,
+    /// How long an answer may take. Where nothing is silent on purpose, a busy machine is waited for.
+    timeout: Duration,
+    /// The size of a chunk: each costs two syncs.
+    chunk_bytes: u64,
 }
+
+/// As long as no answer takes.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Bench {
     fn new() -> Self {
         let policy =
             Policy { private: vec![(None, HostRule::parse("127.0.0.1").unwrap())], ..Policy::default() };
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, hub: Hub::start(), credentials: Credentials::default(), peers: Vec::new(), policy }
+        let (credentials, peers) = (Credentials::default(), Vec::new());
+        Self { dir, hub: Hub::start(), credentials, peers, policy, timeout: TIMEOUT, chunk_bytes: CHUNK }
     }
 
     fn login(&mut self, origin: &str, token: &str) {
@@ -55,11 +64,12 @@ impl Bench {
     }
 
     fn network(&self) -> Network {
-        network(&self.hub.url(), self.policy.clone(), self.credentials.clone(), self.peers.clone())
+        let (policy, credentials) = (self.policy.clone(), self.credentials.clone());
+        Network { peers: self.peers.clone(), ..network(&self.hub.url(), policy, credentials, self.timeout) }
     }
 
     fn store(&self) -> Store {
-        store(self.dir.path())
+        store(self.dir.path(), self.chunk_bytes)
     }
 
     fn puller(&self) -> Puller {
@@ -92,6 +102,15 @@ impl Bench {
         std::fs::read(&self.installed(reference).expect("it was pulled").model[0]).unwrap()
     }
 
+    /// How many chunks the journal of the only unfinished file names, below its first line.
+    fn n_noted(&self) -> usize {
+        let folder = std::fs::read_dir(self.dir.path().join("store/tmp")).into_iter().flatten();
+        let mut paths = folder.map(|entry| entry.unwrap().path());
+        let journal = paths.find(|path| path.extension().is_some_and(|ending| ending == "journal"));
+        let text = journal.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        text.matches('\n').count().saturating_sub(1)
+    }
+
     /// I1 and I2: whatever has a digest as its name has that content, and whatever can be seen is whole.
     fn check_integrity(&self) {
         check_integrity(&self.store());
@@ -110,22 +129,21 @@ fn check_integrity(store: &Store) {
     }
 }
 
-fn store(root: &Path) -> Store {
+fn store(root: &Path, chunk_bytes: u64) -> Store {
     let config = StoreConfig { root: root.join("store"), ..StoreConfig::default() };
-    Store::with_chunks(config, Arc::new(RealFiles), CHUNK).unwrap()
+    Store::with_chunks(config, Arc::new(RealFiles), chunk_bytes).unwrap()
 }
 
-fn network(hub: &str, policy: Policy, credentials: Credentials, peers: Vec<Target>) -> Network {
-    let timeouts = std::time::Duration::from_millis(700);
+fn network(hub: &str, policy: Policy, credentials: Credentials, timeout: Duration) -> Network {
     let config = EgressConfig {
         policy,
         credentials,
-        first_byte_timeout: timeouts,
-        idle_timeout: timeouts,
+        first_byte_timeout: timeout,
+        idle_timeout: timeout,
         ..EgressConfig::default()
     };
     let egress = Egress::new(config).unwrap();
-    Network { hub: Target::parse(hub).unwrap(), peers, streams: 4, ..Network::new(egress) }
+    Network { hub: Target::parse(hub).unwrap(), streams: 4, ..Network::new(egress) }
 }
 
 fn parse(reference: &str) -> Reference {

@@ -3,6 +3,7 @@
 use ingle_egress::{Credential, Origin, Secret};
 use ingle_store::pull::PullError;
 use ingle_store::push::{PushOptions, Pushed, push};
+use ingle_store::{Store, StoreConfig};
 use ingle_testkit::http::{Reply, Server};
 use ingle_testkit::hub::{Fault, FaultKind};
 
@@ -10,7 +11,7 @@ use super::{Bench, model, parse};
 
 /// A bench with a model under the registry's name.
 async fn with_model() -> (Bench, ingle_store::ModelName, Vec<u8>) {
-    let mut bench = Bench::new();
+    let mut bench = Bench { chunk_bytes: ingle_store::CHUNK_BYTES, ..Bench::new() };
     // Larger than one part.
     let bytes = model(1, 20 << 20);
     bench.hub.commit("maker/tiny-GGUF", &[("x-Q4_K_M.gguf", &bytes), ("LICENSE", b"MIT")]);
@@ -39,7 +40,8 @@ async fn there_and_back() {
     // What is there is not sent again.
     assert_eq!(send(&bench, &name).await.unwrap().sent, 0);
     // And another store gets the same, with all that was annotated.
-    let mut other = Bench { hub: bench.hub, credentials: bench.credentials, ..Bench::new() };
+    let (hub, credentials, chunk_bytes) = (bench.hub, bench.credentials, bench.chunk_bytes);
+    let mut other = Bench { hub, credentials, chunk_bytes, ..Bench::new() };
     other.policy.offline = false;
     other.pull(&name.to_string()).await.unwrap();
     assert_eq!(other.model_bytes(&name.to_string()), bytes);
@@ -83,6 +85,21 @@ async fn uploads_that_are_sent_elsewhere() {
     let seen = thief.take_requests();
     assert!(!seen.is_empty());
     assert!(seen.iter().all(|r| r.header("authorization").is_none()));
+}
+
+/// A model of Ollama's store is pushed from where it stands.
+#[tokio::test]
+async fn a_model_of_ollamas_store() {
+    let (bench, name, bytes) = with_model().await;
+    let ollama = bench.store().config().root.clone();
+    let own = bench.dir.path().join("own");
+    let config = StoreConfig { root: own.clone(), ollama: Some(ollama), ..StoreConfig::default() };
+    let store = Store::open(config).unwrap();
+    bench.hub.forget_blob(&ingle_testkit::hub::digest(&bytes));
+    let pushed = push(&store, &bench.network(), &name, PushOptions::default(), &|_| {}).await.unwrap();
+    assert!(pushed.sent >= bytes.len() as u64);
+    assert_eq!(bench.hub.blob(&ingle_testkit::hub::digest(&bytes)).as_ref(), Some(&bytes));
+    assert!(!own.join("blobs").exists(), "nothing is copied");
 }
 
 #[tokio::test]

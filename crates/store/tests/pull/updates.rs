@@ -1,5 +1,6 @@
 //! Names whose content changes (V65): nothing is replaced unasked.
 
+use ingle_store::Reference;
 use ingle_store::pull::{PullError, PullOptions};
 use ingle_testkit::hub::{Fault, FaultKind};
 
@@ -39,6 +40,66 @@ async fn a_new_content_needs_to_be_wanted() {
     assert_eq!(bench.model_bytes(REFERENCE), new);
     let manifest = bench.store().manifest(&second.name).unwrap().unwrap();
     assert_eq!(manifest.annotations["dev.ingle.replaced"], first.digest.to_string());
+    bench.check_integrity();
+}
+
+/// What was replaced is kept, once, and comes back whenever it is wanted.
+#[tokio::test]
+async fn a_replacement_can_be_undone() {
+    const FORMER: &str = "hf.co/maker/tiny-GGUF:Q4_K_M.before";
+    let bench = Bench::new();
+    let versions: Vec<Vec<u8>> = (1..5).map(|seed| model(seed, 200_000)).collect();
+    let update = PullOptions { update: true, ..PullOptions::default() };
+    let former_bytes = || {
+        let former = Reference::Registry(FORMER.parse().unwrap());
+        std::fs::read(&bench.store().open_model(&former).unwrap().unwrap().model[0]).unwrap()
+    };
+    let commit = async |version: usize| {
+        bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &versions[version])]);
+        bench.pull_with(REFERENCE, update).await.unwrap()
+    };
+    assert_eq!(commit(0).await.kept, None);
+    for version in [1, 2] {
+        let pulled = commit(version).await;
+        assert_eq!(pulled.kept.map(|name| name.to_string()).as_deref(), Some(FORMER));
+        assert_eq!(bench.model_bytes(REFERENCE), versions[version]);
+        assert_eq!(former_bytes(), versions[version - 1]);
+        assert_eq!(bench.store().list().unwrap().len(), 2, "one former version at most");
+    }
+    // Nothing is lost by what collects garbage, and copying it back is all that it takes.
+    bench.store().prune(false).unwrap();
+    let [name, former] = [REFERENCE, FORMER].map(|text| text.parse().unwrap());
+    bench.store().copy(&former, &name).unwrap();
+    assert_eq!(bench.model_bytes(REFERENCE), versions[1]);
+    let error = bench.pull(REFERENCE).await.unwrap_err();
+    assert!(matches!(error, PullError::Changed { .. }), "and is not undone unasked: {error}");
+    // A model of somebody's own is not written over.
+    bench.hub.commit("maker/mine-GGUF", &[("x-Q4_K_M.gguf", &versions[0])]);
+    let mine = bench.pull("hf.co/maker/mine-GGUF:Q4_K_M").await.unwrap().name;
+    bench.store().copy(&mine, &former).unwrap();
+    assert_eq!(commit(3).await.kept, None);
+    assert_eq!(former_bytes(), versions[0]);
+    bench.check_integrity();
+}
+
+/// A file that is damaged and has its size is fetched again, once somebody has found it out.
+#[tokio::test]
+async fn a_damaged_model_is_mended_by_a_pull() {
+    let bench = Bench::new();
+    let bytes = model(1, 400_000);
+    bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &bytes)]);
+    let name = bench.pull(REFERENCE).await.unwrap().name;
+    let path = bench.installed(REFERENCE).unwrap().model[0].clone();
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    assert!(ingle_store::check_sample(&path).is_err(), "who loads it finds it");
+    let verdicts = bench.store().verify(&[name], &|_, _| ()).unwrap();
+    assert_eq!(verdicts[0].findings.len(), 1, "who verifies finds it");
+    let error = bench.store().open_model(&super::parse(REFERENCE)).unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+    assert_eq!(bench.pull(REFERENCE).await.unwrap().fetched, bytes.len() as u64);
+    assert_eq!(bench.model_bytes(REFERENCE), bytes);
     bench.check_integrity();
 }
 

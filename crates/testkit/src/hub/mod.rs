@@ -8,7 +8,7 @@ mod faults;
 mod hugging_face;
 mod registry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +49,10 @@ struct State {
     uploads: BTreeMap<String, Vec<u8>>,
     /// User and password of the registry; anonymous if there are none.
     account: Option<(String, String)>,
+    /// The public key of the registry's account, in base64 as SSH writes it.
+    key: Option<String>,
+    /// Numbers that signed requests have used up.
+    nonces: BTreeSet<String>,
     faults: Vec<Fault>,
     /// Entries of a page of a tree.
     page: usize,
@@ -180,6 +184,12 @@ impl Hub {
     /// Asks for a token at the registry, which its realm gives to this account.
     pub fn require_account(&self, user: &str, password: &str) {
         lock(&self.state).account = Some((user.to_owned(), password.to_owned()));
+    }
+
+    /// Asks for a token at the registry, which its realm gives to whoever signs with this key: a line as
+    /// `ssh-ed25519 AAAA...`.
+    pub fn require_key(&self, public_line: &str) {
+        lock(&self.state).key = public_line.split_whitespace().nth(1).map(str::to_owned);
     }
 
     /// The manifest that was put or pushed.

@@ -1,12 +1,16 @@
 //! The registry's part: `/v2/...` as registry.ollama.ai and the OCI distribution specification have it, and `/token`.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 use serde_json::json;
 
 use super::{State, digest};
 use crate::http::{Reply, Request};
 
 pub(super) const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// What its realm gives to those who show the account.
+/// What its realm gives to those who show the account, or sign with its key.
 const TOKEN: &str = "token-of-the-realm";
 
 fn refuse(status: u16, code: &str, message: &str) -> Reply {
@@ -42,12 +46,19 @@ pub(super) fn reply(state: &mut State, request: &Request) -> Reply {
     }
 }
 
-/// Gives a token to the account, for `Authorization: Basic`.
-fn token(state: &State, request: &Request) -> Reply {
+/// How long a signed request is good for, in seconds.
+const SIGNED_S: u64 = 300;
+/// The base64 of the hexadecimal SHA-256 of nothing: what stands for a body that is empty.
+const NO_BODY: &str =
+    "ZTNiMGM0NDI5OGZjMWMxNDlhZmJmNGM4OTk2ZmI5MjQyN2FlNDFlNDY0OWI5MzRjYTQ5NTk5MWI3ODUyYjg1NQ==";
+
+/// Gives a token to the account, for `Authorization: Basic`, or to who signs the request with its key.
+fn token(state: &mut State, request: &Request) -> Reply {
     let is_account = match (&state.account, request.header("authorization")) {
+        (None, _) if state.key.is_some() => is_signed(state, request),
         (None, _) => true,
         (Some((user, password)), Some(shown)) => {
-            shown == format!("Basic {}", base64(&format!("{user}:{password}")))
+            shown == format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}").as_bytes()))
         }
         (Some(_), None) => false,
     };
@@ -57,9 +68,35 @@ fn token(state: &State, request: &Request) -> Reply {
     }
 }
 
+/// Whether a request for a token is signed with the account's key, by now, and for the first time.
+fn is_signed(state: &mut State, request: &Request) -> bool {
+    let Some((public, signature)) = request.header("authorization").and_then(|shown| shown.split_once(':'))
+    else {
+        return false;
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let is_timely = request
+        .param("ts")
+        .and_then(|ts| ts.parse::<u64>().ok())
+        .is_some_and(|ts| ts.abs_diff(now) <= SIGNED_S);
+    let is_fresh =
+        request.param("nonce").is_some_and(|nonce| nonce.len() >= 16 && state.nonces.insert(nonce));
+    let signed = format!("GET,{}{}?{},{NO_BODY}", state.hub_url, request.path, request.query);
+    let verify = || {
+        // A length, `ssh-ed25519`, a length, and the key.
+        let blob = BASE64_STANDARD.decode(public).ok()?;
+        let key = VerifyingKey::from_bytes(blob.last_chunk::<32>()?).ok()?;
+        let signature = Signature::from_slice(&BASE64_STANDARD.decode(signature).ok()?).ok()?;
+        key.verify(signed.as_bytes(), &signature).ok()
+    };
+    state.key.as_deref() == Some(public) && is_timely && is_fresh && verify().is_some()
+}
+
 /// Sends those without a token to the realm.
 fn challenge(state: &State, request: &Request) -> Option<Reply> {
-    state.account.as_ref()?;
+    if state.account.is_none() && state.key.is_none() {
+        return None;
+    }
     if request.header("authorization") == Some(&format!("Bearer {TOKEN}")) {
         return None;
     }
@@ -134,21 +171,4 @@ fn finish(state: &mut State, request: &Request, id: &str) -> Reply {
     }
     state.blobs.insert(named.clone(), upload.into());
     Reply::status(201).with("Docker-Content-Digest", named)
-}
-
-/// RFC 4648 with padding.
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for group in text.as_bytes().chunks(3) {
-        let word = group.iter().fold(0u32, |word, b| (word << 8) | u32::from(*b)) << (8 * (3 - group.len()));
-        for i in 0..4 {
-            out.push(if i <= group.len() {
-                LETTERS[(word >> (18 - 6 * i)) as usize & 63] as char
-            } else {
-                '='
-            });
-        }
-    }
-    out
 }

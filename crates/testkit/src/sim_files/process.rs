@@ -246,7 +246,9 @@ impl Files for SimFiles {
     }
 
     fn lock(&self, path: &Path, mode: Mode, wait: bool) -> io::Result<Option<Box<dyn FileLock>>> {
-        self.step(Op::Change)?;
+        // The file of a lock takes room, if it is not there.
+        let is_new = self.disk.state().node(path).is_err();
+        self.step(if is_new { Op::Write } else { Op::Change })?;
         let mut state = self.disk.state();
         if state.node(path).is_err() {
             let inode = state.fresh();

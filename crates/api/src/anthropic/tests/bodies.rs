@@ -65,6 +65,7 @@ fn parts(texts: &[&str]) -> Content {
 fn calling(content: Content, calls: &[(&str, &str, Value)]) -> Message {
     let call = |(id, name, arguments): &(&str, &str, Value)| ToolCall {
         id: Some((*id).to_owned()),
+        index: 0,
         name: (*name).to_owned(),
         arguments: arguments.clone(),
     };

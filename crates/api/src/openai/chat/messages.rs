@@ -120,7 +120,7 @@ fn tool_call(value: Value, path: &str) -> Result<ToolCall, RequestError> {
         })?,
     };
     function.finish()?;
-    Ok(ToolCall { id, name, arguments: Value::Object(arguments) })
+    Ok(ToolCall { id, index: 0, name, arguments: Value::Object(arguments) })
 }
 
 /// Text, or parts of it.

@@ -253,8 +253,12 @@ pub(super) fn messages(
             }
             What::Call { call_id, name, parsed, .. } => {
                 calls.insert(call_id, name);
-                let call =
-                    ToolCall { id: Some(call_id.clone()), name: name.clone(), arguments: parsed.clone() };
+                let call = ToolCall {
+                    id: Some(call_id.clone()),
+                    index: 0,
+                    name: name.clone(),
+                    arguments: parsed.clone(),
+                };
                 open(&mut turn, &mut messages, |m| m.tool_calls.len() < PARTS_MAX).tool_calls.push(call);
             }
             What::Message { role, content } => {

@@ -282,6 +282,7 @@ fn items_are_refused_by_name() {
 fn assistant(reasoning: Option<&str>, content: Content, calls: &[(&str, &str, Value)]) -> Message {
     let call = |(id, name, arguments): &(&str, &str, Value)| ToolCall {
         id: Some((*id).to_owned()),
+        index: 0,
         name: (*name).to_owned(),
         arguments: arguments.clone(),
     };

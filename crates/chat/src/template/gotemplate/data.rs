@@ -97,9 +97,9 @@ pub(super) fn conversation(input: &ChatInput, messages: &[Message]) -> Value {
     Value::map(DictType::Any, entries)
 }
 
-/// The variables of one exchange, for templates that know only those.
-pub(super) fn exchange(vars: &Map<String, Json>, system: &str, prompt: &str, response: &str) -> Value {
-    let mut entries = common(vars);
+/// The variables of one exchange, for templates that know only those: what all have in [`common`], and its own.
+pub(super) fn exchange(common: &[(Text, Value)], system: &str, prompt: &str, response: &str) -> Value {
+    let mut entries = common.to_vec();
     entries.push((Text::own("System"), Value::foreign(system)));
     entries.push((Text::own("Prompt"), Value::foreign(prompt)));
     entries.push((Text::own("Response"), Value::foreign(response)));
@@ -119,10 +119,7 @@ fn message(turn: &Turn<'_>) -> Value {
     let Message { role: _, name, reasoning, tool_calls, tool_call_id, content: _ } = turn.message;
     let calls = match tool_calls.as_slice() {
         [] => Value::nil_list(ListType::ToolCalls),
-        calls => Value::list(
-            ListType::ToolCalls,
-            calls.iter().enumerate().map(|(at, call)| called(at, call)).collect(),
-        ),
+        calls => Value::list(ListType::ToolCalls, calls.iter().map(called).collect()),
     };
     let text = |text: &Option<String>| Value::foreign(text.as_deref().unwrap_or_default());
     let is_tool = turn.role == "tool";
@@ -140,7 +137,7 @@ fn message(turn: &Turn<'_>) -> Value {
     )
 }
 
-fn called(at: usize, call: &crate::ToolCall) -> Value {
+fn called(call: &crate::ToolCall) -> Value {
     let parsed = match &call.arguments {
         // Arguments that came as text.
         Json::String(text) => serde_json::from_str(text).unwrap_or(Json::Null),
@@ -153,7 +150,7 @@ fn called(at: usize, call: &crate::ToolCall) -> Value {
         }
         _ => Value::nil_map(DictType::Args),
     };
-    let function = vec![Value::Int(at as i64), Value::foreign(&call.name), arguments];
+    let function = vec![Value::Int(call.index.into()), Value::foreign(&call.name), arguments];
     let id = Value::foreign(call.id.as_deref().unwrap_or_default());
     Value::structure(&TOOL_CALL, vec![id, Value::structure(&CALLED, function)])
 }

@@ -1,5 +1,5 @@
-//! Runs a syntax tree with the semantics of Go's `text/template`, where keys that a map lacks are zero. Every step
-//! pays fuel, every level of nesting is counted.
+//! Runs a syntax tree with the semantics of Go's `text/template`, where keys that a map lacks are zero unless
+//! it is told otherwise. Every step pays fuel, every level of nesting is counted.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::ast::{Branch, Operand, Pipe, Stmt, StmtKind};
 use super::funcs::{self, Func};
 use super::parser::Program;
 use super::show;
-use super::value::Value;
+use super::value::{Missing, Value};
 use crate::template::text::TextBuf;
 use crate::template::value::{Eval, Fuel, fail};
 use crate::template::{CivilTime, TemplateError};
@@ -29,6 +29,7 @@ pub(super) struct Run<'a> {
     pub fuel: &'a Fuel,
     pub now: CivilTime,
     pub output_bytes_max: usize,
+    missing: Missing,
     depth: Cell<u32>,
 }
 
@@ -58,7 +59,12 @@ impl Frame {
 
 impl<'a> Run<'a> {
     pub fn new(program: &'a Program, fuel: &'a Fuel, now: CivilTime, output_bytes_max: usize) -> Self {
-        Self { program, fuel, now, output_bytes_max, depth: Cell::new(0) }
+        Self { program, fuel, now, output_bytes_max, missing: Missing::Zero, depth: Cell::new(0) }
+    }
+
+    /// The same with other keys where a map lacks them.
+    pub fn with_missing(&self, missing: Missing) -> Self {
+        Self { missing, depth: self.depth.clone(), ..*self }
     }
 
     /// Renders a list of statements with this data.
@@ -80,7 +86,8 @@ impl<'a> Run<'a> {
         result
     }
 
-    fn check_size(&self, bytes: usize) -> Eval<()> {
+    /// Checks that so many bytes may be written.
+    pub fn check_size(&self, bytes: usize) -> Eval<()> {
         if bytes > self.output_bytes_max {
             return Err(TemplateError::Limit { what: "bytes of text", limit: self.output_bytes_max as u64 });
         }
@@ -157,7 +164,7 @@ impl<'a> Run<'a> {
         let value = self.pipeline(pipe, dot, frame)?;
         let n_vars = frame.vars.len();
         let count = match &value {
-            Value::List(list) => list.items.len(),
+            Value::List(list) => list.items().len(),
             Value::Map(map) => map.entries.len(),
             Value::Int(_) | Value::Uint(_) if pipe.decl.len() > 1 => {
                 return fail("can't use a number to iterate over more than one variable");
@@ -170,7 +177,7 @@ impl<'a> Run<'a> {
         for at in 0..count {
             self.fuel.charge(1)?;
             let (key, item) = match &value {
-                Value::List(list) => (Value::Int(at as i64), list.items[at].clone()),
+                Value::List(list) => (Value::Int(at as i64), list.items()[at].clone()),
                 Value::Map(map) => (Value::Str(map.entries[at].0.clone()), map.entries[at].1.clone()),
                 Value::Uint(_) => (Value::Invalid, Value::Uint(at as u64)),
                 _ => (Value::Invalid, Value::Int(at as i64)),
@@ -256,7 +263,7 @@ impl<'a> Run<'a> {
             self.fuel.charge(1)?;
             let is_last = i + 1 == path.len();
             let is_nothing = matches!(value, Value::Invalid);
-            value = value.field(name)?;
+            value = value.field(name, self.missing, self.fuel)?;
             if is_last && has_args && !is_nothing {
                 return fail(format!("{name} has arguments but cannot be invoked as function"));
             }

@@ -286,7 +286,7 @@ impl Formatter<'_> {
             Value::Str(s) => self.string(s, verb, spec, arg),
             Value::List(list) => {
                 self.out.push_own("[");
-                for (i, item) in list.items.iter().enumerate() {
+                for (i, item) in list.items().iter().enumerate() {
                     if i > 0 {
                         self.out.push_own(" ");
                     }

@@ -1,8 +1,10 @@
 //! The functions that templates may call: Go's own and Ollama's. This list is all there is.
 
+use std::rc::Rc;
+
 use super::format;
 use super::show;
-use super::value::{List, PROPERTY, Value, type_script};
+use super::value::{PROPERTY, Value, type_script};
 use crate::template::CivilTime;
 use crate::template::text::{Text, TextBuf};
 use crate::template::value::{Eval, Fuel, fail};
@@ -123,7 +125,7 @@ pub(super) fn call(func: Func, args: &[Value], now: CivilTime, fuel: &Fuel) -> E
         Func::Gt => Value::Bool(!is_at_most(&args[0], &args[1], fuel)?),
         Func::Len => Value::Int(length(&args[0])? as i64),
         Func::Index => index(&args[0], &args[1..])?,
-        Func::Slice => slice(&args[0], &args[1..])?,
+        Func::Slice => slice(&args[0], &args[1..], fuel)?,
         Func::Print => Value::Str(format::sprint(args, fuel)?),
         Func::Println => Value::Str(format::sprintln(args, fuel)?),
         Func::Printf => match &args[0] {
@@ -146,7 +148,7 @@ pub(super) fn call(func: Func, args: &[Value], now: CivilTime, fuel: &Fuel) -> E
         Func::CurrentDate => date(now),
         Func::YesterdayDate => date(now.day_before()),
         Func::ToTypeScriptType => match &args[0] {
-            Value::Struct(s) if *s.shape == PROPERTY => Value::Str(type_script(s)),
+            Value::Struct(s) if *s.shape == PROPERTY => Value::Str(type_script(s, fuel)?),
             _ => Value::own("any"),
         },
         Func::And | Func::Or => return fail("and and or are evaluated, not called"),
@@ -218,9 +220,7 @@ fn equals(a: &Value, b: &Value) -> Eval<bool> {
             return fail(format!("non-comparable types {} and {}", a.type_name(), b.type_name()));
         }
         _ if a.is_nil() || b.is_nil() => a.is_nil() && b.is_nil(),
-        (Value::Struct(a), Value::Struct(b)) if a.shape.is_pointer && b.shape.is_pointer => {
-            std::rc::Rc::ptr_eq(a, b)
-        }
+        (Value::Struct(a), Value::Struct(b)) if a.shape.is_pointer && b.shape.is_pointer => Rc::ptr_eq(a, b),
         _ => return fail(format!("non-comparable type {}", b.type_name())),
     })
 }
@@ -256,7 +256,7 @@ fn is_at_most(a: &Value, b: &Value, fuel: &Fuel) -> Eval<bool> {
 fn length(value: &Value) -> Eval<usize> {
     match value {
         Value::Str(s) => Ok(s.len()),
-        Value::List(l) => Ok(l.items.len()),
+        Value::List(l) => Ok(l.items().len()),
         Value::Map(m) => Ok(m.entries.len()),
         Value::Invalid | Value::Nil | Value::NilPointer(_) => fail("error calling len: len of nil pointer"),
         other => fail(format!("error calling len: len of type {}", other.type_name())),
@@ -291,7 +291,7 @@ fn index(value: &Value, places: &[Value]) -> Eval<Value> {
                     None => return fail("error calling index: index out of range"),
                 }
             }
-            Value::List(list) => match list.items.get(place(at, list.items.len())?) {
+            Value::List(list) => match list.items().get(place(at, list.items().len())?) {
                 Some(item) => item.clone(),
                 None => return fail("error calling index: index out of range"),
             },
@@ -318,13 +318,13 @@ fn index(value: &Value, places: &[Value]) -> Eval<Value> {
     Ok(item)
 }
 
-fn slice(value: &Value, places: &[Value]) -> Eval<Value> {
+fn slice(value: &Value, places: &[Value], fuel: &Fuel) -> Eval<Value> {
     let n = match value {
         Value::Str(_) if places.len() == 3 => {
             return fail("error calling slice: cannot 3-index slice a string");
         }
         Value::Str(s) => s.len(),
-        Value::List(l) => l.items.len(),
+        Value::List(l) => l.items().len(),
         Value::Invalid | Value::Nil => return fail("error calling slice: slice of untyped nil"),
         other => return fail(format!("error calling slice: can't slice item of type {}", other.type_name())),
     };
@@ -341,16 +341,13 @@ fn slice(value: &Value, places: &[Value]) -> Eval<Value> {
     }
     match value {
         Value::Str(s) if s.as_str().is_char_boundary(from) && s.as_str().is_char_boundary(to) => {
+            fuel.charge_bytes(to - from)?;
             Ok(Value::Str(s.slice(from, to)))
         }
         Value::Str(_) => {
             fail("error calling slice: it cuts a character in two, and half a character is no text")
         }
-        Value::List(list) => {
-            let List { ty, items, is_nil } = &**list;
-            let items = items[from..to].to_vec();
-            Ok(if *is_nil { Value::nil_list(*ty) } else { Value::list(*ty, items) })
-        }
+        Value::List(list) => Ok(Value::List(Rc::new(list.slice(from, to)))),
         _ => fail("error calling slice: no list"),
     }
 }

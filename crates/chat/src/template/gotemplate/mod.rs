@@ -37,7 +37,7 @@ use crate::ChatInput;
 use ast::{Operand, Pipe, Stmt, StmtKind};
 use exec::Run;
 use parser::Program;
-use value::Value;
+use value::{Missing, Value};
 
 /// Text, and the ranges in it that came from outside.
 pub(super) type Parts = (String, Vec<(u32, u32)>);
@@ -117,6 +117,11 @@ impl GoTemplate {
         let mut out = TextBuf::default();
         let (mut system, mut prompt, mut response) = ("", "", "");
         let (_, turns) = data::collate(messages);
+        let common = data::common(vars);
+        let exchange = |system: &str, prompt: &str, response: &str| {
+            run.fuel.charge(common.len())?;
+            Ok(data::exchange(&common, system, prompt, response))
+        };
         for turn in &turns {
             let is_complete = match turn.role {
                 "system" => !prompt.is_empty() || !response.is_empty(),
@@ -124,8 +129,9 @@ impl GoTemplate {
                 _ => false,
             };
             if is_complete {
-                let values = data::exchange(vars, system, prompt, response);
+                let values = exchange(system, prompt, response)?;
                 out.push(&run.render(&self.program.main, &values)?.into_text());
+                run.check_size(out.len())?;
                 (system, prompt, response) = ("", "", "");
             }
             match turn.role {
@@ -135,8 +141,11 @@ impl GoTemplate {
                 _ => {}
             }
         }
-        let values = data::exchange(vars, system, prompt, response);
+        // Ollama makes a template of its own from what is left, and that one has the language's default for missing keys.
+        let run = run.with_missing(Missing::Invalid);
+        let values = exchange(system, prompt, response)?;
         out.push(&run.render(&self.cut, &values)?.into_text());
+        run.check_size(out.len())?;
         Ok(out.into_parts())
     }
 

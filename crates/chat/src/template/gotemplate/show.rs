@@ -2,6 +2,7 @@
 
 use super::number;
 use super::value::{List, ListType, ORDERED, Struct, Value};
+use crate::template::json::write_string;
 use crate::template::text::{Text, TextBuf};
 use crate::template::value::{Eval, Fuel, fail};
 
@@ -34,7 +35,7 @@ pub(super) fn plain(value: &Value, names: bool, fuel: &Fuel, depth: u32, out: &m
         }
         Value::List(list) => {
             out.push_own("[");
-            for (i, item) in list.items.iter().enumerate() {
+            for (i, item) in list.items().iter().enumerate() {
                 if i > 0 {
                     out.push_own(" ");
                 }
@@ -48,6 +49,7 @@ pub(super) fn plain(value: &Value, names: bool, fuel: &Fuel, depth: u32, out: &m
                 if i > 0 {
                     out.push_own(" ");
                 }
+                fuel.charge_bytes(key.len())?;
                 out.push(key);
                 out.push_own(":");
                 plain(item, names, fuel, depth + 1, out)?;
@@ -92,9 +94,12 @@ fn structure(s: &Struct, names: bool, fuel: &Fuel, depth: u32, out: &mut TextBuf
 fn own(value: &Value, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
     match value {
         Value::List(list) if list.ty == ListType::SchemaTypes => {
-            match list.items.as_slice() {
+            match list.items() {
                 [] => {}
-                [Value::Str(one)] => out.push(one),
+                [Value::Str(one)] => {
+                    fuel.charge_bytes(one.len())?;
+                    out.push(one);
+                }
                 items => {
                     out.push_own("[");
                     for (i, item) in items.iter().enumerate() {
@@ -117,10 +122,10 @@ fn own(value: &Value, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
 }
 
 /// What a value's own `String` gives.
-pub(super) fn own_string(value: &Value) -> Option<Text> {
+pub(super) fn own_string(value: &Value, fuel: &Fuel) -> Eval<Text> {
     let mut out = TextBuf::default();
-    own(value, &Fuel::new(u64::from(u32::MAX)), &mut out).ok()?;
-    Some(out.into_text())
+    own(value, fuel, &mut out)?;
+    Ok(out.into_text())
 }
 
 /// Appends a value as JSON: keys of maps sorted, no blanks, `<`, `>` and `&` escaped.
@@ -144,6 +149,7 @@ pub(super) fn json(value: &Value, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
                 if i > 0 {
                     out.push_own(",");
                 }
+                fuel.charge_bytes(key.len())?;
                 json_string(key, out);
                 out.push_own(":");
                 json(item, fuel, out)?;
@@ -185,7 +191,7 @@ pub(super) fn json(value: &Value, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
 
 fn json_list(list: &List, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
     if list.ty == ListType::SchemaTypes
-        && let [one] = list.items.as_slice()
+        && let [one] = list.items()
     {
         return json(one, fuel, out);
     }
@@ -194,7 +200,7 @@ fn json_list(list: &List, fuel: &Fuel, out: &mut TextBuf) -> Eval<()> {
         return Ok(());
     }
     out.push_own("[");
-    for (i, item) in list.items.iter().enumerate() {
+    for (i, item) in list.items().iter().enumerate() {
         if i > 0 {
             out.push_own(",");
         }
@@ -209,22 +215,7 @@ fn is_empty(value: &Value) -> bool {
     !matches!(value, Value::Struct(_)) && !value.truth()
 }
 
+/// What Go escapes besides, so that JSON may stand in a script.
 fn json_string(s: &Text, out: &mut TextBuf) {
-    // The quotes are the template's.
-    out.push_own("\"");
-    let escaped = s.map_chars(|c, out| match c {
-        '"' => out.push_str("\\\""),
-        '\\' => out.push_str("\\\\"),
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        '\x08' => out.push_str("\\b"),
-        '\x0c' => out.push_str("\\f"),
-        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
-            out.push_str(&format!("\\u{:04x}", u32::from(c)));
-        }
-        c => out.push(c),
-    });
-    out.push(&escaped);
-    out.push_own("\"");
+    write_string(s, |c| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}'), out);
 }

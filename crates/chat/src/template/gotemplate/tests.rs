@@ -116,3 +116,71 @@ fn what_the_caller_says_stays_foreign() {
     let outside: Vec<&str> = foreign.iter().map(|r| &text[r.0 as usize..r.1 as usize]).collect();
     assert_eq!(outside, ["bc", "abc", "abc"], "{text}");
 }
+
+#[test]
+fn a_part_of_a_list_is_no_copy() {
+    use super::value::ListType;
+    let whole = Value::list(ListType::Any, (0..9).map(Value::Int).collect());
+    let slice = |value: &Value, from: i64, to: i64| {
+        let args = [value.clone(), Value::Int(from), Value::Int(to)];
+        funcs::call(funcs::Func::Slice, &args, NOW, &Fuel::new(100)).expect("a part")
+    };
+    let part = slice(&slice(&whole, 2, 8), 1, 4);
+    let (Value::List(whole), Value::List(part)) = (&whole, &part) else { panic!("lists") };
+    assert!(std::ptr::eq(part.items(), &whole.items()[3..6]));
+}
+
+/// Each loop takes few steps, and each step goes over much: what is gone over is paid, too.
+#[test]
+fn what_functions_and_methods_go_over_is_paid() {
+    let properties: Map<String, Json> =
+        (0..1000).map(|i| (format!("p{i}"), serde_json::json!({"type": "string", "anyOf": []}))).collect();
+    let choices: Vec<Json> = (0..1000).map(|_| serde_json::json!({"type": "string"})).collect();
+    let tool = serde_json::json!({"type": "function", "function": {"name": "f", "parameters": {
+        "properties": {"deep": {"properties": properties}, "either": {"anyOf": choices}},
+    }}});
+    let vars = serde_json::json!({"text": "x".repeat(100_000), "keys": {"k".repeat(100_000): 1}});
+    let input = ChatInput {
+        messages: vec![Message::text(Role::User, "x")],
+        tools: vec![tool],
+        template_vars: vars.as_object().expect("an object").clone(),
+        ..ChatInput::default()
+    };
+    let each = "{{ range .Messages }}{{ end }}{{ range 20000 }}";
+    let properties = "(index $.Tools 0).Function.Parameters.Properties";
+    for body in [
+        "slice $.text 1 | len".to_owned(),
+        "json $.keys | len".to_owned(),
+        "$.Tools.String | len".to_owned(),
+        format!("(index {properties} \"deep\").Properties.ToMap | len"),
+        format!("(index {properties} \"either\").ToTypeScriptType | len"),
+        format!("toTypeScriptType (index {properties} \"either\") | len"),
+    ] {
+        let source = format!("{each}{{{{ $n := {body} }}}}{{{{ end }}}}");
+        let once = source.replace("20000", "1");
+        let render = |source: &str| {
+            let template = GoTemplate::new(source).expect("a template");
+            template.render(&input, &options(), NOW)
+        };
+        render(&once).expect("it is cheap once");
+        let error = render(&source).expect_err(&body);
+        assert!(matches!(error, TemplateError::Limit { what: "work", .. }), "{body}: {error}");
+    }
+}
+
+#[test]
+fn the_variables_of_each_exchange_are_paid() {
+    let vars: Map<String, Json> = (0..1000).map(|i| (format!("v{i}"), Json::Null)).collect();
+    let messages = |n: usize| -> Vec<Message> {
+        let both = [Message::text(Role::User, "a"), Message::text(Role::Assistant, "b")];
+        both.into_iter().cycle().take(2 * n).collect()
+    };
+    let template = GoTemplate::new("{{ .Prompt }}{{ .Response }}").expect("a template");
+    let render = |n: usize| {
+        let input = ChatInput { messages: messages(n), template_vars: vars.clone(), ..ChatInput::default() };
+        template.render(&input, &options(), NOW)
+    };
+    render(10).expect("a few exchanges");
+    let error = render(2000).expect_err("many exchanges with many variables each");
+    assert!(matches!(error, TemplateError::Limit { what: "work", .. }), "{error}");
+}

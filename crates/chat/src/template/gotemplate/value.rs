@@ -1,9 +1,10 @@
 //! What pipelines evaluate to: the few types of Go that a conversation is made of.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::template::text::Text;
-use crate::template::value::{Eval, fail};
+use crate::template::value::{Eval, Fuel, fail};
 
 /// A value. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,12 +40,32 @@ pub(super) enum ListType {
     SchemaTypes,
 }
 
-/// A list.
+/// A list, or a part of one: parts share the items of the whole, as in Go. Templates cut the rest of a conversation at
+/// each of its messages, and would take the square of its length if that were copied.
 #[derive(Debug)]
 pub(super) struct List {
     pub ty: ListType,
-    pub items: Vec<Value>,
+    whole: Rc<Vec<Value>>,
+    range: Range<usize>,
     pub is_nil: bool,
+}
+
+impl List {
+    fn new(ty: ListType, items: Vec<Value>, is_nil: bool) -> Self {
+        let range = 0..items.len();
+        Self { ty, whole: Rc::new(items), range, is_nil }
+    }
+
+    pub fn items(&self) -> &[Value] {
+        &self.whole[self.range.clone()]
+    }
+
+    /// The items `from..to`, which this list has.
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        let range = self.range.start + from..self.range.start + to;
+        assert!(from <= to && range.end <= self.range.end, "a part of a list lies in it");
+        Self { ty: self.ty, whole: Rc::clone(&self.whole), range, is_nil: self.is_nil }
+    }
 }
 
 /// The types of maps; their keys are strings.
@@ -65,6 +86,22 @@ pub(super) struct Dict {
     pub ty: DictType,
     pub entries: Vec<(Text, Value)>,
     pub is_nil: bool,
+}
+
+impl Dict {
+    fn get(&self, key: &str) -> Option<&Value> {
+        let at = self.entries.binary_search_by(|entry| entry.0.as_str().cmp(key)).ok()?;
+        Some(&self.entries[at].1)
+    }
+}
+
+/// What a field is that a map lacks: Go's option `missingkey`.
+#[derive(Clone, Copy)]
+pub(super) enum Missing {
+    /// Its type's zero (`zero`); of that, no further field can be asked for if it is `nil`.
+    Zero,
+    /// Nothing at all (`default`), as is each field of nothing.
+    Invalid,
 }
 
 /// A field of a structure: its name, its name in JSON, and whether JSON leaves it out when it is empty.
@@ -170,11 +207,11 @@ impl Value {
     }
 
     pub fn list(ty: ListType, items: Vec<Self>) -> Self {
-        Self::List(Rc::new(List { ty, items, is_nil: false }))
+        Self::List(Rc::new(List::new(ty, items, false)))
     }
 
     pub fn nil_list(ty: ListType) -> Self {
-        Self::List(Rc::new(List { ty, items: Vec::new(), is_nil: true }))
+        Self::List(Rc::new(List::new(ty, Vec::new(), true)))
     }
 
     /// A map; of equal keys the last counts.
@@ -211,7 +248,7 @@ impl Value {
             Self::Uint(n) => *n != 0,
             Self::Float(f) => *f != 0.0,
             Self::Str(s) => !s.is_empty(),
-            Self::List(l) => !l.items.is_empty(),
+            Self::List(l) => !l.items().is_empty(),
             Self::Map(m) => !m.entries.is_empty(),
             Self::Struct(_) => true,
         }
@@ -264,24 +301,25 @@ impl Value {
         }
     }
 
-    /// The value of a key.
+    /// The value of a key, zero if there is none.
     pub fn entry(map: &Dict, key: &str) -> Self {
-        match map.entries.binary_search_by(|e| e.0.as_str().cmp(key)) {
-            Ok(at) => map.entries[at].1.clone(),
-            Err(_) => Self::absent(map.ty),
-        }
+        map.get(key).cloned().unwrap_or_else(|| Self::absent(map.ty))
     }
 
-    /// `.name` of this value, without arguments. Methods go first.
-    pub fn field(&self, name: &str) -> Eval<Self> {
-        if let Some(value) = self.method(name) {
+    /// `.name` of this value, without arguments. Methods go first. What a map lacks is as `missing` says.
+    pub fn field(&self, name: &str, missing: Missing, fuel: &Fuel) -> Eval<Self> {
+        if let Some(value) = self.method(name, fuel)? {
             return Ok(value);
         }
         match self {
             Self::Invalid => Ok(Self::Invalid),
             Self::Nil => fail(format!("nil pointer evaluating interface {{}}.{name}")),
             Self::NilPointer(shape) => fail(format!("nil pointer evaluating {}.{name}", shape.name)),
-            Self::Map(map) => Ok(Self::entry(map, name)),
+            Self::Map(map) => Ok(match (map.get(name), missing) {
+                (Some(value), _) => value.clone(),
+                (None, Missing::Zero) => Self::absent(map.ty),
+                (None, Missing::Invalid) => Self::Invalid,
+            }),
             Self::Struct(s) => match s.shape.fields.iter().position(|f| f.0 == name) {
                 Some(at) => Ok(s.values[at].clone()),
                 None => fail(format!("can't evaluate field {name} in type {}", s.shape.name)),
@@ -291,16 +329,18 @@ impl Value {
     }
 
     /// The result of a method that the value has.
-    fn method(&self, name: &str) -> Option<Self> {
-        match (self, name) {
-            (Self::Struct(s), "ToTypeScriptType") if *s.shape == PROPERTY => Some(Self::Str(type_script(s))),
+    fn method(&self, name: &str, fuel: &Fuel) -> Eval<Option<Self>> {
+        Ok(match (self, name) {
+            (Self::Struct(s), "ToTypeScriptType") if *s.shape == PROPERTY => {
+                Some(Self::Str(type_script(s, fuel)?))
+            }
             (Self::Struct(s), "Len") if *s.shape == ORDERED => Some(Self::Int(s.values.len() as i64 / 2)),
-            (Self::Struct(s), "ToMap") if *s.shape == ORDERED => Some(ordered_to_map(s)),
+            (Self::Struct(s), "ToMap") if *s.shape == ORDERED => Some(ordered_to_map(s, fuel)?),
             (Self::NilPointer(_), "Len") => Some(Self::Int(0)),
             (Self::NilPointer(_), "ToMap") => Some(Self::nil_map(DictType::PlainProperties)),
-            (_, "String") if self.shows_itself() => super::show::own_string(self).map(Self::Str),
+            (_, "String") if self.shows_itself() => Some(Self::Str(super::show::own_string(self, fuel)?)),
             _ => None,
-        }
+        })
     }
 
     /// Whether it has a say in how it is printed.
@@ -330,20 +370,23 @@ pub(super) fn property_zero() -> Value {
     )
 }
 
-fn ordered_to_map(ordered: &Struct) -> Value {
+fn ordered_to_map(ordered: &Struct, fuel: &Fuel) -> Eval<Value> {
+    fuel.charge(ordered.values.len())?;
     let pairs = ordered.values.chunks_exact(2).filter_map(|pair| match &pair[0] {
         Value::Str(name) => Some((name.clone(), pair[1].clone())),
         _ => None,
     });
-    Value::map(DictType::PlainProperties, pairs.collect())
+    Ok(Value::map(DictType::PlainProperties, pairs.collect()))
 }
 
 /// The type of a property in TypeScript's words.
-pub(super) fn type_script(property: &Struct) -> Text {
-    let items = |at: usize| match &property.values[at] {
-        Value::List(list) => list.items.clone(),
-        _ => Vec::new(),
-    };
+pub(super) fn type_script(property: &Struct, fuel: &Fuel) -> Eval<Text> {
+    fn items(value: &Value) -> &[Value] {
+        match value {
+            Value::List(list) => list.items(),
+            _ => &[],
+        }
+    }
     let word = |ty: &Value| match ty {
         Value::Str(s) => match s.as_str() {
             "string" => "string",
@@ -356,14 +399,21 @@ pub(super) fn type_script(property: &Struct) -> Text {
         },
         _ => "any",
     };
-    let any_of: Vec<String> = items(0)
-        .iter()
-        .filter_map(|p| match p {
-            Value::Struct(s) => Some(type_script(s).as_str().to_owned()),
-            _ => None,
-        })
-        .collect();
-    let types: Vec<String> = items(1).iter().map(|ty| word(ty).to_owned()).collect();
-    let types = if any_of.is_empty() { types } else { any_of };
-    Text::own(&if types.is_empty() { "any".to_owned() } else { types.join(" | ") })
+    let (choices, types) = (items(&property.values[0]), items(&property.values[1]));
+    fuel.charge(1 + choices.len() + types.len())?;
+    let mut words = Vec::new();
+    for choice in choices {
+        if let Value::Struct(s) = choice {
+            words.push(type_script(s, fuel)?.as_str().to_owned());
+        }
+    }
+    if words.is_empty() {
+        words.extend(types.iter().map(|ty| word(ty).to_owned()));
+    }
+    if words.is_empty() {
+        words.push("any".to_owned());
+    }
+    let text = words.join(" | ");
+    fuel.charge_bytes(text.len())?;
+    Ok(Text::own(&text))
 }

@@ -44,6 +44,7 @@ type Said struct {
 	ToolCalls  []struct {
 		ID       string `json:"id"`
 		Function struct {
+			Index     int            `json:"index"`
 			Name      string         `json:"name"`
 			Arguments map[string]any `json:"arguments"`
 		} `json:"function"`
@@ -421,10 +422,10 @@ func render(c Case) (text string, err error) {
 			Role: said.Role, Content: said.Content, Thinking: said.Thinking, ToolName: said.ToolName,
 			ToolCallID: said.ToolCallID,
 		}
-		for i, call := range said.ToolCalls {
+		for _, call := range said.ToolCalls {
 			message.ToolCalls = append(message.ToolCalls, Call{
 				ID:       call.ID,
-				Function: Called{Index: i, Name: call.Function.Name, Arguments: call.Function.Arguments},
+				Function: Called{Index: call.Function.Index, Name: call.Function.Name, Arguments: call.Function.Arguments},
 			})
 		}
 		messages = append(messages, message)
@@ -457,6 +458,8 @@ func render(c Case) (text string, err error) {
 	}
 	done := false
 	cut(tmpl.Root, &done)
+	// What is left is a template of its own there, without the option.
+	tmpl.Option("missingkey=default")
 	err = execute()
 	return out.String(), err
 }

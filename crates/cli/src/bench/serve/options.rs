@@ -163,7 +163,8 @@ pub fn command() -> Command {
 
 impl Options {
     pub fn parse(args: &[OsString]) -> Result<Self> {
-        let m = command().try_get_matches_from(args).unwrap_or_else(|error| error.exit());
+        let m =
+            command().try_get_matches_from(args).unwrap_or_else(|error| crate::outcome::leave(&error, args));
         Self::new(&m)
     }
 

@@ -1,12 +1,16 @@
 //! Blocks, and how each is laid out in lines.
 
-use super::super::style::{Color, Line, Span, Style, width};
+use super::super::style::{Color, Line, Span, Style, shortened, width};
 use super::inline::{self, Ending};
 use super::table::Table;
 use super::wrap::wrap;
 
 /// The mark of a quotation, once for each depth.
 const QUOTE: &str = "│ ";
+/// Columns that are left to text, however deep it is in lists and quotations; what is deeper stands no further in.
+const TEXT_COLUMNS: usize = 10;
+/// The same in windows that are hardly wider than a marker.
+const TEXT_COLUMNS_MIN: usize = 4;
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +61,12 @@ impl Layout {
     /// The lines of a block.
     pub fn lines(&self, block: &Block) -> Vec<Line> {
         let mut lines = Vec::new();
-        let (first, rest) = block.prefix.lines();
+        let (first, rest) = block.prefix.lines(self.width.saturating_sub(TEXT_COLUMNS));
         if let Some(n) = block.gap {
-            let quotes = QUOTE.repeat(n);
+            let quotes = QUOTE.repeat(n.min(self.width.saturating_sub(TEXT_COLUMNS) / width(QUOTE)));
             lines.push(Line::new(quotes.trim_end(), Style::DIM));
         }
-        let inner = self.width.saturating_sub(rest.width()).max(8);
+        let inner = self.width.saturating_sub(rest.width()).max(TEXT_COLUMNS_MIN);
         let ending = if block.is_open { Ending::Open } else { Ending::Closed };
         let body = match &block.kind {
             Kind::Paragraph(text) => wrap(&inline::spans(text, Style::PLAIN, ending), inner),
@@ -85,16 +89,18 @@ impl Layout {
 }
 
 impl Prefix {
-    /// What stands before the first line, and before each other one.
-    fn lines(&self) -> (Line, Line) {
+    /// What stands before the first line, and before each other one, in so many columns if the marker alone has not more.
+    fn lines(&self, columns: usize) -> (Line, Line) {
         let mut first = Line::default();
-        first.push(&QUOTE.repeat(self.quotes), Style::DIM);
+        first.push(&QUOTE.repeat(self.quotes.min(columns / width(QUOTE))), Style::DIM);
+        let marker = self.marker.as_ref().map_or(0, |marker| width(marker));
+        let indent = self.indent.min(columns - first.width()).max(marker);
         let mut rest = first.clone();
-        rest.push(&" ".repeat(self.indent), Style::PLAIN);
+        rest.push(&" ".repeat(indent), Style::PLAIN);
         match &self.marker {
             None => (rest.clone(), rest),
             Some(marker) => {
-                first.push(&" ".repeat(self.indent.saturating_sub(width(marker))), Style::PLAIN);
+                first.push(&" ".repeat(indent - width(marker)), Style::PLAIN);
                 first.push(marker, Style::PLAIN.color(Color::Cyan));
                 (first, rest)
             }
@@ -113,8 +119,10 @@ fn heading(level: usize) -> Style {
 
 /// The line above or below code. Code itself has nothing beside it, so that it can be copied.
 fn fence(corner: char, language: &str, columns: usize) -> String {
+    let columns = columns.min(40);
+    let language = shortened(language, columns.saturating_sub(5));
     let label = if language.is_empty() { String::new() } else { format!(" {language} ") };
-    let dashes = columns.min(40).saturating_sub(1 + width(&label)).max(2);
+    let dashes = columns.saturating_sub(1 + width(&label)).max(2);
     let (before, after) = if label.is_empty() { (dashes, 0) } else { (2, dashes.saturating_sub(2)) };
     format!("{corner}{}{label}{}", "─".repeat(before), "─".repeat(after))
 }

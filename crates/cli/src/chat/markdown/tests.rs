@@ -101,6 +101,22 @@ fn code_is_left_alone() {
     check("```make\n\tgcc\n```", 10, "┌── make ─\n    gcc\n└─────────");
 }
 
+/// However deep text is, and however narrow the window: no line of prose is wider than it.
+#[test]
+fn depth_has_an_end() {
+    let list: String = (0..14).map(|i| format!("{}- level {i} with words\n", "  ".repeat(i))).collect();
+    let quotes: String = (0..14).map(|i| format!("{} quoted words\n\n", ">".repeat(i))).collect();
+    let numbers = "1000. a number\n\n       1. inside of it, with words\n";
+    for text in [list, quotes, numbers.into(), "```a-very-long-language-name\nx\n```\n".into()] {
+        for columns in [10, 13, 20, 30, 80] {
+            for line in lines(&text, columns) {
+                assert!(line.width() <= columns, "{columns}: {}", line.text());
+            }
+        }
+    }
+    check("```rust\nx\n```", 8, "┌── ru…\nx\n└───────");
+}
+
 #[test]
 fn tables_fit() {
     check(

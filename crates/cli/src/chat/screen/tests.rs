@@ -2,86 +2,8 @@
 
 use super::super::markdown::{Layout, Parser};
 use super::super::style::Style;
+use super::emulator::Terminal;
 use super::*;
-
-/// As much of a terminal as the screen uses: a window that scrolls, with what has scrolled away above it.
-struct Terminal {
-    columns: usize,
-    rows: usize,
-    /// All lines ever, in cells; an empty cell follows a wide one.
-    lines: Vec<Vec<String>>,
-    top: usize,
-    x: usize,
-    y: usize,
-    /// Rows that a cursor beyond the window was sent to.
-    n_wrong: usize,
-}
-
-impl Terminal {
-    fn new(columns: usize, rows: usize) -> Self {
-        Self { columns, rows, lines: vec![Vec::new()], top: 0, x: 0, y: 0, n_wrong: 0 }
-    }
-
-    fn down(&mut self) {
-        self.y += 1;
-        if self.y == self.lines.len() {
-            self.lines.push(Vec::new());
-        }
-        self.top = self.top.max((self.y + 1).saturating_sub(self.rows));
-    }
-
-    fn write(&mut self, text: &str) {
-        let mut rest = text;
-        while !rest.is_empty() {
-            if let Some(sequence) = rest.strip_prefix("\x1b[") {
-                let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence");
-                let n = sequence[..end].parse().unwrap_or(1);
-                match &sequence[end..=end] {
-                    "A" => {
-                        self.n_wrong += usize::from(self.y < self.top + n);
-                        self.y = self.y.saturating_sub(n).max(self.top);
-                    }
-                    "C" => self.x = (self.x + n).min(self.columns - 1),
-                    "K" if n == 2 => self.lines[self.y].clear(),
-                    "K" => self.lines[self.y].truncate(self.x),
-                    "m" => {}
-                    other => panic!("the screen uses no {other}"),
-                }
-                rest = &sequence[end + 1..];
-                continue;
-            }
-            use unicode_segmentation::UnicodeSegmentation;
-            let grapheme = rest.graphemes(true).next().expect("it is not empty");
-            match grapheme {
-                "\r\n" => {
-                    self.x = 0;
-                    self.down();
-                }
-                "\r" => self.x = 0,
-                "\x1b" => panic!("a bare escape"),
-                _ => {
-                    let width = grapheme_width(grapheme);
-                    if self.x + width > self.columns {
-                        self.x = 0;
-                        self.down();
-                    }
-                    let line = &mut self.lines[self.y];
-                    line.resize(line.len().max(self.x + width), " ".into());
-                    line[self.x] = grapheme.into();
-                    line[self.x + 1..self.x + width].fill(String::new());
-                    self.x += width;
-                }
-            }
-            rest = &rest[grapheme.len()..];
-        }
-    }
-
-    fn text(&self) -> Vec<String> {
-        // Below the cursor there is nothing.
-        assert!(self.lines[self.y + 1..].iter().all(Vec::is_empty), "something is left: {:?}", self.lines);
-        self.lines[..=self.y].iter().map(|line| line.concat().trim_end().to_owned()).collect()
-    }
-}
 
 /// A document as it streams in pieces of so many characters: what the terminal shows at the end, and how many bytes it
 /// took.
@@ -200,4 +122,22 @@ fn a_window_that_changes_is_painted_anew() {
     let mut again = String::new();
     screen.resize(10, 10, &mut again);
     assert_eq!(again, "");
+}
+
+/// Whatever was painted for a wide window is gone from a narrow one, and the other way round.
+#[test]
+fn resizing_leaves_nothing_behind() {
+    let line = |columns: usize, n: usize| Line::new("x".repeat(columns - 1 - n), Style::PLAIN);
+    let (mut screen, mut terminal) = (Screen::new(40, 12), Terminal::new(40, 12));
+    for columns in [40, 20, 11, 80, 40, 39, 200, 40] {
+        terminal.resize(columns, 12);
+        let mut out = String::new();
+        screen.resize(columns, 12, &mut out);
+        for n in [2, 1, 0] {
+            screen.update(Vec::new(), vec![line(columns, n), line(columns, n + 1)], &mut out);
+        }
+        terminal.write(&out);
+        assert_eq!(terminal.text(), ["x".repeat(columns - 1), "x".repeat(columns - 2)], "{columns} columns");
+    }
+    assert_eq!(terminal.n_wrong, 0, "the cursor left the window");
 }

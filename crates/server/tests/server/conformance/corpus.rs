@@ -12,7 +12,7 @@ use crate::fixtures::check;
 
 const HEADERS: &str = "Content-Type: application/json\r\nx-api-key: conformance-key\r\n";
 /// The aim is 50 ms on an idle machine; the bound leaves room for a busy one.
-const VERDICT_MAX: Duration = Duration::from_secs(5);
+const VERDICT_MAX: Duration = Duration::from_secs(20);
 
 const FIELDS: [&str; 17] = [
     "temperature",

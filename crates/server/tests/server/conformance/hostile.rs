@@ -13,7 +13,7 @@ use crate::client::Running;
 
 const HEADERS: &str = "Content-Type: application/json\r\nx-api-key: conformance-key\r\n";
 /// Far above what a verdict takes, also on a busy machine: this is about hangs.
-const VERDICT_MAX: Duration = Duration::from_secs(20);
+const VERDICT_MAX: Duration = Duration::from_secs(60);
 
 fn nested(open: &str, close: &str, n: usize) -> String {
     format!("{}{}", open.repeat(n), close.repeat(n))
@@ -118,7 +118,7 @@ async fn leaves_nothing(server: &Running<Engine>) {
         if (status.running, status.waiting, status.kv_blocks_used) == (0, 0, 0) {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "something is left: {status:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "something is left: {status:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -395,3 +395,75 @@ fn what_cannot_be_exported_is_named() {
     std::fs::remove_file(&path).unwrap();
     fails(Asked::Stored(name("alpha:8b")), "alpha:8b");
 }
+
+/// Models that stand in stores that are only read: what an import brings has a name of ours, or is not brought at all.
+#[test]
+fn models_that_stand_elsewhere_are_imported_for_good() {
+    use Outcome::{New, Replaced, Unchanged};
+    let here = filled();
+    let bytes = bundle(&here);
+    let weights = here.store.manifest(&name("alpha:8b")).unwrap().unwrap().layers[0].digest;
+    // Whose store, what is done to it before, what becomes of `alpha:8b`, and whether the model is ours then.
+    for (is_shared, damage, outcome, is_ours) in [
+        (false, None, New, true),
+        (true, None, Unchanged, false),
+        (true, Some("lost"), Unchanged, true),
+        (true, Some("damaged"), Unchanged, true),
+        (false, Some("another"), Replaced, true),
+    ] {
+        let there = place();
+        let other = there.folder.path().join("other");
+        let root = there.store.config().root.clone();
+        let config = StoreConfig { root: other.clone(), ..StoreConfig::default() };
+        let others = Store::with_chunks(config, Arc::new(RealFiles), CHUNK).unwrap();
+        take(&others, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+        let path = others.blob(&weights).unwrap().unwrap();
+        match damage {
+            Some("lost") => std::fs::remove_file(&path).unwrap(),
+            Some("damaged") => {
+                std::fs::write(&path, noise(9, path.metadata().unwrap().len() as usize)).unwrap()
+            }
+            Some(_) => drop(put(&others, "alpha:8b", &[(MediaType::Model, b"another")])),
+            None => {}
+        }
+        let (shared, ollama) = if is_shared { (vec![other], None) } else { (vec![], Some(other)) };
+        let config = StoreConfig { root, shared, ollama, hf_home: None };
+        let store = Store::with_chunks(config, Arc::new(RealFiles), CHUNK).unwrap();
+        let options = ImportOptions { replace: outcome == Replaced, ..unsigned() };
+        let imported = take(&store, &mut Stream(&bytes[..]), &options).unwrap();
+        let case = format!("{is_shared} {damage:?}");
+        assert_eq!(imported.models[1].outcome, outcome, "{case}");
+        assert_eq!(imported.blobs_new > 0, is_ours, "{case}: what nobody names would not be kept");
+        store.session().prune(false).unwrap();
+        let alpha = store.find(&name("alpha:8b")).unwrap().unwrap();
+        assert_eq!(
+            (alpha.origin == crate::Origin::Own, alpha.state),
+            (is_ours, crate::State::Ready),
+            "{case}"
+        );
+        let bytes = std::fs::read(store.shared.find_blob(&weights, None).unwrap()).unwrap();
+        assert_eq!(crate::Digest::of(&bytes), weights, "{case}");
+    }
+}
+
+/// What is exported stays until it is written, whatever other processes remove.
+#[test]
+fn what_is_planned_can_be_written() {
+    let place = filled();
+    let asked = [Asked::Stored(name("alpha:8b"))];
+    let planned = plan(&place.store, &asked, &imprint(), &mut |_, _| {}).unwrap();
+    let blobs = || tree(&place.store.config().root.join("blobs")).len();
+    let before = blobs();
+    let config = place.store.config().clone();
+    // All that ours holds since it was filled is let go.
+    let other = Store::open(config).unwrap();
+    drop(place.store);
+    for model in NAMES {
+        other.remove(&name(model)).unwrap();
+    }
+    let bytes = written(&planned, None);
+    drop(planned);
+    take(&super::import::place().store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    other.prune(false).unwrap();
+    assert!(before > 0 && tree(&other.config().root.join("blobs")).is_empty(), "then they go");
+}

@@ -69,7 +69,7 @@ fn what_is_missing_or_out_of_order_is_named() {
     order.swap(1, 2);
     order.insert(2, files[1].clone());
     assert!(read(&order).is_err());
-    fails(&files[1..], "no bundle");
+    fails(&files[1..], "b.002 is part 2 of a bundle; name the first one");
     fails(&[folder.path().join("c")], "cannot read");
     fails(&[folder.path().to_owned()], "no regular file");
     fails(&[], "empty");
@@ -90,7 +90,18 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     check(Some(4096), "is there already");
     std::fs::rename(&path, folder.path().join("b.001")).unwrap();
     check(Some(4096), "is there already");
-    std::fs::remove_file(folder.path().join("b.001")).unwrap();
+    std::fs::rename(folder.path().join("b.001"), folder.path().join("b.007")).unwrap();
+    check(Some(4096), "b.007 is there already");
+    std::fs::remove_file(folder.path().join("b.007")).unwrap();
+    // One that came while the bundle was written.
+    let mut out = PartWriter::new(&path, Some(1024)).unwrap();
+    out.write_all(&[0; 3000]).unwrap();
+    std::fs::write(folder.path().join("b.002"), "mine").unwrap();
+    let error = out.finish().unwrap_err().to_string();
+    assert!(error.contains("b.002 is there already"), "{error}");
+    assert_eq!(std::fs::read(folder.path().join("b.002")).unwrap(), b"mine");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    std::fs::remove_file(folder.path().join("b.002")).unwrap();
     // Of an export that was killed.
     std::fs::write(folder.path().join("b.001.partial"), "old").unwrap();
     let mut out = PartWriter::new(&path, Some(1024)).unwrap();
@@ -102,4 +113,28 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     let mut out = PartWriter::new(&path, Some(1024)).unwrap();
     out.write_all(&[0; 999 * 1024]).unwrap();
     assert!(out.write_all(&[0]).unwrap_err().to_string().contains("over 999 parts"));
+}
+
+/// What cannot come to an end is refused before anything is written.
+#[test]
+fn parts_and_room_are_counted_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b");
+    // Of a larger one that was killed.
+    std::fs::write(folder.path().join("b.900.partial"), "old").unwrap();
+    for (part_bytes, total_bytes, refusal) in [
+        (Some(1024), 999 * 1024, None),
+        (Some(1024), 999 * 1024 + 1, Some("1000 parts, and there are at most 999; make them 1025 bytes")),
+        (None, 1 << 20, None),
+        (None, 1 << 60, Some("make room")),
+        (Some(1 << 58), 1 << 60, Some("make room")),
+    ] {
+        let out = PartWriter::new(&path, part_bytes).unwrap();
+        let found = out.prepare(total_bytes).err().map(|error| error.to_string());
+        match refusal {
+            None => assert_eq!(found, None),
+            Some(part) => assert!(found.as_ref().is_some_and(|text| text.contains(part)), "{found:?}"),
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

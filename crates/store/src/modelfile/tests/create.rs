@@ -100,6 +100,21 @@ fn a_model_is_made_from_another() {
     assert_eq!(model.config.map(|c| c.further["requires"].clone()), Some(json!("0.14.0")));
 }
 
+/// A signed address opens a file to whoever has it: what a model is made of is told without.
+#[test]
+fn where_a_base_came_from_is_told_without_its_signature() {
+    let home = Home::new();
+    let reference = Reference::Url("https://files.example/x.gguf?signature=s3cret#top".into());
+    let name = reference.name().expect("it has one");
+    home.make(&name.to_string(), &home.recipe("FROM ./tiny.gguf")).expect("a model");
+    let mut recipe = Recipe::default();
+    assert!(recipe.upon(&home.store, &reference, &mut |_, _, _| {}).expect("it is whole"), "it is here");
+    home.make("derived", &recipe).expect("a model");
+    let manifest =
+        home.store.manifest(&"derived".parse().expect("a name")).expect("a store").expect("it is there");
+    assert_eq!(manifest.annotations[crate::annotation::SOURCE], "https://files.example/x.gguf");
+}
+
 #[test]
 fn what_cannot_be_made_is_refused_by_name() {
     let home = Home::new();
@@ -128,6 +143,22 @@ fn what_cannot_be_made_is_refused_by_name() {
     let mut recipe = with(vec![home.tiny()]);
     recipe.params.insert("num_ctx".into(), json!("many"));
     check(&recipe, "PARAMETER: `num_ctx` must be a whole number");
+    // More than is read back when the model is opened.
+    let mut recipe = with(vec![home.tiny()]);
+    let stops = (0..6000).map(|n| json!(format!("{n:0256}")));
+    recipe.params.insert("stop".into(), stops.collect::<Vec<_>>().into());
+    check(&recipe, "a model has at most 1048576 bytes of parameters");
+    check(&template(&format!("{{{{ .Prompt }}}}{}", " ".repeat(1 << 20))), "1048576 bytes of template");
+    let licensed = |n: usize, from: usize| Recipe {
+        licenses: (from..from + n).map(|n| n.to_string()).collect(),
+        ..Recipe::default()
+    };
+    let recipe = Recipe { files: vec![home.tiny()], ..licensed(990, 0) };
+    assert_eq!(home.make("licensed", &recipe).expect("a model").0.licenses.len(), 990);
+    let base = home.store.manifest(&"licensed".parse().expect("a name")).expect("a store");
+    check(&Recipe { base: base.clone(), ..licensed(11, 1000) }, "a model has at most 1000 licences");
+    let adapters = (0..35).map(|n| Part { name: format!("{n}.gguf"), ..adapter.clone() }).collect();
+    check(&Recipe { base, adapters, ..licensed(10, 1000) }, "a model has at most 1024 layers");
     let mut bare = GgufWriter::new();
     bare.set("general.architecture", Pair::from("llama")).tensor_f32("x", &[4], &[0.0; 4]);
     let renderer = Recipe { renderer: Some("qwen3-coder".into()), ..Recipe::default() };

@@ -1,0 +1,5 @@
+//! What is kept on disk, through the crate's interface.
+
+mod files;
+mod records;
+mod responses;
