@@ -17,9 +17,18 @@ pub fn age() -> Option<Duration> {
 /// Bytes of anonymous memory held: what is not backed by a file. `None` where the system does not say.
 #[cfg(target_os = "linux")]
 pub fn anon_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    // The pages themselves, counted. `status` has a sum that each processor adds to now and then, which may be off by
+    // megabytes where there are many of them.
+    let counted = std::fs::read_to_string("/proc/self/smaps_rollup");
+    kib(&counted.unwrap_or_default(), "Anonymous:")
+        .or_else(|| kib(&std::fs::read_to_string("/proc/self/status").ok()?, "RssAnon:"))
+}
+
+/// The bytes behind `name` in a list of `name  n kB`.
+#[cfg(target_os = "linux")]
+fn kib(list: &str, name: &str) -> Option<u64> {
+    let n = list.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(n.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
 #[cfg(not(target_os = "linux"))]

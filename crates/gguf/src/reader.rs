@@ -16,10 +16,10 @@ const ALIGNMENT_MAX: u64 = 65_536;
 const NAME_BYTES_MAX: u64 = 1 << 16;
 /// Most shards of one model.
 const SHARDS_MAX: u64 = 4096;
-/// What is read of a file at first: all of the header, in most models.
-const HEAD_BYTES: u64 = 16 << 20;
-/// The same of a file that is elsewhere: what small vocabularies need.
-const HEAD_BYTES_ELSEWHERE: u64 = 1 << 20;
+/// What is read of a header at a time, so that opening a file takes little more memory than what it says.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// The same of a file that is elsewhere, at first: what small vocabularies need. It grows, as each time costs a round trip.
+const WINDOW_BYTES_ELSEWHERE: u64 = 1 << 20;
 /// The longest header that is believed; those of the largest vocabularies have a hundredth of it.
 const HEAD_BYTES_MAX: u64 = 1 << 30;
 
@@ -270,6 +270,20 @@ impl GgufFile {
         self.shards[tensor.shard].bytes_by(start, len, buf)
     }
 
+    /// Fills `buf` with the bytes of a tensor from `start` on.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_data`].
+    pub fn read_tensor_into(
+        &self,
+        tensor: &TensorInfo,
+        start: usize,
+        buf: &mut [u8],
+    ) -> Result<(), GgufError> {
+        let (start, _) = tensor.place(&(start..start.saturating_add(buf.len())));
+        self.shards[tensor.shard].read(start, buf)
+    }
+
     /// Whether the bytes are in memory anyway, so that reading them costs nothing.
     pub fn is_in_memory(&self) -> bool {
         self.shards.iter().all(|shard| shard.in_memory().is_some())
@@ -330,44 +344,38 @@ pub fn shard_name(first: &str, i: u64, count: u64) -> Result<String, GgufError> 
 
 /// Reads as much of a file as its header turns out to need; each byte once.
 fn parse_head(source: &Source) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
-    let len = source.len();
-    if let Some(bytes) = source.in_memory() {
-        return Parser { bytes, len, at: 0, is_short: false }.file();
-    }
-    let first = if matches!(source, Source::Elsewhere(_)) { HEAD_BYTES_ELSEWHERE } else { HEAD_BYTES };
-    let (mut head, mut wanted) = (Vec::new(), len.min(first));
-    loop {
-        let n_read = head.len();
-        head.extend_from_slice(&source.bytes(n_read as u64, wanted as usize - n_read)?);
-        let mut parser = Parser { bytes: &head, len, at: 0, is_short: false };
-        let parsed = parser.file();
-        if !parser.is_short || wanted == len {
-            return parsed;
-        }
-        if wanted >= HEAD_BYTES_MAX {
-            return Err(GgufError::Header(format!("its header has more than {HEAD_BYTES_MAX} bytes")));
-        }
-        wanted = len.min(4 * wanted);
-    }
+    let (known, unread) = match source.in_memory() {
+        Some(bytes) => (Cow::Borrowed(bytes), None),
+        None => (Cow::Owned(Vec::new()), Some(source)),
+    };
+    let (window_bytes, growth) = match source {
+        Source::Elsewhere(_) => (WINDOW_BYTES_ELSEWHERE, 4),
+        _ => (WINDOW_BYTES, 1),
+    };
+    Parser { window: known, start: 0, unread, window_bytes, growth, len: source.len(), at: 0 }.file()
 }
 
-/// A cursor over the first of a file's untrusted bytes. Every read checks what is left.
+/// A cursor over a file's untrusted header, of which it holds a window. Every read checks what is left.
 struct Parser<'a> {
-    bytes: &'a [u8],
+    /// Bytes of the file from `start` on; all of it, if it is in memory.
+    window: Cow<'a, [u8]>,
+    start: usize,
+    /// Where more bytes come from.
+    unread: Option<&'a Source>,
+    /// How many are read next, and how much more each time after.
+    window_bytes: u64,
+    growth: u64,
     /// Bytes of the whole file.
     len: u64,
     at: usize,
-    /// Whether something was wanted that the file has and `bytes` do not.
-    is_short: bool,
 }
 
-impl<'a> Parser<'a> {
+impl Parser<'_> {
     fn file(&mut self) -> Result<(Metadata, Vec<TensorInfo>), GgufError> {
-        if !self.bytes.starts_with(b"GGUF") {
-            let head = &self.bytes[..self.bytes.len().min(4)];
-            return Err(GgufError::Header(format!("it starts with {head:02x?}, not with `GGUF`")));
+        let magic = self.take(self.len.min(4), "magic")?;
+        if magic != b"GGUF" {
+            return Err(GgufError::Header(format!("it starts with {magic:02x?}, not with `GGUF`")));
         }
-        self.at = 4;
         let version = self.u32("version")?;
         match version {
             2 | 3 => {}
@@ -390,11 +398,11 @@ impl<'a> Parser<'a> {
             let at = self.at;
             let key = self.string("metadata key")?;
             if key.is_empty() {
-                return Err(self.malformed(at, "a metadata key is empty"));
+                return Err(malformed(at, "a metadata key is empty"));
             }
-            let value = self.value(key)?;
-            if !metadata.insert(key, value) {
-                return Err(self.malformed(at, format!("metadata key `{key}` is there twice")));
+            let value = self.value(&key)?;
+            if !metadata.insert(&key, value) {
+                return Err(malformed(at, format!("metadata key `{key}` is there twice")));
             }
         }
         let alignment = metadata.opt_u64("general.alignment")?.unwrap_or(32);
@@ -418,33 +426,31 @@ impl<'a> Parser<'a> {
             let at = self.at;
             let name = self.string("tensor name")?;
             if name.is_empty() {
-                return Err(self.malformed(at, "a tensor name is empty"));
+                return Err(malformed(at, "a tensor name is empty"));
             }
-            if !names.insert(name) {
-                return Err(self.malformed(at, format!("tensor `{name}` is there twice")));
+            if !names.insert(name.clone()) {
+                return Err(malformed(at, format!("tensor `{name}` is there twice")));
             }
             let n_dims = self.u32("tensor dimensions")?;
             if !(1..=4).contains(&n_dims) {
-                return Err(
-                    self.malformed(at, format!("tensor `{name}` has {n_dims} dimensions, not 1 to 4"))
-                );
+                return Err(malformed(at, format!("tensor `{name}` has {n_dims} dimensions, not 1 to 4")));
             }
             let mut dims = Vec::with_capacity(n_dims as usize);
             for _ in 0..n_dims {
                 dims.push(self.u64("tensor dimension")?);
             }
             if dims.contains(&0) || dims.iter().any(|&d| i64::try_from(d).is_err()) {
-                return Err(self.malformed(at, format!("tensor `{name}` has impossible dimensions {dims:?}")));
+                return Err(malformed(at, format!("tensor `{name}` has impossible dimensions {dims:?}")));
             }
             let type_id = self.u32("tensor type")?;
             let ty = TensorType::from_id(type_id).ok_or_else(|| {
-                self.malformed(at, format!("tensor `{name}`: {}", TensorType::unknown_id(type_id)))
+                malformed(at, format!("tensor `{name}`: {}", TensorType::unknown_id(type_id)))
             })?;
-            let too_large = |p: &Self| {
-                p.malformed(at, format!("tensor `{name}` of type {ty} and dimensions {dims:?} is too large"))
+            let too_large = || {
+                malformed(at, format!("tensor `{name}` of type {ty} and dimensions {dims:?} is too large"))
             };
             let row = ty.row_bytes(dims[0]).ok_or_else(|| {
-                self.malformed(
+                malformed(
                     at,
                     format!(
                         "tensor `{name}`: rows of {} are no multiple of {ty}'s {}",
@@ -454,14 +460,14 @@ impl<'a> Parser<'a> {
                 )
             })?;
             let rows = dims[1..].iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-            let n_bytes = rows.and_then(|r| r.checked_mul(row)).ok_or_else(|| too_large(self))?;
+            let n_bytes = rows.and_then(|r| r.checked_mul(row)).ok_or_else(too_large)?;
             let elements = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
             if elements.is_none_or(|n| i64::try_from(n).is_err()) {
-                return Err(too_large(self));
+                return Err(too_large());
             }
             let offset = self.u64("tensor offset")?;
             if offset != expected {
-                return Err(self.malformed(
+                return Err(malformed(
                     at,
                     format!(
                         "tensor `{name}` claims data offset {offset}, the tensors before it end at {expected}"
@@ -471,17 +477,17 @@ impl<'a> Parser<'a> {
             expected = n_bytes
                 .checked_next_multiple_of(alignment)
                 .and_then(|n| offset.checked_add(n))
-                .ok_or_else(|| too_large(self))?;
+                .ok_or_else(too_large)?;
             ranges.push((offset, n_bytes));
-            tensors.push(TensorInfo { name: name.to_owned(), ty, dims, shard: 0, start: 0, n_bytes: 0 });
+            tensors.push(TensorInfo { name, ty, dims, shard: 0, start: 0, n_bytes: 0 });
         }
         let data_start = (self.at as u64)
             .checked_next_multiple_of(alignment)
-            .ok_or_else(|| self.malformed(self.at, "the data section starts beyond any file"))?;
+            .ok_or_else(|| malformed(self.at, "the data section starts beyond any file"))?;
         for (tensor, (offset, n_bytes)) in tensors.iter_mut().zip(ranges) {
             let end = data_start.checked_add(offset).and_then(|s| s.checked_add(n_bytes));
             if end.is_none_or(|end| end > self.len) {
-                return Err(self.malformed(
+                return Err(malformed(
                     self.at,
                     format!(
                         "tensor `{}` needs bytes {} to {}, but the file ends at {}: it is truncated",
@@ -494,7 +500,7 @@ impl<'a> Parser<'a> {
             }
             // What no address reaches cannot be loaded either.
             tensor.start = usize::try_from(data_start + offset).map_err(|_| {
-                self.malformed(self.at, format!("tensor `{}` is too far for this system", tensor.name))
+                malformed(self.at, format!("tensor `{}` is too far for this system", tensor.name))
             })?;
             tensor.n_bytes = n_bytes as usize;
         }
@@ -523,14 +529,14 @@ impl<'a> Parser<'a> {
         let at = self.at;
         let id = self.u32(key)?;
         ValueType::from_id(id)
-            .ok_or_else(|| self.malformed(at, format!("metadata key `{key}` has unknown type {id}")))
+            .ok_or_else(|| malformed(at, format!("metadata key `{key}` has unknown type {id}")))
     }
 
     fn array(&mut self, key: &str) -> Result<Array, GgufError> {
         let at = self.at;
         let ty = self.value_type(key)?;
         if ty == ValueType::Array {
-            return Err(self.malformed(at, format!("metadata key `{key}` is an array of arrays")));
+            return Err(malformed(at, format!("metadata key `{key}` is an array of arrays")));
         }
         let n = self.count(key, ty.min_bytes())?;
         macro_rules! numbers {
@@ -572,7 +578,7 @@ impl<'a> Parser<'a> {
         match self.fixed::<1>(what)?[0] {
             0 => Ok(false),
             1 => Ok(true),
-            b => Err(self.malformed(at, format!("`{what}`: {b} is no bool"))),
+            b => Err(malformed(at, format!("`{what}`: {b} is no bool"))),
         }
     }
 
@@ -582,7 +588,7 @@ impl<'a> Parser<'a> {
         let n = self.u64(what)?;
         let left = self.len - self.at as u64;
         if n > left / min_bytes {
-            return Err(self.malformed(
+            return Err(malformed(
                 at,
                 format!("`{what}` claims {n} elements of at least {min_bytes} bytes, {left} bytes are left"),
             ));
@@ -598,16 +604,17 @@ impl<'a> Parser<'a> {
         self.fixed(what).map(u64::from_le_bytes)
     }
 
-    fn string(&mut self, what: &str) -> Result<&'a str, GgufError> {
+    fn string(&mut self, what: &str) -> Result<String, GgufError> {
         let at = self.at;
         let bytes = self.bytes_value(what)?;
         if bytes.len() as u64 > NAME_BYTES_MAX {
-            return Err(self.malformed(at, format!("{what} has {} bytes", bytes.len())));
+            return Err(malformed(at, format!("{what} has {} bytes", bytes.len())));
         }
-        std::str::from_utf8(bytes).map_err(|_| self.malformed(at, format!("{what} is not valid UTF-8")))
+        let text = std::str::from_utf8(bytes);
+        text.map(str::to_owned).map_err(|_| malformed(at, format!("{what} is not valid UTF-8")))
     }
 
-    fn bytes_value(&mut self, what: &str) -> Result<&'a [u8], GgufError> {
+    fn bytes_value(&mut self, what: &str) -> Result<&[u8], GgufError> {
         let n = self.u64(what)?;
         self.take(n, what)
     }
@@ -616,21 +623,38 @@ impl<'a> Parser<'a> {
         Ok(self.take(N as u64, what)?.try_into().expect("take returns exactly N bytes"))
     }
 
-    fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8], GgufError> {
+    fn take(&mut self, n: u64, what: &str) -> Result<&[u8], GgufError> {
         let left = self.len - self.at as u64;
         if n > left {
-            return Err(self.malformed(self.at, format!("`{what}` needs {n} bytes, {left} are left")));
+            return Err(malformed(self.at, format!("`{what}` needs {n} bytes, {left} are left")));
         }
-        if n > (self.bytes.len() - self.at) as u64 {
-            self.is_short = true;
-            return Err(self.malformed(self.at, format!("`{what}` needs {n} bytes that were not read yet")));
+        if n > (self.start + self.window.len() - self.at) as u64 {
+            self.read_on(n)?;
         }
-        let bytes = &self.bytes[self.at..][..n as usize];
+        let bytes = &self.window[self.at - self.start..][..n as usize];
         self.at += n as usize;
         Ok(bytes)
     }
 
-    fn malformed(&self, at: usize, what: impl Into<String>) -> GgufError {
-        GgufError::Malformed { offset: at as u64, what: what.into() }
+    /// Moves the window to where the cursor is, with at least `n` bytes, which the file has.
+    fn read_on(&mut self, n: u64) -> Result<(), GgufError> {
+        let at = self.at as u64;
+        if at + n > HEAD_BYTES_MAX {
+            return Err(GgufError::Header(format!("its header has more than {HEAD_BYTES_MAX} bytes")));
+        }
+        let source = self.unread.expect("what is in memory is there, all of it");
+        let window = self.window.to_mut();
+        window.drain(..self.at - self.start);
+        self.start = self.at;
+        let n_kept = window.len();
+        let n_read = (n - n_kept as u64).next_multiple_of(self.window_bytes);
+        window.resize((n_kept as u64 + n_read).min(self.len - at) as usize, 0);
+        source.read(at + n_kept as u64, &mut window[n_kept..])?;
+        self.window_bytes *= self.growth;
+        Ok(())
     }
+}
+
+fn malformed(at: usize, what: impl Into<String>) -> GgufError {
+    GgufError::Malformed { offset: at as u64, what: what.into() }
 }

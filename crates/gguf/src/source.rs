@@ -116,7 +116,8 @@ impl Source {
         if let Some(bytes) = self.in_memory() {
             return Ok(Cow::Borrowed(&bytes[start as usize..][..len]));
         }
-        self.read(start, len, &mut buf)?;
+        buf.resize(len, 0);
+        self.read(start, &mut buf)?;
         Ok(Cow::Owned(buf))
     }
 
@@ -133,7 +134,8 @@ impl Source {
         if let Some(bytes) = self.in_memory() {
             return Ok(&bytes[start as usize..][..len]);
         }
-        self.read(start, len, buf)?;
+        buf.resize(len, 0);
+        self.read(start, buf)?;
         Ok(buf)
     }
 
@@ -146,16 +148,22 @@ impl Source {
         }
     }
 
-    /// Fills `buf` with `len` bytes from `start` on.
-    fn read(&self, start: u64, len: usize, buf: &mut Vec<u8>) -> Result<(), GgufError> {
-        buf.resize(len, 0);
+    /// Fills `buf` with the bytes from `start` on.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub fn read(&self, start: u64, buf: &mut [u8]) -> Result<(), GgufError> {
+        if let Some(bytes) = self.in_memory() {
+            buf.copy_from_slice(&bytes[start as usize..][..buf.len()]);
+            return Ok(());
+        }
         let disk = match self {
             Self::Disk(disk) => disk,
             Self::Elsewhere(elsewhere) => {
                 let io = |source| GgufError::Io { path: elsewhere.name().into(), source };
                 return elsewhere.read_exact_at(start, buf).map_err(io);
             }
-            Self::Owned(_) | Self::Static(_) => unreachable!("what is in memory is not read"),
+            Self::Owned(_) | Self::Static(_) => unreachable!("that was copied"),
         };
         let io = |source| GgufError::Io { path: disk.path.clone(), source };
         match read_exact_at(&disk.file, buf, start) {

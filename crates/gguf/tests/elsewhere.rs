@@ -53,17 +53,23 @@ fn no_shards(_: u64, _: u64) -> Result<Arc<dyn ReadAt>, GgufError> {
 #[test]
 fn growing_ranges_are_read_until_the_header_is_whole() {
     const MIB: usize = 1 << 20;
-    let check = |vocabulary: usize, expected: &[(u64, usize)]| {
-        let source = Recorded::new(file(vocabulary, 8 << 20).to_bytes());
+    let check = |file: GgufWriter, expected: &[(usize, usize)]| {
+        let source = Recorded::new(file.to_bytes());
         let file = GgufFile::open_elsewhere(source.clone(), &mut no_shards).unwrap();
+        let expected: Vec<_> = expected.iter().map(|&(start, n)| ((start * MIB) as u64, n * MIB)).collect();
         assert_eq!(*source.reads.lock().unwrap(), expected);
         let tensor = file.tensor("a").unwrap();
         assert_eq!(*file.tensor_range(tensor, 4..8).unwrap(), 1f32.to_le_bytes());
         assert!(!file.is_in_memory());
     };
-    check(10, &[(0, MIB)]);
-    check(3 * MIB, &[(0, MIB), (MIB as u64, 3 * MIB), (4 * MIB as u64, 12 * MIB)][..2]);
-    check(5 * MIB, &[(0, MIB), (MIB as u64, 3 * MIB), (4 * MIB as u64, 12 * MIB)]);
+    let numbers = |n: usize| file(n, 16 << 20);
+    check(numbers(10), &[(0, 1)]);
+    check(numbers(3 * MIB), &[(0, 1), (1, 4)]);
+    check(numbers(5 * MIB), &[(0, 1), (1, 8)]);
+    let texts = Array::String((0..200_000).map(|i| format!("a token, the {i}th of many")).collect());
+    let mut file = numbers(10);
+    file.set("tokens", Value::Array(texts));
+    check(file, &[(0, 1), (1, 4), (5, 16)]);
 }
 
 #[test]

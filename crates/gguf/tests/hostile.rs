@@ -2,6 +2,7 @@
 //! what is not there.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -97,6 +98,7 @@ fn hostile_files_are_refused_quickly_and_cheaply() {
     lying_numbers();
     truncation_and_bit_changes();
     named_errors();
+    files_on_disk_are_read_by_windows();
 }
 
 /// V01, V02, V11, V12, V13: every count, length, dimension, offset and alignment, at every evil value.
@@ -200,6 +202,56 @@ fn named_errors() {
     let at = find(&bytes, b"ragged") + 6 + 4 + 8;
     bytes[at..at + 4].copy_from_slice(&8u32.to_le_bytes());
     check(bytes, "no multiple of Q8_0's 32");
+}
+
+/// A header of many windows reads as it does in memory, whatever lies across their borders, and at the cost of one window
+/// beside what it says.
+fn files_on_disk_are_read_by_windows() {
+    const WINDOW: usize = 256 << 10;
+    let mut w = sample();
+    let texts: StringArray = (0..30_000).map(|i| format!("token {i}")).collect();
+    w.set("texts", Value::Array(Array::String(texts)));
+    w.set("numbers", Value::Array(Array::F32((0..100_000).map(|i| i as f32).collect())));
+    let good = w.to_bytes();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let on_disk = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        GgufFile::open(&path)
+    };
+    let said = |file: Result<GgufFile, GgufError>| {
+        let file = file.map_err(|error| error.to_string())?;
+        let entries: Vec<_> = file.metadata().iter().collect();
+        let mut hash = std::hash::DefaultHasher::new();
+        format!("{entries:?} {:?}", file.tensors()).hash(&mut hash);
+        Ok::<_, String>(hash.finish())
+    };
+
+    std::fs::write(&path, &good).unwrap();
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let file = GgufFile::open(&path).unwrap();
+    let kept = LIVE.load(Ordering::Relaxed) - before;
+    let took = PEAK.load(Ordering::Relaxed) - before;
+    // The longest value, of which a window and the numbers themselves are there at once.
+    assert!(
+        took < kept + 100_000 * 4 + 2 * WINDOW,
+        "a header of {} bytes took {took} for {kept}",
+        good.len()
+    );
+    assert_eq!(said(Ok(file)), said(GgufFile::from_bytes(good.clone())));
+
+    let borders = (1..=good.len() / WINDOW).flat_map(|i| [i * WINDOW - 1, i * WINDOW, i * WINDOW + 1]);
+    for at in borders.filter(|&at| at < good.len()) {
+        assert_eq!(
+            said(on_disk(&good[..at])),
+            said(GgufFile::from_bytes(good[..at].to_vec())),
+            "cut at {at}"
+        );
+        let mut bytes = good.clone();
+        bytes[at] ^= 0xFF;
+        assert_eq!(said(on_disk(&bytes)), said(GgufFile::from_bytes(bytes)), "changed at {at}");
+    }
 }
 
 /// V07: every declared type against every getter.

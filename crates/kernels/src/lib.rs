@@ -31,6 +31,7 @@ pub use isa::Isa;
 pub use kv::{KvLayer, KvLayout};
 pub use matmul::{Product, matmul, matmul_swiglu, silu_mul};
 pub use matrix::{KernelError, Matrix, Packing, dequantize};
+pub use memory::Buffer;
 pub use norm::{RowNorm, norm_in_place, norm_rows};
 pub use numerics::{exp, gelu, gelu_in_place, ln, powf, sin_cos, tanh};
 pub use pool::{ClaimOrder, Pool};

@@ -157,6 +157,32 @@ impl std::fmt::Debug for AlignedBytes {
     }
 }
 
+/// Zeroed bytes for large pieces of work, such as what is read of a file. They go back to the system when they are
+/// dropped: an allocator may keep as much memory as it has ever been asked for.
+#[derive(Debug)]
+pub struct Buffer(AlignedBytes);
+
+impl Buffer {
+    /// `len` zero bytes. Aborts when there is no memory, as `Vec` does.
+    pub fn zeroed(len: usize) -> Self {
+        Self(AlignedBytes::zeroed(len))
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
 /// A mutable slice that the tasks of one parallel loop write together, each in ranges of its own.
 pub(crate) struct Disjoint<'a, T> {
     ptr: *mut T,

@@ -2,7 +2,8 @@
 //!
 //! A thread of its own reads: it waits for the disk, so that neither the pool (which others use) nor whoever feeds it
 //! has to. It is a few pieces ahead, in buffers that are used again and again and that are small enough to stay in the
-//! processor's cache: so the copy that reading makes costs about what mapping and unmapping the file's pages would.
+//! processor's cache: so the copy that reading makes costs about what mapping and unmapping the file's pages would. They
+//! are the system's own: an allocator would keep them, 24 MiB of them, as long as the process lives.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use ingle_gguf::{GgufError, GgufFile, TensorInfo};
+use ingle_kernels::Buffer;
 
 use crate::error::ModelError;
 
@@ -37,9 +39,15 @@ pub(crate) struct Pieces {
 
 struct Reader {
     /// `None` only while it is being dropped.
-    pieces: Option<Receiver<Result<Vec<u8>, GgufError>>>,
-    used: Sender<Vec<u8>>,
+    pieces: Option<Receiver<Result<Piece, GgufError>>>,
+    used: Sender<Buffer>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The first `len` bytes of a buffer.
+struct Piece {
+    buf: Buffer,
+    len: usize,
 }
 
 impl Pieces {
@@ -80,10 +88,10 @@ impl Pieces {
         let pieces = reader.pieces.as_ref().expect("it is not being dropped");
         let stopped = || ModelError::Interrupted("reading the file panicked: load the model again".into());
         let piece = pieces.recv().map_err(|_| stopped())??;
-        assert_eq!(piece.len(), range.len(), "matrices are packed in the order in which they are read");
-        pack(&piece);
+        assert_eq!(piece.len, range.len(), "matrices are packed in the order in which they are read");
+        pack(&piece.buf[..piece.len]);
         // The thread is done when it has read the last one.
-        let _ = reader.used.send(piece);
+        let _ = reader.used.send(piece.buf);
         Ok(())
     }
 }
@@ -92,16 +100,18 @@ impl Pieces {
 fn read(
     file: &GgufFile,
     parts: &[Part],
-    pieces: &SyncSender<Result<Vec<u8>, GgufError>>,
-    free: &Receiver<Vec<u8>>,
+    pieces: &SyncSender<Result<Piece, GgufError>>,
+    free: &Receiver<Buffer>,
 ) {
+    // All of one size: any of them holds any piece.
+    let longest = parts.iter().map(|part| part.piece_bytes.min(part.info.n_bytes())).max().unwrap_or(0);
     for Part { info, piece_bytes } in parts {
         for start in (0..info.n_bytes()).step_by(*piece_bytes) {
-            let mut buf = free.try_recv().unwrap_or_default();
-            let range = start..info.n_bytes().min(start + piece_bytes);
-            let read = file.tensor_range_by(info, range, &mut buf).map(|_| ());
+            let mut buf = free.try_recv().unwrap_or_else(|_| Buffer::zeroed(longest));
+            let len = (info.n_bytes() - start).min(*piece_bytes);
+            let read = file.read_tensor_into(info, start, &mut buf[..len]);
             let is_end = read.is_err();
-            if pieces.send(read.map(|()| buf)).is_err() || is_end {
+            if pieces.send(read.map(|()| Piece { buf, len })).is_err() || is_end {
                 return;
             }
         }
