@@ -213,7 +213,7 @@ fn wrong_uses_are_refused_by_name() {
         ("ingle export", "required"),
         ("ingle export tiny.gguf", "--output"),
         ("ingle export tiny.gguf -o b", "is there already"),
-        ("ingle export tiny.gguf -o c --sign key", "chmod 600"),
+        ("chmod 644 key; ingle export tiny.gguf -o c --sign key", "chmod 600"),
         ("chmod 600 key; ingle export tiny.gguf -o c --sign key", "no secret key in PEM"),
         ("ingle export tiny.gguf -o c --split 12%", "not a share"),
         ("ingle export tiny.gguf -o c --split much", "--split"),

@@ -68,8 +68,7 @@ async fn answer(
         Way::In => parse(body, TransferCall::pull).await?,
         Way::Out => parse(body, TransferCall::push).await?,
     };
-    let reference = Reference::parse(&call.model, transfers.catalogue())
-        .map_err(|error| RequestError::field("model", error.to_string()))?;
+    let reference = reference(&transfers, &call.model).await?;
     // Whoever asks over HTTP learns nothing about this machine's files.
     if matches!(reference, Reference::Path(_)) {
         return Err(
@@ -93,6 +92,16 @@ async fn answer(
         Ok(())
     })
     .await
+}
+
+/// What a client names: a model of the store, whatever its capital letters, or what is to be fetched.
+async fn reference(transfers: &Arc<Transfers>, model: &str) -> Result<Reference, Failure> {
+    let (transfers, model) = (Arc::clone(transfers), model.to_owned());
+    let resolve = move || transfers.puller().store().resolve(&model, transfers.catalogue());
+    tokio::task::spawn_blocking(resolve).await.map_err(|_| Failure::Panicked)?.map_err(|error| match error {
+        StoreError::Name(why) => RequestError::field("model", why.to_string()).into(),
+        error => failure(&error.into()),
+    })
 }
 
 /// The last status of what went well.

@@ -341,7 +341,8 @@ async fn child_server() {
     let config = filing(folder.as_ref(), FileLimits::default()).await;
     let slot = ProviderSlot::ready(std::sync::Arc::new(crate::scripted::Scripted::default()));
     let server = Server::bind(config, slot).await.unwrap();
-    println!("serving {}", server.local_addrs()[0]);
+    // On a line of its own: where tests run one by one, the name of this one stands before what it prints.
+    println!("\nserving {}", server.local_addrs()[0]);
     server.run(std::future::pending()).await;
 }
 
