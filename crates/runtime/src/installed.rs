@@ -16,6 +16,8 @@ impl LoadOptions {
     #[must_use]
     pub fn with_installed(mut self, model: &Installed) -> Self {
         let params = &model.params;
+        // Its file is called by its digest, which nobody asks for.
+        self.name = self.name.or_else(|| model.name.as_ref().map(ToString::to_string));
         self.n_ctx_preferred = integer(params, "num_ctx").and_then(|n| usize::try_from(n).ok());
         self.sampling = self.sampling.or(sampling(params));
         if self.template == TemplateChoice::Model {

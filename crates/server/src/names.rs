@@ -178,7 +178,9 @@ pub fn resolve(
             |(name, info): &(String, ModelInfo)| name == adapter && info.parent.as_deref() == Some(model);
         all.iter().position(is_it)
     };
-    match exactly.or_else(but_for_the_tag).or_else(behind_its_model) {
+    let but_for_capitals =
+        || all.iter().position(|(name, _)| untagged(name).eq_ignore_ascii_case(untagged(wanted)));
+    match exactly.or_else(but_for_the_tag).or_else(but_for_capitals).or_else(behind_its_model) {
         Some(i) => Ok(all.swap_remove(i)),
         None if DEFAULT_NAMES.contains(&untagged(wanted)) => Ok(all.swap_remove(0)),
         None => Err(ProviderError::UnknownModel {

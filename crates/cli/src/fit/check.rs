@@ -9,6 +9,7 @@ use ingle_gguf::GgufFile;
 use ingle_kernels::Pool;
 use ingle_model::sizing::{BLOCK_SIZE, Demand, Needs};
 use ingle_model::{CpuExecutor, LoadOptions};
+use ingle_runtime::Source;
 use ingle_step::{BlockId, Executor, Input, SeqId, SeqStep, StepBatch, TokenId, Want};
 use ingle_tokenizer::Tokenizer;
 use serde_json::json;
@@ -60,6 +61,7 @@ pub(super) fn check(subject: &Subject, demand: &Demand) -> Result<Comparison> {
     let anon = || anon_bytes().context("the system does not say what memory this process has");
     let before = anon()?;
     let file = Arc::new(match file.paths() {
+        [] => Source::Shipped.open()?,
         [only] => GgufFile::open(only)?,
         parts => GgufFile::open_parts(parts)?,
     });

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use ingle_gguf::GgufFile;
 use ingle_model::sizing::huggingface;
-use ingle_runtime::outlook;
+use ingle_runtime::{Source, outlook};
 use ingle_store::pull::{PullOptions, Puller, RemoteFile, RemoteRepo};
 use ingle_store::{HubPick, Installed, Reference};
 use tokio::runtime::Runtime;
 
 use super::subject::{Descriptions, JSON_BYTES_MAX, shards};
-use crate::models::Models;
+use crate::models::{Models, SHIPPED};
 use crate::network::{Typed, puller};
 use crate::settings::Settings;
 
@@ -47,6 +47,10 @@ pub(super) fn find(name: &str, settings: &Settings) -> Result<Named> {
     let reference = models.reference(name)?;
     if let Some(installed) = models.store.open_model(&reference)? {
         return here(name, &installed);
+    }
+    if name == SHIPPED {
+        let file = Source::Shipped.open()?;
+        return Ok(Named { file, is_here: true, adapters: 0, projector: 0, choices: Vec::new() });
     }
     let typed = Typed { reference: &reference, insecure: false };
     let puller = puller(settings, models.store, Some(typed))?;

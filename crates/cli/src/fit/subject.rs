@@ -72,9 +72,10 @@ pub(super) fn open(path: &str) -> Result<GgufFile> {
 
 fn of_path(path: &str, quant: Option<Mixture>, settings: &Settings) -> Result<Subject> {
     let alone = |file, is_here| Named { file, is_here, adapters: 0, projector: 0, choices: Vec::new() };
-    let named = if Path::new(path).is_dir() {
+    let is_stored = crate::models::is_stored(path, settings);
+    let named = if !is_stored && Path::new(path).is_dir() {
         alone(folder(Path::new(path))?, false)
-    } else if Path::new(path).is_file() || path.starts_with(['/', '.']) {
+    } else if !is_stored && (Path::new(path).is_file() || path.starts_with(['/', '.'])) {
         alone(open(path)?, true)
     } else {
         remote::find(path, settings).with_context(|| format!("cannot size {path}"))?

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Arg;
 use ingle_gguf::shard_name;
+use ingle_runtime::Source;
 use ingle_store::file_name::part;
 use ingle_store::modelfile::{Instruction, MODELFILE_BYTES_MAX, Modelfile, Part, Recipe, Status, file_name};
 use ingle_store::{ModelName, Reference, Store};
 use serde_json::json;
 
-use super::{Models, import};
+use super::{Models, SHIPPED, import};
 use crate::outcome;
 use crate::progress::LoadProgress;
 use crate::settings::compat::Facts;
@@ -125,7 +126,7 @@ impl Gathering<'_> {
         for instruction in &modelfile.instructions {
             let Instruction::From(text) = instruction else { continue };
             let path = expanded(text, self.folder);
-            if path.exists() {
+            if path.exists() && !self.models.has(text) {
                 recipe.files.extend(self.weights(&path, tell).with_context(|| format!("FROM {text}"))?);
             } else if recipe.base.is_some() || recipe.source.is_some() {
                 bail!("FROM {text}: a model is made from one other; there is no such file");
@@ -185,11 +186,21 @@ impl Gathering<'_> {
         Ok(Part { name, digest })
     }
 
+    /// The model inside this program.
+    pub fn shipped(&self, recipe: &mut Recipe) -> Result<()> {
+        let digest = self.store.put_bytes(Source::shipped_bytes())?;
+        recipe.files.push(Part { name: format!("{SHIPPED}.gguf"), digest });
+        Ok(())
+    }
+
     /// What a model brings, which is fetched if it is not here: at once with `--yes`, else after asking.
     pub fn base(&self, text: &str, recipe: &mut Recipe) -> Result<()> {
         let reference = self.models.reference(text)?;
         if let Reference::Path(path) = &reference {
             bail!("there is no file {}", path.display());
+        }
+        if text == SHIPPED && !self.models.has(text) {
+            return self.shipped(recipe);
         }
         let mut copying: Option<(PathBuf, LoadProgress)> = None;
         let mut copied = |path: &Path, done: u64, total: u64| {

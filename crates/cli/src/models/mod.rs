@@ -109,14 +109,25 @@ impl Models {
         }
     }
 
+    /// Whether a user's word is the name of a model of the store. A file or a folder of the same name, such as the one with
+    /// the model's Modelfile, is not meant then: it can be written as a path.
+    pub fn has(&self, text: &str) -> bool {
+        let is_path = text.starts_with(['/', '.', '~']) || ends_like_a_file(text);
+        let name = text.parse::<ModelName>().ok().filter(|_| !is_path);
+        let found = name.map(|name| self.store.spelled(name).and_then(|name| self.store.find(&name)));
+        matches!(found, Some(Ok(Some(_))))
+    }
+
     /// The files of what a user wrote.
     pub fn find(&self, text: &str) -> Result<Chosen> {
         let shown = text.to_owned();
         let path = expanded(text);
-        if path.is_file() || is_special(&path) {
+        let is_stored = self.has(text);
+        if !is_stored && (path.is_file() || is_special(&path)) {
             return Ok(Chosen { shown, source: Source::File(path), installed: None });
         }
-        let reference = if path.is_dir() { Reference::Path(path) } else { self.reference(text)? };
+        let is_folder = !is_stored && path.is_dir();
+        let reference = if is_folder { Reference::Path(path) } else { self.reference(text)? };
         if let Reference::Path(path) = &reference
             && !path.exists()
         {
@@ -171,7 +182,7 @@ pub fn of_argument(path: &Path, settings: &Settings, fetches: bool) -> Result<Ch
     // A file needs no store, and works where no folder for one is known.
     let file =
         || Chosen { shown: path.display().to_string(), source: Source::File(path.into()), installed: None };
-    if path.is_file() || is_special(path) {
+    if (path.is_file() || is_special(path)) && !path.to_str().is_some_and(|text| is_stored(text, settings)) {
         return Ok(file());
     }
     match path.to_str() {
@@ -179,6 +190,16 @@ pub fn of_argument(path: &Path, settings: &Settings, fetches: bool) -> Result<Ch
         Some(text) => Models::open(settings)?.find(text),
         None => bail!("{}", absent(path)),
     }
+}
+
+/// Whether a word is the name of a model of the store that settings describe: see [`Models::has`].
+pub fn is_stored(text: &str, settings: &Settings) -> bool {
+    !ends_like_a_file(text) && Models::open(settings).is_ok_and(|models| models.has(text))
+}
+
+fn ends_like_a_file(text: &str) -> bool {
+    let ending = text.len().checked_sub(".gguf".len()).and_then(|at| text.get(at..));
+    ending.is_some_and(|ending| ending.eq_ignore_ascii_case(".gguf"))
 }
 
 /// A pipe, a device: there, and for the loader to refuse by name.

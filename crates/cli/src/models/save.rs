@@ -3,17 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ingle_runtime::Source;
-use ingle_store::modelfile::{Part, Recipe};
+use ingle_store::modelfile::Recipe;
 use ingle_store::{MediaType, Message, ModelName};
 use serde_json::{Map, Value};
 
 use super::create::Gathering;
 use super::{Models, expanded};
 use crate::settings::Settings;
-
-/// What the file of the model that ships with this program is called.
-const SHIPPED: &str = "ingle-tiny.gguf";
 
 /// What a model gets besides the files of the one that it is made from.
 #[derive(Clone, Debug, Default)]
@@ -38,14 +34,13 @@ pub fn save(settings: &Settings, name: &ModelName, saving: Saving) -> Result<()>
     let Saving { system, params, messages } = saving;
     let mut recipe = Recipe { system: Some(system), params, messages, ..Recipe::default() };
     match settings.model_file() {
-        None => {
-            let digest = store.put_bytes(Source::shipped_bytes())?;
-            recipe.files.push(Part { name: SHIPPED.to_owned(), digest });
-        }
+        None => gathering.shipped(&mut recipe)?,
         Some(path) => {
             let text = path.to_str().context("the model's path is no text")?;
             match expanded(text) {
-                path if path.exists() => recipe.files = gathering.weights(&path, &mut |_| {})?,
+                path if path.exists() && !models.has(text) => {
+                    recipe.files = gathering.weights(&path, &mut |_| {})?
+                }
                 _ => gathering.base(text, &mut recipe)?,
             }
         }

@@ -286,6 +286,60 @@ fn names(reply: &Reply, list: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_model_that_is_served_alone_has_its_name() {
+    let home = Home::new();
+    home.put("house/first:1", 1);
+    let root = home.root();
+    let mut server = Server::start(&["--store-dir", path(&root), "-m", "house/first:1", "-c", "128"]);
+    server.wait_for(" is ready").expect("it is loaded");
+    assert_eq!(names(&server.get("/v1/models"), "data", "id"), ["house/first:1"]);
+    assert_eq!(names(&server.get("/api/tags"), "models", "name"), ["house/first:1"]);
+    let options = json!({ "num_predict": 1 });
+    for name in ["house/first:1", "House/First:1"] {
+        let body = json!({ "model": name, "prompt": "a", "raw": true, "stream": false, "options": options });
+        let reply = server.post("/api/generate", &body);
+        assert_eq!(reply.status, 200, "{name}: {}", reply.body);
+    }
+    let body = json!({ "model": "house/second:1", "prompt": "a" });
+    assert_eq!(server.post("/api/generate", &body).status, 404);
+}
+
+#[test]
+fn a_name_of_the_store_is_that_model_whatever_lies_beside() {
+    let home = Home::new();
+    home.put("mario", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let here = |args: &[&str]| {
+        let out = home.command(args).current_dir(folder.path()).output().expect("the binary starts");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice::<Value>(&out.stdout).expect("JSON")
+    };
+    let shown = here(&["show", "mario", "--json"]);
+    assert_eq!(shown["store"]["name"], "mario:latest");
+    // The folder of its Modelfile, and another model's file.
+    std::fs::create_dir(folder.path().join("mario")).unwrap();
+    let modelfile = folder.path().join("mario/Modelfile");
+    std::fs::write(&modelfile, "FROM mario\nSYSTEM Jump.\n").unwrap();
+    assert_eq!(here(&["show", "mario", "--json"]), shown);
+    here(&["fit", "mario", "--json"]);
+    let made = home.command(&["create", "luigi", "-f", path(&modelfile)]).current_dir(folder.path()).output();
+    assert!(made.is_ok_and(|out| out.status.success()));
+    std::fs::write(folder.path().join("luigi"), "no model").unwrap();
+    assert_eq!(here(&["show", "luigi", "--json"])["store"]["name"], "luigi:latest");
+    // What is written as a path is one.
+    let out = home.command(&["show", "./luigi"]).current_dir(folder.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("luigi"), "{out:?}");
+    assert!(!out.status.success());
+    // The model of this program is known by its name wherever one stands.
+    std::fs::write(folder.path().join("Modelfile"), "FROM ingle-tiny\nSYSTEM Be brief.\n").unwrap();
+    let made = home.command(&["create", "small", "--offline"]).current_dir(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert_eq!(here(&["show", "small", "--json"])["store"]["name"], "small:latest");
+    let fits = here(&["fit", "ingle-tiny", "--offline", "--json"]);
+    assert_eq!(fits["runs_here"], true);
+}
+
+#[test]
 fn a_server_has_the_models_that_the_store_has_now() {
     let home = Home::new();
     home.put("first:1", 1);
