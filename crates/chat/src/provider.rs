@@ -166,7 +166,7 @@ pub enum ProviderError {
         message: String,
     },
     /// No such model here.
-    #[error("model `{model}` is not here{}", there_are(available))]
+    #[error("model `{model}` not found{}", there_are(available))]
     UnknownModel {
         /// What was asked for.
         model: String,

@@ -246,6 +246,9 @@ pub struct Request {
     pub sampling: Sampling,
     /// At most this many new tokens; `None` is as many as the context holds.
     pub max_tokens: Option<u32>,
+    /// Whether a `max_tokens` that the context has no room for means as many as it has, as it does in Ollama, rather than an
+    /// error. The answer then ends by length.
+    pub cuts_max_tokens: bool,
     /// At least this many new tokens before an end is accepted.
     pub min_tokens: u32,
     /// Text that ends the answer and is not part of it.
@@ -287,6 +290,7 @@ impl Request {
             task,
             sampling: Sampling::default(),
             max_tokens: None,
+            cuts_max_tokens: false,
             min_tokens: 0,
             stop: Vec::new(),
             stop_token_ids: Vec::new(),

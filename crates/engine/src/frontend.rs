@@ -238,10 +238,10 @@ impl Frontend {
         let shift = self.shift(request, &prompt, n_ctx)?;
         let mut max_tokens = match shift {
             Some(_) => shift::room(request, n_ctx)?,
-            None => room(prompt.len(), request.max_tokens, n_ctx)?,
+            None => room(prompt.len(), request.max_tokens.filter(|_| !request.cuts_max_tokens), n_ctx)?,
         };
-        if let (None, Some(usual)) = (request.max_tokens, self.preset.max_tokens) {
-            max_tokens = max_tokens.min(usual as usize);
+        if let Some(most) = request.max_tokens.or(self.preset.max_tokens) {
+            max_tokens = max_tokens.min(most as usize);
         }
         if request.min_tokens as usize > max_tokens {
             let message =

@@ -106,6 +106,9 @@ pub(crate) struct Chosen {
     pub info: ModelInfo,
 }
 
+/// How often a model may be replaced while it is being loaded for one request.
+const REPLACED_MAX: usize = 8;
+
 /// Takes hold of the model for a name, which may have to be loaded first.
 pub(crate) async fn choose(
     app: &App,
@@ -113,10 +116,21 @@ pub(crate) async fn choose(
     wanted: Option<&str>,
     keep_alive: Option<KeepAlive>,
 ) -> Result<Chosen, Failure> {
-    let (name, info, _) = named(&app.config, &provider, wanted).await?;
-    let held = tokio::select! {
-        held = provider.hold(Some(&info.id), keep_alive) => held?,
-        () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),
+    let mut tries = 0;
+    let (name, info, held) = loop {
+        let (name, info, _) = named(&app.config, &provider, wanted).await?;
+        let held = tokio::select! {
+            held = provider.hold(Some(&info.id), keep_alive) => held,
+            () = app.phases.reached(Phase::Ending) => return Err(Failure::ShuttingDown),
+        };
+        match held {
+            Ok(held) => break (name, info, held),
+            // The name was given to another model, or taken away, while this one was being loaded.
+            Err(ProviderError::Unavailable(_)) if provider.has_discovery() && tries < REPLACED_MAX => {
+                tries += 1
+            }
+            Err(error) => return Err(error.into()),
+        }
     };
     Ok(match held {
         None => Chosen { provider, name, info },

@@ -69,7 +69,7 @@ impl ModelStore {
         blocking(move || {
             let Some(entry) = self.store.find(&name)? else { return Ok(None) };
             let Some(installed) = self.store.open_model(&Reference::Registry(name))? else { return Ok(None) };
-            let modelfile = Modelfile::upon(&entry.name.to_string(), &installed).to_text().ok();
+            let modelfile = Modelfile::upon(&entry.name.to_string(), &installed).to_text_with_gaps();
             let template = installed.template.map(|template| match template {
                 Template::Go(text) | Template::Jinja(text) => text,
             });
@@ -78,7 +78,7 @@ impl ModelStore {
                 license: installed.licenses.join("\n\n"),
                 system: installed.system.unwrap_or_default(),
                 template,
-                modelfile,
+                modelfile: Some(modelfile),
                 parameters: installed.params.0,
                 messages: installed
                     .messages

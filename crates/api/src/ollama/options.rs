@@ -15,6 +15,7 @@ pub(super) fn take_options(
     fields: &mut Fields,
     request: &mut Request,
 ) -> Result<Option<usize>, RequestError> {
+    request.cuts_max_tokens = true;
     let Some(options) = fields.take("options") else { return Ok(None) };
     let mut options = Fields::nested(options, "options")?;
     refused::check(&mut options, &[REFUSED_OPTIONS], &[HARMLESS_OPTIONS])?;

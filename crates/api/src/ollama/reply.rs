@@ -137,7 +137,8 @@ impl Metrics {
             prompt_eval_count: usage.prompt_tokens,
             prompt_eval_duration: ns(usage.prefill),
             eval_count: usage.completion_tokens,
-            eval_duration: ns(usage.decode),
+            // Clients divide by it; the only token of an answer comes with the prompt's step.
+            eval_duration: ns(usage.decode).max(u64::from(usage.completion_tokens > 0)),
             context_shifts: (usage.context_shifts > 0).then_some(usage.context_shifts),
             discarded_tokens: (usage.context_shifts > 0).then_some(usage.discarded_tokens),
         }

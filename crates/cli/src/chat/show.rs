@@ -151,12 +151,8 @@ pub fn modelfile(installed: Option<&Installed>, saved: &Saved, template: Option<
         let speaker = Speaker::named(message.role.name());
         instructions.extend(speaker.map(|speaker| Instruction::Message(speaker, text_of(message))));
     }
-    let line = |instruction: Instruction| {
-        let word = instruction.word();
-        let alone = Modelfile { instructions: vec![instruction] };
-        alone.to_text().unwrap_or_else(|_| format!("# {word} is left out: no Modelfile can spell its text\n"))
-    };
-    instructions.into_iter().map(line).chain(unknown).collect()
+    let said = Modelfile { instructions }.to_text_with_gaps();
+    std::iter::once(said).chain(unknown).collect()
 }
 
 #[cfg(test)]
@@ -180,7 +176,7 @@ mod tests {
             ..Saved::default()
         };
         let rest = "SYSTEM \"\"\"Be\nbrief.\"\"\"\nPARAMETER temperature 0.5\nMESSAGE user hi\n\
-                    # MESSAGE is left out: no Modelfile can spell its text\n\
+                    # MESSAGE is left out: no Modelfile can spell its value\n\
                     # PARAMETER dry_base is left out: models of the store have none such\n";
         assert_eq!(
             modelfile(None, &saved, Some("{{ x }}")),

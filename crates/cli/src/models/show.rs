@@ -62,7 +62,7 @@ pub fn show(args: &[OsString]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for (name, part) in [
         ("license", shown.license()),
-        ("modelfile", shown.modelfile()?),
+        ("modelfile", shown.modelfile()),
         ("parameters", shown.parameters()),
         ("system", shown.system()),
         ("template", shown.template()?),
@@ -127,8 +127,8 @@ impl Shown {
     }
 
     /// What makes the model once more; a file alone has nothing to say.
-    fn modelfile(&self) -> Result<Option<String>> {
-        Ok(self.installed().map(|installed| Modelfile::of(installed).to_text()).transpose()?)
+    fn modelfile(&self) -> Option<String> {
+        self.installed().map(|installed| Modelfile::of(installed).to_text_with_gaps())
     }
 
     fn system(&self) -> Option<String> {

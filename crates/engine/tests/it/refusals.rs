@@ -150,6 +150,18 @@ fn what_does_not_fit_the_context_is_refused_with_counts() {
     ask(&engine, Request { max_tokens: Some(6), ..completion(&"x".repeat(249)) }).unwrap();
     ask(&engine, Request { max_tokens: None, ..completion(&"x".repeat(254)) }).unwrap();
     ask(&engine, Request { max_tokens: Some(0), ..completion(&"x".repeat(255)) }).unwrap();
+    // As many as there is room for, where the request says that this is meant.
+    for (max_tokens, n_prompt, expected) in [(7, 250, 6), (u32::MAX, 4, 252), (3, 249, 3)] {
+        let prompt = "x".repeat(n_prompt - 1);
+        let request = Request {
+            max_tokens: Some(max_tokens),
+            cuts_max_tokens: true,
+            ignore_eos: true,
+            ..completion(&prompt)
+        };
+        let answer = ask(&engine, request).unwrap();
+        assert_eq!(answer.usage.completion_tokens, expected, "{max_tokens} behind {n_prompt}");
+    }
 
     // A cache that is smaller than the context is what counts.
     let engine = start(ScriptedExecutor::new(N_VOCAB, 256, 8, 4), EngineConfig::default());

@@ -126,7 +126,7 @@ async fn tokens_are_counted() {
     assert_eq!(server.provider.started.load(std::sync::atomic::Ordering::SeqCst), 0);
     failed(&server.post_json(COUNT, json!({})).await, 400, "invalid_request_error", "`messages` is missing");
     let unknown = body("hi", json!({ "model": "claude" }));
-    failed(&server.post_json(COUNT, unknown).await, 404, "not_found_error", "`claude` is not here");
+    failed(&server.post_json(COUNT, unknown).await, 404, "not_found_error", "`claude` not found");
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn models() {
     assert_eq!((&model["type"], &model["id"]), (&json!("model"), &json!("scripted")));
     assert_eq!((&page["has_more"], &page["last_id"]), (&json!(false), &json!("scripted")));
     assert_eq!(&ask("/v1/models/scripted").await.json(), model);
-    failed(&ask("/v1/models/absent").await, 404, "not_found_error", "`absent` is not here");
+    failed(&ask("/v1/models/absent").await, 404, "not_found_error", "`absent` not found");
     failed(&ask("/v1/models?limit=0").await, 400, "invalid_request_error", "from 1 to 1000");
     // Without the header it is OpenAI's.
     assert_eq!(server.get("/v1/models").await.json()["object"], "list");

@@ -151,7 +151,7 @@ async fn model_names() {
     assert_eq!(reply.status, 404);
     let error = &reply.json()["error"];
     assert_eq!(error["code"], "model_not_found");
-    assert_eq!(error["message"], "model `gpt-9` is not here; available: scripted");
+    assert_eq!(error["message"], "model `gpt-9` not found; available: scripted");
 }
 
 #[tokio::test]

@@ -189,8 +189,8 @@ fn lists_of_names_are_bounded_and_left_out_where_empty() {
         let available = (0..n).map(|i| format!("m{i}")).collect();
         ingle_chat::ProviderError::UnknownModel { model: "x".into(), available }.to_string()
     };
-    assert_eq!(said(0), "model `x` is not here");
-    assert_eq!(said(2), "model `x` is not here; available: m0, m1");
+    assert_eq!(said(0), "model `x` not found");
+    assert_eq!(said(2), "model `x` not found; available: m0, m1");
     assert!(said(30).ends_with(", m19 and 10 more"), "{}", said(30));
 }
 

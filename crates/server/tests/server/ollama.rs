@@ -82,7 +82,7 @@ async fn loading_is_nothing_to_do() {
         let reply = reply.json();
         assert_eq!((&reply["done"], &reply["done_reason"]), (&json!(true), &json!("load")));
         refused(&server.post_json(route, json!({ "keep_alive": 0 })).await, 400, "stay loaded");
-        refused(&server.post_json(route, json!({ "model": "absent" })).await, 404, "`absent` is not here");
+        refused(&server.post_json(route, json!({ "model": "absent" })).await, 404, "`absent` not found");
     }
     assert_eq!(server.provider.started.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
@@ -109,7 +109,7 @@ async fn model_names() {
     refused(
         &reply,
         404,
-        "model `llama3:70b` is not here; available: scripted, llama3, llama3:8b, gemma:latest",
+        "model `llama3:70b` not found; available: scripted, llama3, llama3:8b, gemma:latest",
     );
     let tags = server.get("/api/tags").await.json();
     let names = |page: &Value| -> Vec<String> {
@@ -119,7 +119,7 @@ async fn model_names() {
     assert_eq!(names(&server.get("/api/ps").await.json()), ["scripted:latest"]);
     let show = server.post_json("/api/show", json!({ "model": "llama3" })).await.json();
     assert!(show["modelfile"].as_str().unwrap().starts_with("FROM llama3:latest\n"));
-    refused(&server.post_json("/api/show", json!({ "model": "x" })).await, 404, "`x` is not here");
+    refused(&server.post_json("/api/show", json!({ "model": "x" })).await, 404, "`x` not found");
     // The other dialects know the tag too.
     let body = chat("hi", json!({ "model": "scripted:latest" }));
     assert_eq!(server.post_json("/v1/chat/completions", body).await.status, 200);

@@ -166,7 +166,25 @@ fn what_is_written_says_the_same() {
         assert_eq!(Modelfile::parse(written.as_bytes()).as_ref(), Ok(&modelfile), "{written}");
     }
     let odd = Modelfile { instructions: vec![Instruction::System("a\"\"\"\nb\"\nc".into())] };
-    assert_eq!(odd.to_text(), Err(Unwritable { word: "SYSTEM" }));
+    assert_eq!(odd.to_text(), Err(Unwritable { what: "SYSTEM".into() }));
+    // As others keep it, and as one may have it that a later version of them made.
+    let others = Modelfile {
+        instructions: vec![
+            from(),
+            Instruction::Parameter("temperature".into(), json!(1)),
+            Instruction::Parameter("top_p".into(), json!(0)),
+            odd.instructions[0].clone(),
+            Instruction::Parameter("from_the_future".into(), json!(1)),
+            Instruction::Parameter("num_ctx".into(), json!("much")),
+        ],
+    };
+    assert_eq!(
+        others.to_text_with_gaps(),
+        "FROM m\nPARAMETER temperature 1\nPARAMETER top_p 0\n\
+         # SYSTEM is left out: no Modelfile can spell its value\n\
+         # PARAMETER from_the_future is left out: no Modelfile can spell its value\n\
+         # PARAMETER num_ctx is left out: no Modelfile can spell its value\n"
+    );
 }
 
 #[test]
