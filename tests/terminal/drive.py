@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
@@ -84,6 +85,16 @@ class Terminal:
 
     def title(self):
         return self.tmux("display-message", "-p", "-t", "t", "#{pane_title}").strip()
+
+    def reads_lines(self):
+        """Whether the terminal is as shells leave it to programs."""
+        tty = os.open(self.tmux("display-message", "-p", "-t", "t", "#{pane_tty}").strip(), os.O_RDWR | os.O_NOCTTY)
+        try:
+            iflag, _, _, lflag = termios.tcgetattr(tty)[:4]
+        finally:
+            os.close(tty)
+        wanted = termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN
+        return bool(iflag & termios.ICRNL) and lflag & wanted == wanted
 
     def wait(self, what, found):
         """Until `found(screen)`."""
@@ -231,6 +242,37 @@ def scene_keys(t):
     return t.wait_for("[ended with 0]")
 
 
+def scene_ahead(t):
+    """What is typed while an answer comes is sent line by line when it has come."""
+    t.wait_for_prompt(1)
+    t.type("Go on and on.")
+    t.press("Enter")
+    t.wait("an answer", lambda screen: len(screen.split("Go on and on.")[-1].strip()) > 80)
+    t.type("/show context")
+    t.press("Enter")
+    t.paste("/system First this,\nthen that.")
+    t.press("Enter")
+    t.type("/show systen")
+    t.press("BSpace")
+    t.type("m")
+    t.press("Enter")
+    t.type("and so forth")
+    t.wait("an end", lambda screen: "(cut at" in screen)
+    screen = t.wait("what was begun", lambda screen: screen.rstrip().endswith(PROMPT + "and so forth"))
+    answer, after = screen.split("(cut at")
+    expect("/show" not in answer and "this," not in answer, "what is typed stands among the answer", screen)
+    for text in [" tokens (", "First this,\nthen that.\n(started over)", PROMPT + "/show system\nFirst this,\nthen that.\n"]:
+        expect(text in after, f"`{text}` is missing", screen)
+    t.press("C-u")
+    t.type("Once more.")
+    t.press("Enter")
+    t.wait("an answer", lambda screen: len(screen.split("Once more.")[-1].strip()) > 80)
+    t.press("C-d")
+    screen = t.wait_for("[ended with 0]")
+    expect(t.reads_lines(), "the terminal is not as it was before", screen)
+    return screen
+
+
 def scene_hostile(t):
     """What a model writes cannot steer the terminal."""
     before = t.title()
@@ -275,6 +317,7 @@ def scenes(ingle, home):
         "document": (scene_document, [ingle, "run", "--choice", document], {}),
         "commands": (scene_commands, [ingle, "run"], {}),
         "keys": (scene_keys, [ingle, "run", *LONG], {"EDITOR": str(editor)}),
+        "ahead": (scene_ahead, [ingle, "run", *LONG], {}),
         "hostile": (scene_hostile, [ingle, "run", "--choice", HOSTILE], {}),
         "resize": (scene_resize, [ingle, "run", *LONG], {}),
     }

@@ -104,7 +104,7 @@ fn measure_model(args: &[OsString]) -> Result<()> {
     let mut settings = parsed.settings;
     if let Some(model) = parsed.positional.first() {
         if m.contains_id("model") {
-            bail!("there are two models: `{model}` and the one of --model");
+            misuse!("there are two models: `{model}` and the one of --model");
         }
         settings.model = vec![model.into()];
     }
@@ -117,7 +117,7 @@ fn measure_model(args: &[OsString]) -> Result<()> {
         plan.n_gen = plan.n_gen.max(speculation::ROWS_MAX);
     }
     if m.contains_id("schema") && plan.n_gen == 0 {
-        bail!("--schema measures decoding: -n must be at least 1");
+        misuse!("--schema measures decoding: -n must be at least 1");
     }
     let (name, file) = open(&settings, m.get_one::<String>("synthetic"))?;
     let file = Arc::new(file);
@@ -175,7 +175,7 @@ fn plan(m: &ArgMatches, settings: &Settings) -> Result<Plan> {
         bail!("--batch, --repetitions and --max-num-batched-tokens must be at least 1");
     }
     if plan.n_prompt + plan.n_gen == 0 {
-        bail!("nothing to measure: -p and -n are both 0");
+        misuse!("nothing to measure: -p and -n are both 0");
     }
     Ok(plan)
 }

@@ -60,7 +60,9 @@ pub fn ps(args: &[OsString]) -> Result<()> {
 /// `ingle stop`
 pub fn stop(args: &[OsString]) -> Result<()> {
     let (parsed, _) = parse(STOP, &[], args, &Facts::default())?;
-    let model = parsed.positional.first().context("name the model: `ingle ps` lists those in memory")?;
+    let Some(model) = parsed.positional.first() else {
+        misuse!("name the model: `ingle ps` lists those in memory");
+    };
     let body = json!({ "model": model, "keep_alive": 0, "stream": false });
     let reply = call(&parsed.settings, "/api/generate", Some(body.to_string()))?;
     if parsed.settings.json {

@@ -167,13 +167,6 @@ pub fn render_command() -> Command {
 /// `ingle render`
 pub fn render(args: &[OsString]) -> Result<()> {
     let m = matches(render_command(), args);
-    let mut vars: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&stdin_text()?).context("standard input is no JSON object")?;
-    let now = match vars.remove("now") {
-        None => crate::clock::now(),
-        Some(serde_json::Value::String(text)) => crate::clock::parse(&text).context("`now`")?,
-        Some(other) => bail!("`now` is {other}; it must be a time such as \"2025-03-14T15:09:26\""),
-    };
     let mut options = TemplateOptions::default();
     let source = match (m.get_one::<String>("template"), m.get_one::<String>("model")) {
         (Some(path), None) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
@@ -189,7 +182,14 @@ pub fn render(args: &[OsString]) -> Result<()> {
                 .map(str::to_owned)
                 .with_context(|| format!("{path} has no chat template; give one with --template"))?
         }
-        _ => bail!("give a template with --template FILE, or a model with --model FILE"),
+        _ => misuse!("give a template with --template FILE, or a model with --model FILE"),
+    };
+    let mut vars: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&stdin_text()?).context("standard input is no JSON object")?;
+    let now = match vars.remove("now") {
+        None => crate::clock::now(),
+        Some(serde_json::Value::String(text)) => crate::clock::parse(&text).context("`now`")?,
+        Some(other) => bail!("`now` is {other}; it must be a time such as \"2025-03-14T15:09:26\""),
     };
     let template = ChatTemplate::new(&source, options)?;
     let text = template.render_vars(&vars, now)?;
@@ -205,6 +205,11 @@ pub fn bytes(n: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
         _ => format!("{:.2} GB", n as f64 / 1e9),
     }
+}
+
+/// `1 model`, `2 models`
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// `1.24 billion`

@@ -139,7 +139,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
         Some("zsh") => Shell::Zsh,
         Some("fish") => Shell::Fish,
         Some("powershell") => Shell::PowerShell,
-        _ => bail!("name the shell: bash, zsh, fish or powershell"),
+        _ => misuse!("name the shell: bash, zsh, fish or powershell"),
     };
     std::io::stdout().write_all(&script(shell, tree))?;
     Ok(())

@@ -4,11 +4,16 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction};
+use anyhow::{Result, bail};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
-use crate::settings::{Commands, Effective, Origin, Shape, Usage, check_file, config_file, effective};
+use crate::outcome::{Reported, tell};
+use crate::settings::{
+    Commands, Effective, Holding, Origin, Problem, Shape, TABLE, Usage, check_file, config_file, effective,
+    matches, wants_json,
+};
 
 pub const USAGE: Usage = Usage {
     name: "config",
@@ -26,20 +31,22 @@ pub fn options() -> Vec<Arg> {
     vec![Arg::new("all").long("all").action(ArgAction::SetTrue).help("Show the defaults too")]
 }
 
+/// `ingle config`
 pub fn main(args: &[OsString]) -> Result<()> {
-    match args.first().and_then(|word| word.to_str()) {
-        Some("path") => return path(&args[1..]),
-        Some("check") => return check(&args[1..]),
-        _ => {}
+    let (_, m) = matches(USAGE, &options(), args);
+    match m.get_one::<String>("WHAT").map(String::as_str) {
+        Some("path") => return path(&m),
+        Some("check") => return check(&m),
+        Some(word) => {
+            misuse!(
+                "`{word}` is neither `path` nor `check`; to see settings with a command line, give its flags alone"
+            )
+        }
+        None => {}
     }
-    let (all, file, matches) = effective(USAGE, &options(), args)?;
-    if let Some(word) = matches.get_one::<String>("WHAT") {
-        bail!(
-            "`{word}` is neither `path` nor `check`; to see settings with a command line, give its flags alone"
-        );
-    }
+    let Holding { all, is_json, file, matches } = effective(USAGE, &options(), args)?;
     let mut out = std::io::stdout().lock();
-    if matches.get_flag("json") {
+    if is_json {
         let settings: serde_json::Map<_, _> =
             all.iter().map(|one| (one.setting.key.to_owned(), as_json(one, file.as_ref()))).collect();
         let report = json!({ "file": file, "settings": settings });
@@ -95,36 +102,71 @@ fn as_json(one: &Effective, file: Option<&PathBuf>) -> serde_json::Value {
     json!({ "value": values, "default": one.setting.default, "origin": origin })
 }
 
-fn path(args: &[OsString]) -> Result<()> {
-    if let Some(extra) = args.first() {
-        bail!("`{}` is one argument too many: `ingle config path` takes none", extra.display());
-    }
-    let Some((path, is_there)) = config_file() else {
+/// `ingle config path`
+fn path(m: &ArgMatches) -> Result<()> {
+    refuse_further(m, "path", &["json", "config", "WHAT"])?;
+    let Some((path, is_there)) = config_file(m) else {
         bail!("the system says no folder for configuration: set HOME, or INGLE_CONFIG to a file");
     };
-    writeln!(std::io::stdout(), "{}", path.display())?;
+    if wants_json(m) {
+        return tell(json!({ "file": path, "is_there": is_there }));
+    }
+    tell(path.display())?;
     if !is_there {
         say!("(there is no such file)");
     }
     Ok(())
 }
 
-fn check(args: &[OsString]) -> Result<()> {
-    let file = match args {
-        [file] => PathBuf::from(file),
-        [] => config_file().map(|(path, _)| path).context("give the file: `ingle config check FILE`")?,
-        _ => bail!("`ingle config check` takes one file"),
+/// `ingle config check`
+fn check(m: &ArgMatches) -> Result<()> {
+    refuse_further(m, "check", &["json", "config", "WHAT", "FILE"])?;
+    let file = match m.get_one::<String>("FILE") {
+        Some(_) if m.contains_id("config") => {
+            misuse!("there are two files: one by --config; name one of them")
+        }
+        Some(file) => PathBuf::from(file),
+        None => match config_file(m) {
+            Some((path, _)) => path,
+            None => misuse!("give the file: `ingle config check FILE`"),
+        },
     };
+    let is_json = wants_json(m);
     let problems = check_file(&file)?;
-    for problem in &problems {
-        writeln!(std::io::stdout(), "{}:{}: {}", file.display(), problem.line, problem.message)?;
+    let verdict = match problems.len() {
+        0 => format!("{}: no mistakes", file.display()),
+        1 => format!("there is one mistake in {}", file.display()),
+        n => format!("there are {n} mistakes in {}", file.display()),
+    };
+    if is_json {
+        let mistake = |problem: &Problem| json!({ "line": problem.line, "message": problem.message });
+        let report = json!({ "file": file, "mistakes": problems.iter().map(mistake).collect::<Vec<_>>() });
+        tell(format_args!("{report:#}"))?;
+    } else {
+        let line = |problem: &Problem| {
+            tell(format_args!("{}:{}: {}", file.display(), problem.line, problem.message))
+        };
+        problems.iter().try_for_each(line)?;
     }
-    match problems.len() {
-        0 => {
-            say!("{}: no mistakes", file.display());
+    match problems.is_empty() {
+        false => Err(Reported(verdict).into()),
+        true => {
+            say!("{verdict}");
             Ok(())
         }
-        1 => bail!("there is one mistake in {}", file.display()),
-        n => bail!("there are {n} mistakes in {}", file.display()),
+    }
+}
+
+/// Refuses options that say nothing to `ingle config path` or `check`.
+fn refuse_further(m: &ArgMatches, what: &str, known: &[&str]) -> Result<()> {
+    let is_given = |id: &&str| m.value_source(id) == Some(ValueSource::CommandLine);
+    let given = m.ids().map(clap::Id::as_str).filter(is_given).find(|id| !known.contains(id));
+    match given {
+        None => Ok(()),
+        Some("FILE") => misuse!("`ingle config {what}` takes no file"),
+        Some(id) => {
+            let flag = TABLE.iter().find(|setting| setting.key == id).map_or(id, |setting| setting.flag);
+            misuse!("--{flag} says nothing to `ingle config {what}`")
+        }
     }
 }

@@ -10,6 +10,13 @@ macro_rules! say {
     };
 }
 
+/// Ends a function with the word that the command line is wrong.
+macro_rules! misuse {
+    ($($text:tt)*) => {
+        return Err(crate::outcome::Misused(format!($($text)*)).into())
+    };
+}
+
 mod adapters;
 mod batch;
 mod bench;
@@ -93,11 +100,10 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
 
-    if let Err(why) = check_environment().and_then(|()| check_isa()) {
-        say!("ingle: {why}");
-        return ExitCode::from(2);
-    }
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Err(why) = check_environment().and_then(|()| check_isa()) {
+        return outcome::refuse(&why, &args);
+    }
     let mut command = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
     if command == "help" && !args.is_empty() {
         command = args.remove(0);
@@ -142,8 +148,11 @@ fn main() -> ExitCode {
             writeln!(std::io::stdout(), "ingle {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)
         }
         _ => {
-            say!("ingle: there is no command `{}`; `ingle help` lists them", command.display());
-            return ExitCode::from(2);
+            if settings::environment_wants_json() == Some(true) {
+                outcome::report_as_json();
+            }
+            let words = format!("there is no command `{}`; `ingle help` lists them", command.display());
+            return outcome::refuse(&words, &args);
         }
     };
     outcome::end(&command, &args, result, success)

@@ -67,7 +67,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
         say!("note: {note}");
     }
     if parsed.positional.is_empty() {
-        bail!("there is no record: name one, or a folder that `ingle serve --record` has written to");
+        misuse!("there is no record: name one, or a folder that `ingle serve --record` has written to");
     }
     chosen(&settings)?;
     let records = read_all(&parsed.positional)?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Arg;
-use ingle_chat::{ChatInput, FinishReason, Message, Role};
-use ingle_runtime::{Engine, Generation, LoadOptions, Preset, Source, TemplateChoice};
+use ingle_chat::{ChatInput, FinishReason, Message, Request, Role};
+use ingle_runtime::{Engine, Generation, LoadOptions, Preset, TemplateChoice};
 use ingle_store::Installed;
 
 use crate::chat::{self, Look};
@@ -84,6 +84,9 @@ pub fn main(args: &[OsString]) -> Result<()> {
     // `ingle run MODEL ""`, as Ollama's users write it: the model is looked at and loaded, and asked nothing.
     let loads_only = !words.is_empty() && prompt.as_deref() == Some("");
     let prompt = prompt.map(|text| if settings.escape { unescape(&text) } else { text });
+    if settings.model_file().is_none() {
+        say!("note: no model was named; this is the small one that ships with Ingle");
+    }
     let Loaded { engine, preset, installed } = load(&settings)?;
     if loads_only {
         return finish_loading(&engine, &settings);
@@ -101,9 +104,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
         );
     }
     let effective = with_preset(&settings, &preset);
+    let limit = if settings.max_tokens.is_some() { Limit::Exact } else { Limit::AtMost };
     match prompt {
-        Some(prompt) if as_chat => one_shot(&engine, &effective, &preset.messages, &prompt),
-        Some(prompt) => completion(&engine, &effective, &prompt),
+        Some(prompt) if as_chat => one_shot(&engine, &effective, limit, &preset.messages, &prompt),
+        Some(prompt) => completion(&engine, &effective, limit, &prompt),
         None if settings.json => bail!("--json wants a prompt: a conversation is for people"),
         None if as_chat => chat::converse(Loaded { engine, preset, installed }, &settings),
         None if embeds(&engine) => bail!("the model embeds texts, and does not converse: give it a text"),
@@ -188,6 +192,32 @@ pub fn max_tokens(settings: &Settings) -> Result<Option<u32>> {
     }
 }
 
+/// What a number of new tokens means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// There must be room for all of them: somebody has asked for this answer with this number.
+    Exact,
+    /// As `num_predict` of a Modelfile or of the chat: so many, or as many as there is room for.
+    AtMost,
+}
+
+impl Limit {
+    /// Makes the request's number what it means.
+    pub fn apply(self, engine: &Engine, request: &mut Request) {
+        let Some(n) = request.max_tokens.filter(|_| self == Self::AtMost) else { return };
+        let shifts = request.sampling.context_shift.or(engine.info().defaults.context_shift);
+        // Where the context shifts there is always room, and without a number the answer would be longer.
+        if shifts == Some(true) {
+            return;
+        }
+        // What is wrong with a prompt is said when its answer is asked for.
+        let Ok(prompt) = engine.provider().prompt(request) else { return };
+        if prompt.tokens.len().saturating_add(n as usize) > engine.info().n_ctx {
+            request.max_tokens = None;
+        }
+    }
+}
+
 /// Reads the escapes that llama.cpp reads; any other backslash stays.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -221,18 +251,9 @@ pub fn load(settings: &Settings) -> Result<Loaded> {
     let said = LoadOptions { sampling: Default::default(), ..load_options(settings)? };
     let mut options = chosen.options(said);
     let preset = std::mem::take(&mut options.preset);
-    if options.name.is_none() {
-        // Its file is called by a digest.
-        let name = chosen.installed.as_ref().and_then(|installed| installed.name.as_ref());
-        options.name = name.map(ToString::to_string);
-    }
-    let (source, installed) = (chosen.source, chosen.installed);
-    if source == Source::Shipped {
-        say!("note: no model was named; this is the small one that ships with Ingle");
-    }
-    let engine = Engine::start(&source, &options);
+    let engine = Engine::start(&chosen.source, &options);
     let engine = engine.with_context(|| format!("cannot load {}", model_name(settings)))?;
-    Ok(Loaded { engine, preset, installed })
+    Ok(Loaded { engine, preset, installed: chosen.installed })
 }
 
 /// What holds: what the user has said, and else what the model says.
@@ -321,19 +342,32 @@ pub fn say_notices(engine: &Engine) {
 }
 
 /// What a generation takes from the settings.
-fn configure(mut generation: Generation, settings: &Settings) -> Result<Generation> {
+fn configure(
+    engine: &Engine,
+    mut generation: Generation,
+    settings: &Settings,
+    limit: Limit,
+) -> Result<Generation> {
     chat::configure(generation.request_mut(), settings)?;
+    limit.apply(engine, generation.request_mut());
     Ok(generation)
 }
 
 /// A raw prompt: the text goes on where it ends.
-fn completion(engine: &Engine, settings: &Settings, prompt: &str) -> Result<()> {
+fn completion(engine: &Engine, settings: &Settings, limit: Limit, prompt: &str) -> Result<()> {
     let shown = if settings.no_display_prompt { "" } else { prompt };
-    answer(engine, configure(engine.generate(prompt), settings)?, settings, shown, false)
+    let generation = configure(engine, engine.generate(prompt), settings, limit)?;
+    answer(engine, generation, settings, shown, false)
 }
 
 /// One message behind those that open each conversation, one answer.
-fn one_shot(engine: &Engine, settings: &Settings, opening: &[Message], prompt: &str) -> Result<()> {
+fn one_shot(
+    engine: &Engine,
+    settings: &Settings,
+    limit: Limit,
+    opening: &[Message],
+    prompt: &str,
+) -> Result<()> {
     chat::refuse_images(prompt, &engine.info().id)?;
     let look = if settings.json { Look::Raw } else { Look::of_stdout() };
     let system = settings.system.iter().map(|text| Message::text(Role::System, text));
@@ -343,7 +377,7 @@ fn one_shot(engine: &Engine, settings: &Settings, opening: &[Message], prompt: &
         reasoning.enabled = None;
     }
     let input = ChatInput { messages, reasoning, ..ChatInput::default() };
-    answer(engine, configure(engine.converse(input), settings)?, settings, "", true)
+    answer(engine, configure(engine, engine.converse(input), settings, limit)?, settings, "", true)
 }
 
 /// An answer as the settings want to see it.

@@ -25,7 +25,7 @@ pub fn bundle(data: &[u8]) {
 }
 
 fn read(bytes: &[u8]) -> Option<Head> {
-    let mut input = Stream(bytes);
+    let mut input = Stream::new(bytes);
     let head = read_head(&mut input).ok()?;
     verify(&mut input, &head, &mut |_, _| {}).ok()?;
     Some(head)

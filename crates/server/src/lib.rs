@@ -27,6 +27,7 @@ mod slot;
 mod sse;
 mod store;
 mod transfers;
+mod uploads;
 
 use std::future::Future;
 use std::net::SocketAddr;

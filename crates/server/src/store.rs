@@ -156,7 +156,8 @@ fn failure(error: StoreError) -> Failure {
         StoreError::ReadOnly { name, .. } => {
             invalid(format!("model `{name}` is in a store that this server only reads"), "model")
         }
-        StoreError::Busy(_) => ProviderError::Busy(told(&error)),
+        StoreError::Busy(_) | StoreError::NameChanged { .. } => ProviderError::Busy(told(&error)),
+        StoreError::OtherRevision { .. } => invalid(told(&error), "model"),
         error if error.is_of_a_model() => ProviderError::Unusable(told(&error)),
         other => ProviderError::Internal(told(&other)),
     };

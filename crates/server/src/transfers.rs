@@ -1,23 +1,17 @@
 //! What pulling and pushing over HTTP needs: the store's way out, what short names mean, and bounds.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use ingle_store::pull::{PullOptions, Puller};
-use ingle_store::{Catalogue, Digest, Reference, Store};
+use ingle_store::{Catalogue, Reference, Store};
 use tokio::sync::Semaphore;
 
 use crate::importer::Importer;
+use crate::uploads::Uploads;
 
 /// Models that may be pulled or pushed at the same time.
 const TRANSFERS_MAX: usize = 8;
-/// Uploaded blobs that are kept for whoever is about to name them: more than the largest models have files. Each is a
-/// lock, and so an open file. One beyond them may be collected before it is named, which `create` tells.
-const UPLOADS_MAX: usize = 256;
-/// For how long.
-const UPLOAD_KEPT: Duration = Duration::from_secs(3600);
 
 /// What is to be said before a model is pulled, if anything: why it will not run here.
 pub type Foresight = Box<
@@ -33,15 +27,14 @@ pub struct Transfers {
     catalogue: Catalogue,
     importer: Option<Arc<dyn Importer>>,
     turns: Arc<Semaphore>,
-    /// Sessions of uploads, one for each blob: they keep blobs that no manifest names yet.
-    uploads: Mutex<VecDeque<(Instant, Digest, Store)>>,
+    uploads: Arc<Uploads>,
 }
 
 impl Transfers {
     /// Of a store, with its way to hubs, registries and other nodes.
     pub fn new(puller: Puller, catalogue: Catalogue) -> Self {
         let turns = Arc::new(Semaphore::new(TRANSFERS_MAX));
-        Self { puller, foresight: None, importer: None, catalogue, turns, uploads: Mutex::default() }
+        Self { puller, foresight: None, importer: None, catalogue, turns, uploads: Uploads::new() }
     }
 
     /// The same, which foresees of models whether they will run.
@@ -87,22 +80,8 @@ impl Transfers {
         &self.turns
     }
 
-    /// A session for an upload of this blob, which is kept for a while. An earlier one that keeps the same blob is taken:
-    /// what it keeps may turn out to be damaged, and only itself may let go of it, to write it anew.
-    pub(crate) fn upload_session(&self, digest: Digest) -> Store {
-        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = uploads.iter().position(|(_, known, _)| *known == digest);
-        let session = match known.and_then(|at| uploads.remove(at)) {
-            Some((.., session)) => session,
-            None => self.store().session(),
-        };
-        while uploads.len() >= UPLOADS_MAX
-            || uploads.front().is_some_and(|(at, ..)| at.elapsed() > UPLOAD_KEPT)
-        {
-            uploads.pop_front();
-        }
-        uploads.push_back((Instant::now(), digest, session.clone()));
-        session
+    pub(crate) fn uploads(&self) -> &Arc<Uploads> {
+        &self.uploads
     }
 }
 

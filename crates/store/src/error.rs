@@ -56,6 +56,14 @@ pub enum StoreError {
     /// There is no model of this name.
     #[error("there is no model `{0}` here; `ingle list` shows what there is")]
     NotFound(Box<ModelName>),
+    /// Another process, or another part of this one, has named or removed the model meanwhile.
+    #[error(
+        "another process has given `{name}` another meaning meanwhile, which is left as it is; look at it, and try again"
+    )]
+    NameChanged {
+        /// The model.
+        name: Box<ModelName>,
+    },
     /// The model is there, and stands in a store that is only read.
     #[error("`{name}` stands in {}, which is only read; remove it there", origin.display())]
     ReadOnly {
@@ -147,6 +155,19 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// A model that is here, of another revision than the one that is asked for.
+    #[error(
+        "`{name}` is here of another revision than `{asked}`: of {is}; `ingle pull --update {asked}` puts that one in its \
+         place"
+    )]
+    OtherRevision {
+        /// The model.
+        name: Box<ModelName>,
+        /// The revision that it is of.
+        is: String,
+        /// The reference that is asked for.
+        asked: String,
+    },
     /// A file or folder of this machine that is no model.
     #[error("{} cannot be used: {why}", path.display())]
     Path {
@@ -235,6 +256,8 @@ impl StoreError {
             | Self::Unfit { .. }
             | Self::Layer { .. }
             | Self::Broken { .. }
+            | Self::OtherRevision { .. }
+            | Self::NameChanged { .. }
             | Self::OutOfOrder { .. } => Some(self.to_string()),
         }
     }

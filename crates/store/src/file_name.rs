@@ -11,6 +11,9 @@ pub struct Part {
     pub count: u32,
 }
 
+/// The most parts of a split model: as many as five digits count.
+const PARTS_MAX: u32 = 99_999;
+
 /// Whether this is a GGUF file by its name.
 pub fn is_gguf(file: &str) -> bool {
     stem(file) != file
@@ -38,7 +41,11 @@ pub fn part(file: &str) -> Option<Part> {
     let numeral =
         |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
     let (number, count) = (numeral(number)?, numeral(count)?);
-    (number >= 1 && number <= count).then(|| Part { stem: stem.to_owned(), number, count })
+    (number >= 1 && number <= count && count <= PARTS_MAX).then(|| Part {
+        stem: stem.to_owned(),
+        number,
+        count,
+    })
 }
 
 /// The quantization that a file's name tells: `Q4_K_M` of `Model-8B.Q4_K_M.gguf`.
@@ -103,6 +110,9 @@ mod tests {
         check("a-x-of-00003.gguf", None);
         check("a.gguf", None);
         check("99999999999-of-1.gguf", None);
+        check("a-00001-of-99999.gguf", Some(("a", 1, 99_999)));
+        check("a-00001-of-100000.gguf", None);
+        check("a-00001-of-4294967295.gguf", None);
         assert!(
             is_projector("mmproj-F16.gguf") && is_projector("x/m-mmproj.gguf") && !is_projector("m.gguf")
         );

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use crate::file_name::{is_gguf, is_projector, part};
 use crate::files::Kind;
 use crate::foreign::Found;
+use crate::revision::Revision;
 use crate::store::read_blob;
 use crate::{
-    Digest, HUB_HOST, HubPick, MediaType, ModelConfig, ModelName, Reference, State, Store, StoreError,
+    Digest, HUB_HOST, HubPick, MediaType, ModelConfig, ModelName, Origin, Reference, State, Store, StoreError,
 };
 
 /// The quantization that is taken where a repository has several and none is named.
@@ -75,13 +76,18 @@ pub(crate) fn open(store: &Store, reference: &Reference) -> Result<Option<Instal
             Some(name) => store.locate(&name)?,
             None => None,
         },
-        Reference::Hub { repo, pick, .. } => {
+        Reference::Hub { repo, revision, pick } => {
             let named = match reference.name() {
                 Some(name) => store.locate(&name)?,
                 None => None,
             };
+            let is_meant = |found: &Found| {
+                let revised = |asked: &str| Revision::of(&store.shared, found).is_some_and(|is| is.is(asked));
+                revision.as_deref().is_none_or(revised)
+            };
             match (named, pick) {
-                (None, HubPick::Default) => any_of(store, repo.user(), repo.repo())?,
+                (Some(found), _) if !is_meant(&found) => other_revision(store, reference, found)?,
+                (None, HubPick::Default) => any_of(store, repo.user(), repo.repo(), &is_meant)?,
                 (named, _) => named,
             }
         }
@@ -89,8 +95,27 @@ pub(crate) fn open(store: &Store, reference: &Reference) -> Result<Option<Instal
     found.map(|found| installed(store, &found)).transpose()
 }
 
+/// What is to be done with a model that has the name and is not of the revision that is asked for.
+fn other_revision(store: &Store, reference: &Reference, found: Found) -> Result<Option<Found>, StoreError> {
+    if found.entry.origin != Origin::Own {
+        // The right one can stand in our store beside it.
+        return Ok(None);
+    }
+    if matches!(found.entry.state, State::Broken(_)) {
+        return Ok(Some(found));
+    }
+    let is = Revision::of(&store.shared, &found);
+    let is = is.map_or_else(|| "one that nothing tells".to_owned(), |revision| revision.to_string());
+    Err(StoreError::OtherRevision { name: Box::new(found.entry.name), is, asked: reference.to_string() })
+}
+
 /// What there is of a repository of which nothing in particular was asked for.
-fn any_of(store: &Store, user: &str, repo: &str) -> Result<Option<Found>, StoreError> {
+fn any_of(
+    store: &Store,
+    user: &str,
+    repo: &str,
+    is_meant: &dyn Fn(&Found) -> bool,
+) -> Result<Option<Found>, StoreError> {
     let all = crate::foreign::all(&store.shared)?;
     let mut of_repo: Vec<Found> = all
         .into_iter()
@@ -100,6 +125,7 @@ fn any_of(store: &Store, user: &str, repo: &str) -> Result<Option<Found>, StoreE
                 && name.namespace() == user
                 && name.model() == repo
                 && found.entry.state == State::Ready
+                && is_meant(found)
         })
         .collect();
     let at = of_repo.iter().position(|found| found.entry.name.tag() == QUANT_DEFAULT);

@@ -14,7 +14,7 @@
 //! | `store`, `copy` | the whole: publish, find, copy |
 //! | `shared` | places, locks, and the steps that others are made of |
 //! | `prune`, `verify`, `sums` | removals, and what nobody needs any more; what is no longer what it was, from all bytes or a few |
-//! | `installed` | a model's files and texts, ready to be loaded |
+//! | `installed`, `revision` | a model's files and texts, ready to be loaded; which revision it is of |
 //! | `pull`, `peers`, `push` | models from hubs, registries and other nodes, and to registries; over `egress`, asynchronous |
 //! | `bundle` | models in one file, for machines without a network |
 //! | `modelfile` | what a model is made from, in Ollama's words, and making it |
@@ -51,6 +51,7 @@ mod prune;
 pub mod pull;
 pub mod push;
 mod reference;
+mod revision;
 mod shared;
 mod staged;
 mod store;

@@ -225,8 +225,16 @@ impl Manifest {
     /// # Errors
     /// [`StoreError::Unfit`] with the reason.
     pub(crate) fn check(&self, name: &ModelName) -> Result<(), StoreError> {
+        self.check_fit().map_err(|source| StoreError::Unfit { name: Box::new(name.clone()), source })
+    }
+
+    /// The same of one that has no name yet.
+    ///
+    /// # Errors
+    /// The reason.
+    pub(crate) fn check_fit(&self) -> Result<(), ManifestError> {
         let large = self.blobs().find(|layer| layer.media_type.is_text() && layer.size > TEXT_BYTES_MAX);
-        let read = match (large, Self::parse(&self.to_bytes())) {
+        match (large, Self::parse(&self.to_bytes())) {
             (Some(layer), _) => Err(ManifestError::Invalid(format!(
                 "the layer {} of type {} has {} bytes; {TEXT_BYTES_MAX} are the most of a text",
                 layer.digest,
@@ -236,8 +244,7 @@ impl Manifest {
             (None, Ok(read)) if read == *self => Ok(()),
             (None, Ok(_)) => Err(ManifestError::Invalid("it would be read as another one".to_owned())),
             (None, Err(error)) => Err(error),
-        };
-        read.map_err(|source| StoreError::Unfit { name: Box::new(name.clone()), source })
+        }
     }
 
     /// Reads a manifest. Fields that it does not know are skipped.

@@ -110,6 +110,10 @@ impl ModelName {
 pub(crate) fn sanitized(text: &str) -> String {
     let changed = text.bytes().map(|b| if is_common(b) || b".-_".contains(&b) { char::from(b) } else { '-' });
     let mut part: String = changed.skip_while(|c| !c.is_ascii_alphanumeric()).take(PART_BYTES_MAX).collect();
+    if cfg!(windows) && is_device(&part) {
+        part.insert_str(0, "model-");
+        part.truncate(PART_BYTES_MAX);
+    }
     part.truncate(part.trim_end_matches('.').len());
     if part.is_empty() {
         part.push_str("model");
@@ -119,6 +123,14 @@ pub(crate) fn sanitized(text: &str) -> String {
 
 fn is_common(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
+}
+
+/// Whether Windows takes a file's name for a device's, whatever folder it is in and whatever follows a dot.
+fn is_device(text: &str) -> bool {
+    let name = text.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let numbered = name.strip_prefix("com").or_else(|| name.strip_prefix("lpt"));
+    matches!(name.as_str(), "con" | "prn" | "aux" | "nul")
+        || numbered.is_some_and(|number| matches!(number.as_bytes(), [b'1'..=b'9']))
 }
 
 fn check(part: &'static str, text: &str, bytes_max: usize, further: &[u8]) -> Result<(), NameError> {
@@ -133,6 +145,9 @@ fn check(part: &'static str, text: &str, bytes_max: usize, further: &[u8]) -> Re
         "it begins with a letter or a digit".to_owned()
     } else if text.ends_with('.') {
         "it does not end with a dot".to_owned()
+    } else if cfg!(windows) && is_device(text) {
+        // Elsewhere these are names, and registries may have them.
+        "Windows has a device of this name, and no file can have it there".to_owned()
     } else {
         return Ok(());
     };
@@ -190,6 +205,35 @@ mod tests {
         check("hf.co/user/Repo-GGUF:Q4_K_M", "hf.co/user/Repo-GGUF:Q4_K_M", "hf.co/user/Repo-GGUF/Q4_K_M");
         check("localhost:5000/a/b", "localhost:5000/a/b:latest", "localhost:5000/a/b/latest");
         check("_x", "_x:latest", "registry.ollama.ai/library/_x/latest");
+    }
+
+    #[test]
+    fn names_of_devices() {
+        for (text, expected) in [
+            ("con", true),
+            ("CON", true),
+            ("nul.x", true),
+            ("Aux.tar.gz", true),
+            ("prn", true),
+            ("com1", true),
+            ("LPT9.q4", true),
+            ("com0", false),
+            ("com10", false),
+            ("com", false),
+            ("lpt", false),
+            ("console", false),
+            ("nul-x", false),
+            ("x.nul", false),
+            ("con+5000", false),
+            ("", false),
+        ] {
+            assert_eq!(is_device(text), expected, "{text}");
+        }
+        // Only Windows has no files of these names.
+        for text in ["con", "nul.x", "com1"] {
+            assert_eq!(ModelName::new("h", "n", text, "t").is_ok(), !cfg!(windows), "{text}");
+            assert!(ModelName::new("h", "n", &sanitized(text), "t").is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Reference {
             return Ok(Self::Path(PathBuf::from(text)));
         }
         for host in ["hf.co/", "huggingface.co/"] {
-            if let Some(rest) = text.strip_prefix(host) {
+            if let Some(rest) = strip_host(text, host) {
                 return hub(rest);
             }
         }
@@ -153,6 +153,28 @@ impl Reference {
 }
 
 impl Reference {
+    /// What is pulled under a name: on the hub's host a repository is meant, elsewhere a registry. A tag is a
+    /// quantization, unless it is the name of the model's own `file`.
+    pub(crate) fn of_name(name: &ModelName, file: Option<&str>) -> Self {
+        if name.host() != HUB_HOST {
+            return Self::Registry(name.clone());
+        }
+        let repo = HubRepo { user: name.namespace().to_owned(), repo: name.model().to_owned() };
+        let tag = name.tag();
+        let is_stem = |file: &&str| {
+            stem(file) != *file
+                && sanitized(stem(file)) == tag
+                && check_path("file", file, FILE_BYTES_MAX).is_ok()
+        };
+        let pick = match file.filter(is_stem) {
+            Some(file) => HubPick::File(file.to_owned()),
+            None if tag == DEFAULT_TAG => HubPick::Default,
+            // As it is written: the store has it by this name.
+            None => HubPick::Quant(tag.to_owned()),
+        };
+        Self::Hub { repo, revision: None, pick }
+    }
+
     /// The same with nothing left out that a short name leaves out: which host is asked, and for what.
     pub fn in_full(&self) -> String {
         match self {
@@ -183,6 +205,12 @@ impl fmt::Display for Reference {
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }
+}
+
+/// What follows a host; hosts have no capital letters.
+fn strip_host<'a>(text: &'a str, host: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(host.len())?;
+    head.eq_ignore_ascii_case(host).then_some(rest)
 }
 
 fn is_path(text: &str) -> bool {
@@ -289,12 +317,12 @@ fn url(text: &str, rest: &str) -> Result<Reference, NameError> {
         return wrong("an address must not carry a user or a password; a token belongs into the settings");
     }
     for hub_host in ["huggingface.co/", "hf.co/", "www.huggingface.co/"] {
-        if let Some(rest) = rest.strip_prefix(hub_host) {
+        if let Some(rest) = strip_host(rest, hub_host) {
             return hub(rest);
         }
     }
     for library in ["ollama.com/", "www.ollama.com/"] {
-        if let Some(rest) = rest.strip_prefix(library) {
+        if let Some(rest) = strip_host(rest, library) {
             let path = rest.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
             let path = path.strip_prefix("library/").unwrap_or(path);
             if path.matches('/').count() > 1 {
@@ -347,6 +375,8 @@ mod tests {
         check("https://ollama.com/library/llama3.1:8b", "llama3.1:8b", Some("llama3.1:8b"));
         check("https://ollama.com/me/mine", "me/mine:latest", Some("me/mine:latest"));
         check("hf.co/u/r", "hf.co/u/r", Some("hf.co/u/r:latest"));
+        check("HF.co/U/r", "hf.co/U/r", Some("hf.co/U/r:latest"));
+        check("https://HuggingFace.co/u/r", "hf.co/u/r", Some("hf.co/u/r:latest"));
         check("huggingface.co/u/r:q4_k_m", "hf.co/u/r:Q4_K_M", Some("hf.co/u/r:Q4_K_M"));
         check("hf://u/r:ud-q2_k_xl", "hf.co/u/r:UD-Q2_K_XL", Some("hf.co/u/r:UD-Q2_K_XL"));
         check("hf.co/u/r@v2", "hf.co/u/r@v2", Some("hf.co/u/r:latest"));
@@ -368,6 +398,25 @@ mod tests {
         check(r"C:\m\x.gguf", r"C:\m\x.gguf", None);
         let url = "https://m.example:8443/a/x-Q4.gguf?sig=1";
         check(url, url, Some("m.example:8443/url-9168060a/x-Q4:latest"));
+    }
+
+    /// What a name stands for has that name.
+    #[test]
+    fn names_and_what_they_stand_for() {
+        let check = |name: &str, file: Option<&str>, shown: &str| {
+            let name: ModelName = name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+            let reference = Reference::of_name(&name, file);
+            assert_eq!(reference.to_string(), shown);
+            assert_eq!(reference.name(), Some(name), "{shown}");
+        };
+        check("m:1", None, "m:1");
+        check("reg.example/a/b:c", Some("c.gguf"), "reg.example/a/b:c");
+        check("hf.co/u/r", None, "hf.co/u/r");
+        check("hf.co/u/r:Q4_K_M", Some("x-Q4_K_M.gguf"), "hf.co/u/r:Q4_K_M");
+        check("hf.co/u/r:q4_k_m", None, "hf.co/u/r:q4_k_m");
+        check("hf.co/u/r:x-Q4_0", Some("x-Q4_0.gguf"), "hf.co/u/r/x-Q4_0.gguf");
+        check("hf.co/u/r:Q4-x", Some("Q4/x.gguf"), "hf.co/u/r/Q4/x.gguf");
+        check("hf.co/u/r:x", Some("../x.gguf"), "hf.co/u/r:x");
     }
 
     #[test]

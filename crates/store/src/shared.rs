@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Tried;
 use crate::files::{FileLock, Files, Kind, Mode};
-use crate::journal::{JOURNAL_BYTES_MAX, Journal};
 use crate::manifest::MANIFEST_BYTES_MAX;
-use crate::staged::{JOURNAL, LOCK, read_all};
+use crate::staged::{LOCK, read_all};
 use crate::{Digest, Manifest, ModelName, Origin, StoreConfig, StoreError};
 
 /// What stays free of a disk when files are taken in, in bytes: as much again as they take, and no more than this.
@@ -165,14 +164,6 @@ impl Shared {
             return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, spare, free });
         }
         Ok(())
-    }
-
-    /// Bytes of a blob that an earlier transfer has left, as its journal has them.
-    pub(crate) fn staged_bytes(&self, digest: &Digest) -> u64 {
-        let path = self.tmp(&digest.file_name(), JOURNAL);
-        let read = self.files.open(&path).and_then(|file| read_all(&*file, JOURNAL_BYTES_MAX));
-        // Whoever takes it up compares each chunk, and asks for the room of those that are not right.
-        read.ok().and_then(|bytes| Journal::parse(&bytes)).map_or(0, |(journal, _)| journal.done_bytes())
     }
 
     pub(crate) fn note_verified(&self, digest: &Digest) {

@@ -390,11 +390,28 @@ fn stem_of(source: &SourceId) -> String {
 impl Shared {
     /// The blob that a file of no known digest has become, if it was that version of that size.
     pub(crate) fn blob_of(&self, source: &SourceId, size: u64) -> Option<Digest> {
-        let path = self.tmp(&stem_of(source), JOURNAL);
-        let bytes = self.files.open(&path).and_then(|file| read_all(&*file, JOURNAL_BYTES_MAX)).ok()?;
-        let (journal, _) = Journal::parse(&bytes)?;
-        let is_same = source.version.is_some() && journal.source.as_ref() == Some(source);
-        journal.blob.filter(|_| is_same && journal.size == Some(size))
+        let journal = self.journal_of(&stem_of(source))?;
+        journal.blob.filter(|_| is_same_version(&journal, source) && journal.size == Some(size))
+    }
+
+    /// Bytes of a blob that an earlier transfer has left, as its journal has them.
+    pub(crate) fn staged_bytes(&self, digest: &Digest) -> u64 {
+        // Whoever takes it up compares each chunk, and asks for the room of those that are not right.
+        self.journal_of(&digest.file_name()).map_or(0, |journal| journal.done_bytes())
+    }
+
+    /// The same of a file of no known digest, if it is that version of that size.
+    pub(crate) fn staged_bytes_of(&self, source: &SourceId, size: u64) -> u64 {
+        let journal = self.journal_of(&stem_of(source));
+        let journal =
+            journal.filter(|journal| is_same_version(journal, source) && journal.size == Some(size));
+        journal.map_or(0, |journal| journal.done_bytes())
+    }
+
+    fn journal_of(&self, stem: &str) -> Option<Journal> {
+        let bytes = self.files.open(&self.tmp(stem, JOURNAL));
+        let bytes = bytes.and_then(|file| read_all(&*file, JOURNAL_BYTES_MAX)).ok()?;
+        Journal::parse(&bytes).map(|(journal, _)| journal)
     }
 
     /// Forgets it: a manifest names the blob.
@@ -464,7 +481,8 @@ fn take_up(
     let is_same = journal.size == wanted.size
         && journal.chunk_bytes == wanted.chunk_bytes
         && journal.digest == wanted.digest
-        && (wanted.digest.is_some() || is_same_version(&journal, wanted));
+        && (wanted.digest.is_some()
+            || wanted.source.as_ref().is_some_and(|source| is_same_version(&journal, source)));
     if !is_same || journal.size.is_none() {
         return Ok(None);
     }
@@ -483,11 +501,8 @@ fn take_up(
     Ok(Some(TakenUp { file, log: Some(log), journal, log_end }))
 }
 
-fn is_same_version(found: &Journal, wanted: &Journal) -> bool {
-    match (&found.source, &wanted.source) {
-        (Some(found), Some(wanted)) => found == wanted && wanted.version.is_some(),
-        _ => false,
-    }
+fn is_same_version(found: &Journal, wanted: &SourceId) -> bool {
+    wanted.version.is_some() && found.source.as_ref() == Some(wanted)
 }
 
 fn begin(

@@ -12,8 +12,9 @@ use crate::manifest::TEXT_BYTES_MAX;
 use crate::shared::{Pins, Shared};
 use crate::staged::{hash, read_all};
 use crate::{
-    CHUNK_BYTES, Catalogue, Digest, Entry, Expect, Installed, Layer, Manifest, MediaType, ModelConfig,
-    ModelName, Published, Reference, Removed, Staged, StoreConfig, StoreError, installed, sums,
+    CHUNK_BYTES, Catalogue, Digest, Entry, Expect, HubPick, Installed, Layer, Manifest, MediaType,
+    ModelConfig, ModelName, Published, Reference, Removed, Staged, StoreConfig, StoreError, annotation,
+    installed, sums,
 };
 
 /// How much is copied at a time.
@@ -118,15 +119,37 @@ impl Store {
     /// # Errors
     /// If it is no reference, or the system refuses.
     pub fn resolve(&self, text: &str, catalogue: &Catalogue) -> Result<Reference, StoreError> {
-        if let Ok(name) = text.parse::<ModelName>() {
-            if self.find(&name)?.is_some() {
-                return Ok(Reference::Registry(name));
-            }
-            if let Some(name) = foreign::alike(&self.shared, &name)? {
-                return Ok(Reference::Registry(name));
-            }
+        if let Ok(name) = text.parse::<ModelName>()
+            && let Some(reference) = self.known(&name)?
+        {
+            return Ok(reference);
         }
-        Ok(Reference::parse(text, catalogue)?)
+        let reference = Reference::parse(text, catalogue)?;
+        // A repository has several spellings. Whoever names a revision or a file means that one.
+        if let Reference::Hub { revision: None, pick: HubPick::Quant(_) | HubPick::Default, .. } = &reference
+            && let Some(name) = reference.name()
+            && let Some(known) = self.known(&name)?
+        {
+            return Ok(known);
+        }
+        Ok(reference)
+    }
+
+    /// The reference of a model that is here, whatever its capital letters: where it came from, so that whoever pulls it
+    /// again asks there, for the same file of the same revision. Its name is the model's.
+    fn known(&self, name: &ModelName) -> Result<Option<Reference>, StoreError> {
+        let name = self.spelled(name.clone())?;
+        let Some(found) = self.locate(&name)? else { return Ok(None) };
+        let source =
+            found.manifest.as_ref().and_then(|manifest| manifest.annotations.get(annotation::SOURCE));
+        let source = source.and_then(|text| Reference::parse(text, &Catalogue::default()).ok());
+        // A copy under another name is not what it was copied from.
+        let source = source.filter(|source| source.name().as_ref() == Some(&name));
+        if let Some(source @ (Reference::Hub { .. } | Reference::Url(_))) = source {
+            return Ok(Some(source));
+        }
+        let weights = found.blobs.iter().find(|blob| blob.media_type == MediaType::Model);
+        Ok(Some(Reference::of_name(&name, weights.and_then(|blob| blob.file.as_deref()))))
     }
 
     /// What is to be loaded for a reference, or `None` if it must be fetched first.
@@ -328,12 +351,51 @@ impl Store {
     /// If the manifest could not be read again ([`StoreError::Unfit`]), a blob is missing, has another size or another
     /// content, or the system refuses. The name then means what it meant before.
     pub fn publish(&self, name: &ModelName, manifest: &Manifest) -> Result<Published, StoreError> {
-        manifest.check(name)?;
-        let bytes = manifest.to_bytes();
-        self.name(name, manifest, &bytes).map_err(|error| error.needing(bytes.len() as u64))
+        self.publish_over(name, manifest, &|_| true)
     }
 
-    fn name(&self, name: &ModelName, manifest: &Manifest, bytes: &[u8]) -> Result<Published, StoreError> {
+    /// The same, if the name means what whoever publishes knows of: in our own store the manifest of this digest (see
+    /// [`Self::named`]), or nothing. It is compared while nobody else can name anything.
+    ///
+    /// # Errors
+    /// [`StoreError::NameChanged`] if it means something else; or as of [`Self::publish`].
+    pub fn publish_if(
+        &self,
+        name: &ModelName,
+        manifest: &Manifest,
+        expected: Option<Digest>,
+    ) -> Result<Published, StoreError> {
+        self.publish_over(name, manifest, &|found| found == expected)
+    }
+
+    /// The digest of what stands on disk for a name in our own store, whether it can be used or not.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn named(&self, name: &ModelName) -> Result<Option<Digest>, StoreError> {
+        let bytes = self.shared.read_manifest_bytes(self.shared.root(), name)?;
+        Ok(bytes.map(|bytes| Digest::of(&bytes)))
+    }
+
+    fn publish_over(
+        &self,
+        name: &ModelName,
+        manifest: &Manifest,
+        is_expected: &dyn Fn(Option<Digest>) -> bool,
+    ) -> Result<Published, StoreError> {
+        manifest.check(name)?;
+        let bytes = manifest.to_bytes();
+        let named = self.name(name, manifest, &bytes, is_expected);
+        named.map_err(|error| error.needing(bytes.len() as u64))
+    }
+
+    fn name(
+        &self,
+        name: &ModelName,
+        manifest: &Manifest,
+        bytes: &[u8],
+        is_expected: &dyn Fn(Option<Digest>) -> bool,
+    ) -> Result<Published, StoreError> {
         self.shared.make_folders()?;
         let mut known: Option<BTreeSet<Digest>> = None;
         for layer in manifest.blobs() {
@@ -356,8 +418,10 @@ impl Store {
         // Blobs that others have put there may not be durable yet.
         self.shared.sync_dir(&self.shared.blobs())?;
         let digest = Digest::of(bytes);
-        let before =
-            self.shared.read_manifest_bytes(self.shared.root(), name)?.map(|bytes| Digest::of(&bytes));
+        let before = self.named(name)?;
+        if !is_expected(before) {
+            return Err(StoreError::NameChanged { name: Box::new(name.clone()) });
+        }
         self.place(staged, name)?;
         Ok(Published { digest, replaced: before.filter(|before| *before != digest) })
     }

@@ -76,7 +76,7 @@ impl Store {
             models.iter().map(|found| verdict(shared, found, &results)).collect();
         if !orphans.is_empty() {
             let findings = orphans.keys().filter_map(|path| finding(path, &results)).collect();
-            let bytes = orphans.values().map(|(_, size)| size).sum();
+            let bytes = total(orphans.values().map(|(_, size)| *size));
             verdicts.push(Verdict { name: None, origin: Origin::Own, findings, unknown: 0, bytes });
         }
         Ok(verdicts)
@@ -112,13 +112,18 @@ fn verdict(shared: &Shared, found: &Found, results: &Results) -> Verdict {
         origin: found.entry.origin.clone(),
         findings,
         unknown: found.blobs.iter().filter(|blob| blob.digest.is_none()).count(),
-        bytes: found.blobs.iter().map(|blob| blob.size).sum(),
+        bytes: total(found.blobs.iter().map(|blob| blob.size)),
     }
+}
+
+/// A sum of sizes. Manifests of others claim any, more together than can be counted.
+fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// Reads files on several threads; what is wrong with each, if anything is.
 fn read_all(shared: &Shared, wanted: &Wanted, progress: &(dyn Fn(u64, u64) + Sync)) -> Results {
-    let total: u64 = wanted.values().map(|(_, size)| size).sum();
+    let total = total(wanted.values().map(|(_, size)| *size));
     let list: Vec<(&PathBuf, &(Option<Digest>, u64))> = wanted.iter().collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new(0));
     let results = Mutex::new(Results::new());

@@ -194,6 +194,8 @@ impl Life {
 pub struct KillingFiles<F> {
     inner: F,
     life: Arc<Life>,
+    /// What is told to be free, in place of the truth.
+    free_bytes: Option<u64>,
 }
 
 impl<F: Files> KillingFiles<F> {
@@ -213,7 +215,13 @@ impl<F: Files> KillingFiles<F> {
     }
 
     fn with_fate(inner: F, fate: Fate) -> Self {
-        Self { inner, life: Arc::new(Life { done: Mutex::default(), fate }) }
+        Self { inner, life: Arc::new(Life { done: Mutex::default(), fate }), free_bytes: None }
+    }
+
+    /// The same on a disk that says so many bytes are free.
+    #[must_use]
+    pub fn with_free(self, bytes: u64) -> Self {
+        Self { free_bytes: Some(bytes), ..self }
     }
 
     /// What was done so far.
@@ -272,7 +280,7 @@ impl<F: Files> Files for KillingFiles<F> {
     }
 
     fn free_space(&self, path: &Path) -> io::Result<u64> {
-        self.inner.free_space(path)
+        self.free_bytes.map_or_else(|| self.inner.free_space(path), Ok)
     }
 
     fn lock(&self, path: &Path, mode: Mode, wait: bool) -> io::Result<Option<Box<dyn FileLock>>> {

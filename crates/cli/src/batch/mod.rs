@@ -36,6 +36,7 @@ use self::output::{Done, Output, State};
 use self::request::Requests;
 use self::wishes::Wishes;
 use self::work::{Bounds, Tally};
+use crate::commands::counted;
 use crate::models::chosen;
 use crate::progress::BatchProgress;
 use crate::run::{finish_loading, load_options, model_name};
@@ -77,7 +78,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     let (parsed, m) = parse(USAGE, &arguments(), args, &Facts::default())?;
     let mut settings = parsed.settings;
     let Some(file) = parsed.positional.into_iter().next() else {
-        bail!("there is no file: name one with a prompt on each line, or `-` for standard input");
+        misuse!("there is no file: name one with a prompt on each line, or `-` for standard input");
     };
     // llama.cpp parts aliases by commas.
     settings.served_names = split_commas(&settings.served_names);
@@ -145,7 +146,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
         say!("note: {file} cannot be read again, so this run cannot be gone on with if it is ended early");
     }
     if before.lines > 0 {
-        say!("note: {} has {} lines already; the others follow", path.display(), before.lines);
+        say!("note: {} has {} already; the others follow", path.display(), counted(before.lines, "line"));
     }
     finish_loading(&engine, &settings)?;
 
@@ -199,10 +200,10 @@ pub fn arguments() -> [Arg; 3] {
 fn output_path(file: &str, m: &ArgMatches) -> Result<PathBuf> {
     match m.get_one::<String>("output") {
         Some(path) if path == "-" => {
-            bail!("-o -: results are written to a file, with which a run can go on that was ended early")
+            misuse!("-o -: results are written to a file, with which a run can go on that was ended early")
         }
         Some(path) => Ok(path.into()),
-        None if file == "-" => bail!("say where the results of standard input go, with -o OUT"),
+        None if file == "-" => misuse!("say where the results of standard input go, with -o OUT"),
         None => Ok(Path::new(file).with_extension("out.jsonl")),
     }
 }
@@ -368,10 +369,11 @@ fn report(settings: &Settings, path: &Path, before: Done, tally: &Tally, took: &
         n => format!(", {n} of them errors"),
     };
     say!(
-        "{}: {lines} lines{errors}; {} in {seconds:.1} s, {} tokens read and {} written ({per_s:.1} tokens/s)",
+        "{}: {}{errors}; {} in {seconds:.1} s, {} read and {} written ({per_s:.1} tokens/s)",
         path.display(),
+        counted(lines, "line"),
         tally.lines,
-        tally.prompt_tokens,
+        counted(tally.prompt_tokens, "token"),
         tally.completion_tokens
     );
     Ok(())

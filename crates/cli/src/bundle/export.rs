@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Arg;
-use ingle_store::Digest;
-use ingle_store::bundle::{Asked, Imprint, PartWriter, Plan, SecretKey, plan};
+use ingle_store::bundle::{Asked, Imprint, PART_BYTES_MIN, PartWriter, Plan, SecretKey, plan};
+use ingle_store::{Digest, ModelName};
 use serde_json::json;
 
 use super::{models_json, table};
 use crate::commands::{self, bytes};
 use crate::models::Models;
-use crate::outcome::tell;
+use crate::outcome::{misused, tell, when_done};
 use crate::progress::{Out, TransferProgress};
 use crate::settings::compat::Facts;
 use crate::settings::{self, Commands, Usage};
@@ -49,7 +49,7 @@ pub fn main(args: &[OsString]) -> Result<()> {
     let (parsed, m) = settings::parse(EXPORT, &options(), args, &Facts::default())?;
     let is_json = parsed.settings.json;
     if parsed.positional.is_empty() {
-        bail!("name the models: `ingle export MODEL... -o FILE`");
+        misuse!("name the models: `ingle export MODEL... -o FILE`");
     }
     let output = PathBuf::from(m.get_one::<String>("output").expect("required"));
     let split = m.get_one::<String>("split").map(|text| part_bytes(text)).transpose()?;
@@ -77,10 +77,10 @@ pub fn main(args: &[OsString]) -> Result<()> {
 
 fn refuse_with_stdout(split: Option<u64>, is_json: bool) -> Result<()> {
     if split.is_some() {
-        bail!("--split writes files, and `-o -` is standard output; name a file");
+        misuse!("--split writes files, and `-o -` is standard output; name a file");
     }
     if is_json {
-        bail!("the bundle itself goes to standard output, which leaves no place for --json");
+        misuse!("the bundle itself goes to standard output, which leaves no place for --json");
     }
     if std::io::stdout().is_terminal() {
         bail!("a bundle is no text for a terminal; name a file, or send standard output to one");
@@ -91,14 +91,16 @@ fn refuse_with_stdout(split: Option<u64>, is_json: bool) -> Result<()> {
 /// What the arguments name.
 fn asked(models: &Models, texts: &[String], name: Option<&String>) -> Result<Vec<Asked>> {
     if name.is_some() && texts.len() > 1 {
-        bail!("--name is for one file; export several models under their own names");
+        misuse!("--name is for one file; export several models under their own names");
     }
-    let name = name.map(|text| text.parse().with_context(|| format!("--name: `{text}`"))).transpose()?;
+    let name = name
+        .map(|text| text.parse::<ModelName>().with_context(|| format!("--name: `{text}`")).map_err(misused))
+        .transpose()?;
     let asked = |text: &String| {
         let asked =
             Asked::new(&models.reference(text)?, name.as_ref()).with_context(|| format!("`{text}`"))?;
         if name.is_some() && matches!(asked, Asked::Stored(_)) {
-            bail!("--name is for files; `{text}` has a name, and `ingle cp` gives it another");
+            misuse!("--name is for files; `{text}` has a name, and `ingle cp` gives it another");
         }
         Ok(asked)
     };
@@ -112,9 +114,14 @@ fn part_bytes(text: &str) -> Result<u64> {
     const FAT_BYTES_MAX: u64 = (4 << 30) - (64 << 10);
     match Budget::parse(text) {
         Ok(Budget::Bytes(n)) if n == 4 << 30 => Ok(FAT_BYTES_MAX),
+        Ok(Budget::Bytes(n)) if n < PART_BYTES_MIN => {
+            misuse!("--split: parts of fewer than {PART_BYTES_MIN} bytes are not written")
+        }
         Ok(Budget::Bytes(n)) => Ok(n),
-        Ok(Budget::Percent(_)) => bail!("--split takes a size such as 4G or 650MB, not a share"),
-        Err(_) => bail!("--split: `{text}` is no size of a part, such as 4G or 650MB; it has at least 1 KiB"),
+        Ok(Budget::Percent(_)) => misuse!("--split takes a size such as 4G or 650MB, not a share"),
+        Err(_) => {
+            misuse!("--split: `{text}` is no size of a part, such as 4G or 650MB; it has at least 1 KiB")
+        }
     }
 }
 
@@ -203,7 +210,7 @@ fn report(
             "signed_by": signed_by,
             "models": models_json(index, &|_| None),
         });
-        return tell(format_args!("{report:#}"));
+        return when_done(tell(format_args!("{report:#}")));
     }
     let mut out = std::io::stderr().lock();
     table(&mut out, index, &|_| String::new())?;

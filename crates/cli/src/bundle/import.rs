@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches};
 use ingle_store::bundle::{
     Arrival, Head, ImportOptions, Imported, Input, Outcome, Parts, Stream, Trust, TrustedKeys, admit,
-    arrivals, import, read_head, verify,
+    arrivals, import, read_head, read_trusted_head, verify,
 };
 use serde_json::{Value, json};
 
 use super::{models_json, table};
-use crate::commands::{self, bytes};
+use crate::commands::{self, bytes, counted};
 use crate::models::Models;
-use crate::outcome::unless_unread;
+use crate::outcome::{unless_unread, when_done};
 use crate::progress::{Out, TransferProgress};
 use crate::settings::{self, Commands, Settings, Usage, compat::Facts};
 
@@ -43,11 +43,16 @@ pub fn options() -> [Arg; 3] {
 pub fn main(args: &[OsString]) -> Result<()> {
     let (parsed, m) = settings::parse(IMPORT, &options(), args, &Facts::default())?;
     if parsed.positional.is_empty() {
-        bail!("name the bundle: `ingle import FILE`; `-` is standard input");
+        misuse!("name the bundle: `ingle import FILE`; `-` is standard input");
     }
     let (trust, is_json) = (trust(&parsed.settings, &m)?, parsed.settings.json);
     let mut input = input(&parsed.positional)?;
-    let head = read_head(&mut *input).with_context(|| parsed.positional.join(" "))?;
+    // What is only looked at need not be trusted.
+    let head = match m.get_flag("list") || m.get_flag("dry-run") {
+        true => read_head(&mut *input),
+        false => read_trusted_head(&mut *input, &trust),
+    };
+    let head = head.with_context(|| parsed.positional.join(" "))?;
     if m.get_flag("list") {
         return unless_unread(report(is_json, &head, &trust, "listed", None, &[]));
     }
@@ -71,14 +76,14 @@ pub fn main(args: &[OsString]) -> Result<()> {
     }
     let done = import(&store, &mut *input, &head, &options, &mut progress)?;
     drop(bar);
-    unless_unread(report(is_json, &head, &trust, "imported", Some(&done), &done.models))
+    when_done(unless_unread(report(is_json, &head, &trust, "imported", Some(&done), &done.models)))
 }
 
 /// Whose bundles are taken: the keys that are named, else those of the file with trusted keys.
 fn trust(settings: &Settings, m: &ArgMatches) -> Result<Trust> {
     let named = m.get_many::<String>("trust").is_some();
     if named && m.get_flag("allow_unsigned") {
-        bail!("--trust asks for a signature, and --allow-unsigned does without; give one of them");
+        misuse!("--trust asks for a signature, and --allow-unsigned does without; give one of them");
     }
     let mut keys = TrustedKeys::default();
     for key in &settings.trust {
@@ -102,14 +107,14 @@ fn input(paths: &[String]) -> Result<Box<dyn Input>> {
         if std::io::stdin().is_terminal() {
             bail!("standard input is a terminal; name the bundle's file, or send it to standard input");
         }
-        return Ok(Box::new(Stream(std::io::stdin().lock())));
+        return Ok(Box::new(Stream::new(std::io::stdin().lock())));
     }
     let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
     if let [path] = &paths[..]
         && path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
     {
         // A pipe with a name.
-        return Ok(Box::new(Stream(std::fs::File::open(path)?)));
+        return Ok(Box::new(Stream::new(std::fs::File::open(path)?)));
     }
     Ok(Box::new(Parts::find(&paths)?))
 }
@@ -164,10 +169,13 @@ fn report(
     match imported {
         Some(imported) => writeln!(
             out,
-            "imported: {} in {} new blobs; {} blobs were here already",
+            "imported: {} in {}; {} here already",
             bytes(imported.bytes_new),
-            imported.blobs_new,
-            imported.blobs_present
+            counted(imported.blobs_new as u64, "new blob"),
+            match imported.blobs_present {
+                1 => "1 blob was".to_owned(),
+                n => format!("{n} blobs were"),
+            }
         )?,
         None => writeln!(out, "{done}: {} altogether; nothing was written", bytes(head.total_bytes))?,
     }

@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Arg, Command};
 use ingle_store::bundle::{BundledModel, Index, SecretKey};
 use serde_json::{Value, json};
 
 use crate::commands::{self, bytes};
+use crate::outcome::{tell, when_done};
 
 pub use export::{EXPORT, main as export, options as export_options};
 pub use import::{IMPORT, main as import, options as import_options};
@@ -45,21 +46,18 @@ pub fn keygen(args: &[OsString]) -> Result<()> {
     }
     let key = SecretKey::generate()?;
     key.write_new(&path)?;
-    std::fs::write(&public, format!("{}\n", key.public()))
-        .with_context(|| format!("cannot write {}", public.display()))?;
-    let mut out = std::io::stdout().lock();
+    // One half without the other would be in the way of the next attempt.
+    key.public().write_new(&public).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
     if m.get_flag("json") {
         let report = json!({
             "secret_key_file": path.display().to_string(),
             "public_key_file": public.display().to_string(),
             "public_key": key.public().to_string(),
         });
-        writeln!(out, "{report:#}")?;
-    } else {
-        writeln!(out, "{}", key.public())?;
-        say!("{} signs: keep it; {} is for those who import", path.display(), public.display());
+        return when_done(tell(format_args!("{report:#}")));
     }
-    Ok(())
+    say!("{} signs: keep it; {} is for those who import", path.display(), public.display());
+    when_done(tell(key.public()))
 }
 
 /// A table of models: name, size, licences and a last column. Its columns are as wide as what stands in them.

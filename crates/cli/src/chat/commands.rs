@@ -1,6 +1,11 @@
 //! The commands that begin with a slash.
 
+use super::markdown::wrap;
+use super::style::{Line, Span, Style};
 use super::view::Thoughts;
+
+/// The fewest columns for text beside names.
+const TEXT_COLUMNS_MIN: usize = 24;
 
 /// What a line that begins with a slash asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,26 +206,55 @@ fn show(rest: &str) -> Result<Command, String> {
 }
 
 impl Help {
-    /// The page.
-    pub fn text(self) -> String {
-        let rows = |rows: &mut dyn Iterator<Item = (&str, &str)>, before: &str| {
-            rows.map(|(name, help)| format!("  {:18} {help}", format!("{before}{name}")))
-                .collect::<Vec<_>>()
-                .join("\n")
+    /// The page, for a window of so many columns.
+    pub fn text(self, columns: usize) -> String {
+        let page = |head: &str, names: &[(&str, &'static str)], before: &str| {
+            let names = names.iter().map(|&(name, help)| (format!("{before}{name}"), help));
+            format!("{head}\n{}", rows(names, 19, columns))
         };
         match self {
-            Self::Commands => format!(
-                "Commands:\n{}\n\n\"\"\" begins a message of several lines, and ends it.",
-                rows(&mut COMMANDS.into_iter(), "")
-            ),
-            Self::Set => format!("What can be set:\n{}", rows(&mut SETTABLE.into_iter(), "/set ")),
-            Self::Show => format!(
-                "What can be shown:\n{}",
-                rows(&mut Topic::ALL.into_iter().map(|(name, _, help)| (name, help)), "/show ")
-            ),
-            Self::Shortcuts => format!("Keys:\n{}", rows(&mut SHORTCUTS.into_iter(), "")),
+            Self::Commands => {
+                let fences = "\"\"\" begins a message of several lines, and ends it.";
+                format!("{}\n\n{}", page("Commands:", &COMMANDS, ""), wrapped(fences, columns).join("\n"))
+            }
+            Self::Set => page("What can be set:", &SETTABLE, "/set "),
+            Self::Show => {
+                let topics = Topic::ALL.map(|(name, _, help)| (name, help));
+                page("What can be shown:", &topics, "/show ")
+            }
+            Self::Shortcuts => page("Keys:", &SHORTCUTS, ""),
         }
     }
+}
+
+/// A table of names, which take so many columns with the blanks behind them, and of what is said about each. Where the
+/// window leaves little room beside the names, it stands below them.
+pub fn rows(
+    rows: impl Iterator<Item = (String, &'static str)>,
+    name_columns: usize,
+    columns: usize,
+) -> String {
+    let beside = 2 + name_columns;
+    let is_beside = columns >= beside + TEXT_COLUMNS_MIN;
+    let indent = if is_beside { beside } else { 4 };
+    let mut lines = Vec::new();
+    for (name, text) in rows {
+        let mut name = format!("  {name:name_columns$}");
+        if !is_beside || name.chars().count() > beside {
+            lines.push(name.trim_end().to_owned());
+            name = String::new();
+        }
+        for (i, line) in wrapped(text, columns.saturating_sub(indent)).into_iter().enumerate() {
+            let before = if i == 0 { name.as_str() } else { "" };
+            lines.push(format!("{before:indent$}{line}"));
+        }
+    }
+    lines.join("\n")
+}
+
+/// Text in lines that end between words.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    wrap(&[Span::new(text, Style::PLAIN)], columns).iter().map(Line::text).collect()
 }
 
 const SHORTCUTS: [(&str, &str); 15] = [
@@ -319,7 +353,28 @@ mod tests {
             assert!(!matches!(&found, Err(error) if error.contains("nothing to set")), "{name}");
         }
         for page in [Help::Commands, Help::Set, Help::Show, Help::Shortcuts] {
-            assert!(page.text().lines().all(|line| line.chars().count() <= 80), "{}", page.text());
+            assert_eq!(page.text(80), page.text(1000), "nothing is broken at 80 columns");
         }
+    }
+
+    /// However narrow the window: lines fit, and end between words.
+    #[test]
+    fn pages_are_broken_between_words() {
+        for columns in [20, 30, 40, 60, 80] {
+            for page in [Help::Commands, Help::Set, Help::Show, Help::Shortcuts] {
+                let text = page.text(columns);
+                let whole = page.text(1000);
+                assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+                // The longest word has 22 columns.
+                let has_words = text.split_whitespace().eq(whole.split_whitespace());
+                assert!(has_words || columns < 26, "{columns}: {text}");
+            }
+        }
+        let names =
+            || [("top_k".to_owned(), "keep the best"), ("top_p".to_owned(), "keep a set")].into_iter();
+        assert_eq!(rows(names(), 8, 80), "  top_k   keep the best\n  top_p   keep a set");
+        assert_eq!(rows(names(), 8, 34), "  top_k   keep the best\n  top_p   keep a set");
+        assert_eq!(rows(names(), 8, 33), "  top_k\n    keep the best\n  top_p\n    keep a set");
+        assert_eq!(rows(names(), 8, 16), "  top_k\n    keep the\n    best\n  top_p\n    keep a set");
     }
 }

@@ -20,7 +20,9 @@ use rustyline::{
     RepeatCount,
 };
 
+use super::ahead::{Ahead, Said};
 use super::commands::{COMMANDS, SETTABLE, Topic};
+use super::escape::escape;
 use super::parameters::PARAMETERS;
 
 const PROMPT: &str = ">>> ";
@@ -93,12 +95,23 @@ impl Editor {
         self.keeps_history = keeps;
     }
 
-    /// Lets the user type; `hint` stands where nothing is typed yet.
+    /// Lets the user type, after what was typed `ahead`; `hint` stands where nothing is typed yet.
     ///
     /// # Errors
     /// If the terminal is gone, or the user's editor cannot be run.
-    pub fn read(&mut self, hint: &str) -> Result<Typed> {
-        let mut begun = String::new();
+    pub fn read(&mut self, hint: &str, ahead: &mut Ahead) -> Result<Typed> {
+        let mut begun = match ahead.take() {
+            Said::Begun(text) => text,
+            Said::End => {
+                self.show("")?;
+                return Ok(Typed::End);
+            }
+            Said::Line(line, continued) => {
+                self.show(&line)?;
+                self.remember(&line);
+                return Ok(Typed::Message(message(&line, &continued)));
+            }
+        };
         loop {
             if let Some(aid) = self.lines.helper() {
                 *aid.hint.borrow_mut() = hint.to_owned();
@@ -125,6 +138,13 @@ impl Editor {
             let continued = self.lines.helper().map(|aid| aid.continued.borrow().clone()).unwrap_or_default();
             return Ok(Typed::Message(message(&line, &continued)));
         }
+    }
+
+    /// A line that needs no editing, as it looks where it was edited.
+    fn show(&self, line: &str) -> Result<()> {
+        let has_colors = self.lines.helper().is_some_and(|aid| aid.has_colors);
+        let prompt = if has_colors { format!("\x1b[1m{PROMPT}\x1b[0m") } else { PROMPT.to_owned() };
+        Ok(writeln!(std::io::stderr(), "{prompt}{}", escape(line))?)
     }
 
     fn remember(&mut self, line: &str) {
@@ -171,7 +191,7 @@ fn message(typed: &str, continued: &[String]) -> String {
 }
 
 /// Whether more lines have to follow.
-fn is_incomplete(text: &str) -> bool {
+pub(super) fn is_incomplete(text: &str) -> bool {
     let trimmed = text.trim_start();
     let is_fenced = trimmed.starts_with(FENCE)
         || trimmed.starts_with("/set system \"\"\"")

@@ -1,10 +1,11 @@
 //! The chat in the terminal: what is typed, what is answered, and how both look.
 //!
-//! [`editor`] reads what the user types, [`commands`] tells commands from messages, [`session`] obeys them and asks the
-//! engine, [`answer`] follows an answer on its way, and [`view`] shows it: text goes through [`escape`], then through
-//! [`markdown`] to styled lines, which [`screen`] paints. Only the last three know what is on the screen, and only
-//! [`terminal`] knows that there is one.
+//! [`editor`] reads what the user types ([`ahead`]: while an answer comes), [`commands`] tells commands from messages,
+//! [`session`] obeys them and asks the engine, [`answer`] follows an answer on its way, and [`view`] shows it: text goes
+//! through [`escape`], then through [`markdown`] to styled lines, which [`screen`] paints. Only the last three know what is
+//! on the screen, and only [`terminal`] knows that there is one.
 
+mod ahead;
 mod answer;
 mod commands;
 mod editor;

@@ -6,25 +6,28 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use ingle_chat::{ChatInput, Message, Role};
-use ingle_runtime::{Engine, Preset};
+use ingle_runtime::{Engine, Generation, Preset};
 use ingle_store::Installed;
 
+use super::ahead::Ahead;
 use super::answer::{self, Answered, Interrupt};
 use super::commands::{self, Command, Topic};
 use super::editor::{Editor, Typed};
 use super::escape::escape;
 use super::parameters::{self, PARAMETERS, Target};
 use super::saved::text_of;
-use super::terminal::{self, Look};
+use super::terminal::{self, Look, NoEcho};
 use super::view::{Appearance, Thoughts, View};
 use super::{configure, images, reasoning, show};
-use crate::run::{self, Loaded};
+use crate::run::{self, Limit, Loaded};
 use crate::settings::{Settings, TABLE, Think};
 
 /// What the context must be filled by before it is spoken of, in percent.
 const CONTEXT_SHOWN: u64 = 5;
 /// From where on it is a warning.
 const CONTEXT_HIGH: u64 = 85;
+/// How long a token is about, where a conversation cannot be counted.
+const BYTES_PER_TOKEN: usize = 4;
 
 /// Converses until the user leaves.
 ///
@@ -44,7 +47,7 @@ pub fn converse(loaded: Loaded, settings: &Settings) -> Result<()> {
     say!("{}: /? lists the commands, /bye leaves", super::escape_line(&session.engine().info().id));
     session.say_opening();
     loop {
-        let line = match editor.read(&session.hint())? {
+        let line = match editor.read(&session.hint(), &mut session.ahead)? {
             Typed::End => break,
             Typed::Dropped => {
                 say!("(Ctrl-D or /bye leaves)");
@@ -93,6 +96,10 @@ struct Session {
     /// What `/set parameter` has set, in order.
     parameters: Vec<(String, String)>,
     last: Answered,
+    /// Tokens of the context that the conversation has filled.
+    used: u64,
+    /// What was typed while answers came.
+    ahead: Ahead,
 }
 
 impl Session {
@@ -101,8 +108,19 @@ impl Session {
         let Loaded { engine, preset, installed } = loaded;
         let (messages, parameters, last) = Default::default();
         let engine = Some(engine);
-        let mut session =
-            Self { engine, preset, installed, settings, appearance, interrupt, messages, parameters, last };
+        let mut session = Self {
+            engine,
+            preset,
+            installed,
+            settings,
+            appearance,
+            interrupt,
+            messages,
+            parameters,
+            last,
+            used: 0,
+            ahead: Ahead::default(),
+        };
         session.clear();
         session
     }
@@ -121,6 +139,7 @@ impl Session {
         let system = self.effective().system.map(|text| Message::text(Role::System, text));
         self.messages = system.into_iter().chain(self.preset.messages.iter().cloned()).collect();
         self.last = Answered::default();
+        self.count();
     }
 
     /// Says what the model brings along.
@@ -132,13 +151,27 @@ impl Session {
         }
     }
 
-    /// Tokens of the context that the conversation has filled.
-    fn used(&self) -> u64 {
-        self.last.usage.map_or(0, |usage| usage.prompt_tokens + usage.completion_tokens)
+    /// Counts what the conversation fills, where no answer has just told it.
+    fn count(&mut self) {
+        self.used = match self.messages.is_empty() {
+            true => 0,
+            false => self.prompt_tokens(),
+        };
+    }
+
+    /// Tokens of the conversation as the next question would find it.
+    fn prompt_tokens(&self) -> u64 {
+        let mut generation = self.generation();
+        let prompt = self.engine().provider().prompt(generation.request_mut());
+        let n_tokens = prompt.map(|prompt| prompt.tokens.len()).unwrap_or_else(|_| {
+            // Templates refuse conversations in which nothing was asked yet.
+            self.messages.iter().map(|message| text_of(message).len()).sum::<usize>() / BYTES_PER_TOKEN
+        });
+        n_tokens as u64
     }
 
     fn percent_used(&self) -> u64 {
-        self.used() * 100 / (self.engine().info().n_ctx as u64).max(1)
+        self.used * 100 / (self.engine().info().n_ctx as u64).max(1)
     }
 
     /// What stands where nothing is typed.
@@ -162,40 +195,56 @@ impl Session {
         result
     }
 
-    /// Answers the last message.
-    fn answer(&mut self) -> Result<()> {
+    /// What goes on with the conversation.
+    fn generation(&self) -> Generation {
         let mut wish = reasoning(&self.settings, self.appearance.look);
         if wish.enabled == Some(false) && !self.engine().info().details.has_reasoning {
             wish.enabled = None;
         }
         let input = ChatInput { messages: self.messages.clone(), reasoning: wish, ..ChatInput::default() };
-        let mut generation = self.engine().converse(input);
+        self.engine().converse(input)
+    }
+
+    /// Whether the most tokens of an answer are those of the command line, or else what a model or `/set parameter` says.
+    fn limit(&self) -> Limit {
+        let is_set = self.parameters.iter().any(|(name, _)| name == "num_predict");
+        if self.settings.max_tokens.is_some() && !is_set { Limit::Exact } else { Limit::AtMost }
+    }
+
+    /// Answers the last message.
+    fn answer(&mut self) -> Result<()> {
+        let mut generation = self.generation();
         configure(generation.request_mut(), &self.effective())?;
+        self.limit().apply(self.engine(), generation.request_mut());
         let mut appearance = self.appearance;
         appearance.suit(generation.request_mut());
         let stream = generation.stream()?;
-        let answered = {
+        let (answered, quiet) = {
             let mut out = std::io::stdout().lock();
             let mut view = View::new(&mut out, appearance, terminal::size()).quiet();
-            answer::show(self.engine(), stream, &mut view, &self.interrupt)?
+            let answered = answer::show(self.engine(), stream, &mut view, &self.interrupt)?;
+            (answered, view.into_quiet())
         };
+        if answered.finish_reason.is_none() {
+            // Ctrl-C drops what waits in the terminal, and so what waits here.
+            self.ahead.clear();
+        }
+        // What follows until the next prompt stays in the terminal, key by key as well.
+        self.ahead.push(&quiet.as_ref().map(NoEcho::typed).unwrap_or_default());
         if answered.text.is_empty() && answered.finish_reason.is_none() {
             bail!("nothing was answered; the question is taken back");
         }
         if self.appearance.look != Look::Raw {
             writeln!(std::io::stdout())?;
         }
-        let mut message = Message::text(Role::Assistant, &answered.text);
-        message.reasoning = Some(answered.thoughts.clone()).filter(|thoughts| !thoughts.is_empty());
-        self.messages.push(message);
-        self.last = answered;
+        self.take_in(answered);
         if self.settings.verbose
             && let Some(timings) = answer::timings(&self.last, self.engine().info().n_ctx)
         {
             say!("{timings}");
         }
         if self.percent_used() >= CONTEXT_HIGH {
-            let (used, n_ctx) = (self.used(), self.engine().info().n_ctx);
+            let (used, n_ctx) = (self.used, self.engine().info().n_ctx);
             say!(
                 "(the context is nearly full: {used} of {n_ctx} tokens; /clear starts over, /undo takes back)"
             );
@@ -203,13 +252,24 @@ impl Session {
         Ok(())
     }
 
+    /// The answer becomes a part of the conversation.
+    fn take_in(&mut self, answered: Answered) {
+        let mut message = Message::text(Role::Assistant, &answered.text);
+        message.reasoning = Some(answered.thoughts.clone()).filter(|thoughts| !thoughts.is_empty());
+        self.messages.push(message);
+        self.last = answered;
+        match self.last.usage {
+            Some(usage) => self.used = usage.prompt_tokens + usage.completion_tokens,
+            None => self.count(),
+        }
+    }
+
     fn obey(&mut self, command: Command, editor: &mut Editor) -> Result<()> {
         match command {
             Command::SetParameter(name, value) => return self.set_parameter(name, value),
             Command::ListParameters => {
-                for p in PARAMETERS {
-                    say!("  {:20}{}", p.name, p.help);
-                }
+                let rows = PARAMETERS.iter().map(|p| (p.name.to_owned(), p.help));
+                say!("{}", commands::rows(rows, 20, terminal::size_of_stderr().0));
             }
             Command::SetSystem(text) => {
                 let said = if text.as_ref().is_some_and(|text| !text.is_empty()) {
@@ -280,7 +340,7 @@ impl Session {
             }
             Command::Undo => self.undo()?,
             Command::Regenerate => return self.regenerate(),
-            Command::Help(help) => say!("{}", help.text()),
+            Command::Help(help) => say!("{}", help.text(terminal::size_of_stderr().0)),
             Command::Bye => {}
         }
         Ok(())
@@ -314,6 +374,7 @@ impl Session {
             self.messages.insert(0, Message::text(Role::System, &text));
         }
         self.settings.system = Some(text);
+        self.count();
     }
 
     fn set_think(&mut self, text: &str) -> Result<()> {
@@ -335,6 +396,7 @@ impl Session {
         let text: String = text_of(&self.messages[question]).chars().take(60).collect();
         self.messages.truncate(question);
         self.last = Answered::default();
+        self.count();
         say!("(taken back: {})", super::escape_line(&text));
         Ok(())
     }
@@ -371,7 +433,7 @@ impl Session {
             }
             Topic::Context => {
                 let percent = self.percent_used();
-                format!("{} of {n_ctx} tokens ({percent} %), {} messages", self.used(), self.messages.len())
+                format!("{} of {n_ctx} tokens ({percent} %), {} messages", self.used, self.messages.len())
             }
             Topic::Thoughts if self.last.thoughts.is_empty() => "there were no thoughts".into(),
             Topic::Thoughts => self.last.thoughts.clone(),
@@ -383,3 +445,6 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

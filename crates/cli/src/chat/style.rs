@@ -117,7 +117,6 @@ impl Line {
     }
 
     /// The text alone.
-    #[cfg(test)]
     pub fn text(&self) -> String {
         self.0.iter().map(|span| span.text.as_str()).collect()
     }

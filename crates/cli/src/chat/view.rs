@@ -82,6 +82,11 @@ impl<'a> View<'a> {
         Self { quiet: Some(NoEcho::new()), ..self }
     }
 
+    /// The view is done; what was typed meanwhile waits here.
+    pub fn into_quiet(self) -> Option<NoEcho> {
+        self.quiet
+    }
+
     /// Whether what is open is painted anew as it changes.
     fn paints(&self) -> bool {
         !matches!(self.appearance.look, Look::Raw | Look::Lines)

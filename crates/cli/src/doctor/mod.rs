@@ -15,9 +15,9 @@ use anyhow::Result;
 use clap::{Arg, value_parser};
 use serde_json::json;
 
-use crate::outcome::unless_unread;
+use crate::outcome::{Misused, unless_unread};
 use crate::settings::compat::Facts;
-use crate::settings::{Commands, Usage, clap_command, parse};
+use crate::settings::{Commands, Usage, matches, parse, wants_json};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +86,13 @@ pub fn options() -> [Arg; 1] {
 /// `ingle doctor`
 pub fn main(args: &[OsString]) -> Result<ExitCode> {
     // A command line that is wrong is refused; a configuration file that is, is a finding.
-    let m = clap_command(USAGE, &options())
-        .try_get_matches_from(args)
-        .unwrap_or_else(|error| crate::outcome::leave(&error, args));
+    let (_, m) = matches(USAGE, &options(), args);
     let port = *m.get_one::<u16>("port").expect("it has a default");
-    let as_json = m.get_flag("json");
-    let settings = parse(USAGE, &options(), args, &Facts::default()).map(|(parsed, _)| parsed.settings);
+    let as_json = wants_json(&m);
+    let settings = match parse(USAGE, &options(), args, &Facts::default()) {
+        Err(error) if error.is::<Misused>() => return Err(error),
+        parsed => parsed.map(|(parsed, _)| parsed.settings),
+    };
     let mut findings = machine::findings();
     findings.extend(site::findings(port, &settings));
     let worst = worst(&findings);

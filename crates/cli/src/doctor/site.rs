@@ -11,6 +11,7 @@ use ingle_store::files::{Files, RealFiles};
 use ingle_store::{Entry, State, Store, StoreConfig};
 
 use super::{Finding, gib};
+use crate::commands::counted;
 use crate::models::Models;
 use crate::network;
 use crate::outcome::in_words;
@@ -217,13 +218,22 @@ fn models(root: &Path, entries: &[Entry]) -> Finding {
     if broken.is_empty() {
         return Finding::ok(
             "store",
-            format!("{} models, all there; new ones go to {}", entries.len(), root.display()),
+            format!(
+                "{}, all there; new ones go to {}",
+                counted(entries.len() as u64, "model"),
+                root.display()
+            ),
         );
     }
     let named: Vec<&str> = broken.iter().take(5).map(String::as_str).collect();
     Finding::fail(
         "store",
-        format!("{} of {} models are not whole: {}", broken.len(), entries.len(), named.join("; ")),
+        format!(
+            "not whole: {} of {}: {}",
+            broken.len(),
+            counted(entries.len() as u64, "model"),
+            named.join("; ")
+        ),
         "pull them again, or remove them with `ingle rm`; `ingle verify` reads every byte",
     )
 }
@@ -330,12 +340,16 @@ mod tests {
             layer("ollama.image.model")
         );
         fs::write(folder.join("latest"), manifest).expect("written");
-        assert!(last().status == Status::Fail && last().what.starts_with("1 of 1 models"), "{:?}", last());
+        assert!(
+            last().status == Status::Fail && last().what.starts_with("not whole: 1 of 1 model: "),
+            "{:?}",
+            last()
+        );
         let blob = root.join("blobs").join(format!("sha256-{hex}"));
         fs::write(&blob, "1234").expect("written");
         assert_eq!(last().status, Status::Fail, "its size is another: {:?}", last());
         fs::write(&blob, "12345").expect("written");
-        assert!(last().status == Status::Ok && last().what.starts_with("1 models"), "{:?}", last());
+        assert!(last().status == Status::Ok && last().what.starts_with("1 model, "), "{:?}", last());
         fs::write(root.join("tmp/part"), "12").expect("written");
         assert!(look().iter().any(|f| f.what.contains("1 unfinished")));
         let inside = store(StoreConfig { root: blob.join("models"), ..StoreConfig::default() });

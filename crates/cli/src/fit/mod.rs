@@ -25,6 +25,7 @@ use ingle_runtime::outlook::swap_bytes;
 use ingle_step::KvType;
 
 use self::subject::Subject;
+use crate::outcome::{Misused, misused};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Settings, Usage, parse};
 
@@ -83,12 +84,12 @@ pub fn main(args: &[OsString]) -> Result<()> {
         return devices(m.get_flag("markdown"), settings.json);
     }
     if m.get_flag("markdown") {
-        bail!("--markdown belongs to --devices");
+        misuse!("--markdown belongs to --devices");
     }
     let name = parsed.positional.first().map(String::as_str);
-    let Some(subject) = subject::find(&m, name, settings)? else {
+    let Some(subject) = subject(&m, name, settings)? else {
         if m.get_flag("check") || m.contains_id("quant") {
-            bail!("name a model: a file or a folder, or a size with --params, such as --params 8b");
+            misuse!("name a model: a file or a folder, or a size with --params, such as --params 8b");
         }
         return shapes::print(&m, &machine(&m, settings)?, settings.json);
     };
@@ -115,6 +116,17 @@ pub fn main(args: &[OsString]) -> Result<()> {
         write!(out, "{}{}", report.text(false), choices.text())?;
     }
     Ok(())
+}
+
+/// The model that the command line names, if it names one.
+fn subject(m: &ArgMatches, name: Option<&str>, settings: &Settings) -> Result<Option<Subject>> {
+    // Without a name nothing is read: whatever is wrong then is what --params and --quant say.
+    let without_name = subject::find(m, None, settings).map_err(misused)?;
+    match (name, without_name) {
+        (None, found) => Ok(found),
+        (Some(_), Some(_)) => subject::find(m, name, settings).map_err(misused),
+        (Some(_), None) => subject::find(m, name, settings),
+    }
 }
 
 /// What `ingle fit` has besides its settings.
@@ -218,7 +230,7 @@ fn demand_of(m: &ArgMatches, n_ctx: u64) -> Result<Demand> {
     Ok(Demand {
         n_ctx,
         n_seqs: n("parallel").expect("it has a default"),
-        kv_type: kv_type.context("--kv-type: give f32, f16, bf16, q8_0 or q4_0")?,
+        kv_type: kv_type.ok_or_else(|| Misused("--kv-type: give f32, f16, bf16, q8_0 or q4_0".into()))?,
         n_rows: n("batch-tokens").expect("it has a default"),
     })
 }
@@ -254,13 +266,13 @@ fn extras(m: &ArgMatches, demand: &Demand) -> Result<Extras> {
 fn machine(m: &ArgMatches, settings: &Settings) -> Result<Machine> {
     let bandwidth = m.get_one::<f64>("bandwidth").copied();
     if bandwidth.is_some_and(|gbs| !gbs.is_finite() || gbs <= 0.0) {
-        bail!("--bandwidth: give a number above 0, in GB/s");
+        misuse!("--bandwidth: give a number above 0, in GB/s");
     }
     if let Some(name) = m.get_one::<String>("on") {
         if m.contains_id("memory_budget") {
-            bail!("--memory-budget is of this machine; with --on the device's own memory counts");
+            misuse!("--memory-budget is of this machine; with --on the device's own memory counts");
         }
-        let machine = Catalogue::built_in().machine(name)?;
+        let machine = Catalogue::built_in().machine(name).map_err(|error| misused(error.into()))?;
         return Ok(Machine { read_gbs: bandwidth.or(machine.read_gbs), ..machine });
     }
     let memory = crate::serve::memory_budget(settings)

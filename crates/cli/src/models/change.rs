@@ -4,15 +4,15 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Arg, ArgAction};
 use ingle_store::{ModelName, Unreadable, Verdict};
 use serde_json::{Value, json};
 
 use super::Models;
 use super::list::origin;
-use crate::commands::bytes;
-use crate::outcome::{Reported, in_words, tell, unless_unread};
+use crate::commands::{bytes, counted};
+use crate::outcome::{Reported, in_words, tell, unless_unread, when_done};
 use crate::progress::{Out, TransferProgress};
 use crate::settings::compat::Facts;
 use crate::settings::{Commands, Usage, parse};
@@ -54,45 +54,52 @@ fn print(report: &Value) -> Result<()> {
 pub fn copy(args: &[OsString]) -> Result<()> {
     let (parsed, _) = parse(COPY, &[], args, &Facts::default())?;
     let [source, destination] = parsed.positional.as_slice() else {
-        bail!("two names are needed: `ingle cp SOURCE DESTINATION`");
+        misuse!("two names are needed: `ingle cp SOURCE DESTINATION`");
     };
     let models = Models::open(&parsed.settings)?;
     let (from, to) = (models.name(source)?, models.store.spelled(destination.parse::<ModelName>()?)?);
     let published = models.store.copy(&from, &to)?;
     if parsed.settings.json {
         let report = json!({ "source": from.to_string(), "name": to.to_string(), "digest": published.digest.to_string() });
-        return print(&report);
+        return when_done(print(&report));
     }
-    tell(format_args!("copied '{from}' to '{to}'"))
+    when_done(tell(format_args!("copied '{from}' to '{to}'")))
 }
 
 /// `ingle rm`
 pub fn remove(args: &[OsString]) -> Result<()> {
     let (parsed, _) = parse(REMOVE, &[], args, &Facts::default())?;
     if parsed.positional.is_empty() {
-        bail!("name a model: `ingle rm MODEL...`");
+        misuse!("name a model: `ingle rm MODEL...`");
     }
     let models = Models::open(&parsed.settings)?;
     let names = parsed.positional.iter().map(|text| models.name(text)).collect::<Result<Vec<_>>>()?;
     let mut removed = Vec::new();
+    // That nobody can be told of one model is no reason to keep the next.
+    let mut told = Ok(());
     for name in names {
         let gone = match models.store.remove(&name) {
             Ok(gone) => gone,
             Err(error) if parsed.settings.json => {
                 let error = in_words(&error.into());
-                print(&json!({ "removed": removed, "error": error }))?;
-                return Err(Reported(error).into());
+                return Err(match print(&json!({ "removed": removed, "error": error })) {
+                    Ok(()) => Reported(error).into(),
+                    Err(untold) => untold.context(error),
+                });
             }
             Err(error) => return Err(error.into()),
         };
-        if !parsed.settings.json {
+        if !parsed.settings.json && told.is_ok() {
             let freed =
                 if gone.blobs == 0 { String::new() } else { format!(", {} freed", bytes(gone.bytes)) };
-            tell(format_args!("deleted '{name}'{freed}"))?;
+            told = tell(format_args!("deleted '{name}'{freed}"));
         }
         removed.push(json!({ "name": name.to_string(), "blobs": gone.blobs, "bytes": gone.bytes }));
     }
-    if parsed.settings.json { print(&json!({ "removed": removed })) } else { Ok(()) }
+    if parsed.settings.json {
+        told = print(&json!({ "removed": removed }));
+    }
+    when_done(told)
 }
 
 /// What `ingle prune` has besides its settings.
@@ -111,13 +118,13 @@ pub fn prune(args: &[OsString]) -> Result<()> {
                 (found.name.as_ref().map(ToString::to_string), found.path.display().to_string());
             json!({ "name": name, "path": path, "why": found.why })
         });
-        return print(&json!({
+        return when_done(print(&json!({
             "dry_run": is_dry,
             "blobs": pruned.blobs,
             "partials": pruned.partials,
             "bytes": pruned.bytes,
             "unreadable": unreadable.collect::<Vec<_>>(),
-        }));
+        })));
     }
     for Unreadable { name, path, why } in &pruned.unreadable {
         match name {
@@ -133,13 +140,12 @@ pub fn prune(args: &[OsString]) -> Result<()> {
         }
     }
     let would = if is_dry { "would be " } else { "" };
-    let (blobs, partials) = (pruned.blobs, pruned.partials);
-    tell(format_args!(
-        "{blobs} file{} and {partials} partial download{} {would}removed, {}",
-        if blobs == 1 { "" } else { "s" },
-        if partials == 1 { "" } else { "s" },
+    when_done(tell(format_args!(
+        "{} and {} {would}removed, {}",
+        counted(pruned.blobs as u64, "file"),
+        counted(pruned.partials as u64, "partial download"),
         bytes(pruned.bytes)
-    ))
+    )))
 }
 
 /// `ingle verify`

@@ -44,12 +44,12 @@ pub fn create_options() -> [Arg; 2] {
 pub fn create(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(CREATE, &create_options(), args, &Facts::default())?;
     if m.contains_id("quantize") {
-        bail!(
+        misuse!(
             "-q: models are not quantized here yet; name a file in FROM that is (llama.cpp's `llama-quantize` makes one), \
              and leave -q out"
         );
     }
-    let [name] = &parsed.positional[..] else { bail!("name the model: `ingle create NAME -f Modelfile`") };
+    let [name] = &parsed.positional[..] else { misuse!("name the model: `ingle create NAME -f Modelfile`") };
     let name: ModelName = name.parse()?;
     let file = m.get_one::<String>("file").map_or(NAME_DEFAULT, String::as_str);
     let (text, folder) = match m.contains_id("file") {
@@ -80,7 +80,7 @@ pub fn create(args: &[OsString]) -> Result<()> {
     for remark in import::remarks(&store, &name) {
         say!("ingle create: {remark}");
     }
-    told
+    outcome::when_done(told)
 }
 
 /// Whether a folder has weights, of which a model can be made without a Modelfile.

@@ -52,10 +52,10 @@ pub fn show_options() -> [Arg; 7] {
 /// `ingle show`
 pub fn show(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(SHOW, &show_options(), args, &Facts::default())?;
-    let Some(argument) = parsed.positional.first() else { bail!("name a model: `ingle show MODEL`") };
+    let Some(argument) = parsed.positional.first() else { misuse!("name a model: `ingle show MODEL`") };
     let parts = ["license", "modelfile", "parameters", "system", "template"];
     if let [one, other, ..] = parts.into_iter().filter(|part| m.get_flag(part)).collect::<Vec<_>>()[..] {
-        bail!("--{one} and --{other} ask for one part of a model each; give one of them");
+        misuse!("--{one} and --{other} ask for one part of a model each; give one of them");
     }
     let shown = open(argument, &parsed.settings)?;
     let is_terminal = std::io::stdout().is_terminal();

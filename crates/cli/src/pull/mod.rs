@@ -57,7 +57,7 @@ pub fn pull(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(PULL, &pull_options(), args, &Facts::default())?;
     parsed.notes.iter().for_each(|note| say!("note: {note}"));
     if parsed.positional.is_empty() {
-        bail!("name what to pull, as in `ingle pull hf.co/user/repo:Q4_K_M`");
+        misuse!("name what to pull, as in `ingle pull hf.co/user/repo:Q4_K_M`");
     }
     let settings = parsed.settings;
     let options = PullOptions { update: m.get_flag("update"), insecure: m.get_flag("insecure") };
@@ -214,12 +214,12 @@ pub fn push_options() -> [Arg; 1] {
 pub fn push(args: &[OsString]) -> Result<()> {
     let (parsed, m) = parse(PUSH, &push_options(), args, &Facts::default())?;
     parsed.notes.iter().for_each(|note| say!("note: {note}"));
-    let Some(text) = parsed.positional.first() else { bail!("name the model to push") };
+    let Some(text) = parsed.positional.first() else { misuse!("name the model to push") };
     let settings = parsed.settings;
     let models = Models::open(&settings)?;
     let reference = models.reference(text)?;
     let (Reference::Registry(name), insecure) = (&reference, m.get_flag("insecure")) else {
-        bail!("{text} is not the name of a model in a registry (host/namespace/model:tag)");
+        misuse!("{text} is not the name of a model in a registry (host/namespace/model:tag)");
     };
     let network = network::network(&settings, Some(Typed { reference: &reference, insecure }))?;
     let store = models.store;

@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::compat::{self, Facts};
-use super::origins::Origin;
+use super::origins::{self, Origin};
 use super::{Commands, ModelTable, Setting, Settings, Shape, TABLE};
 
 /// A command line, taken in.
@@ -50,7 +50,7 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
     for setting in TABLE.iter().filter(|s| s.commands.contains(usage.command)) {
         let (source, values) = winning_source(setting, &matches, &args, &config)?;
         for value in values {
-            (setting.set)(&mut settings, &value).map_err(|e| anyhow!("{source}: {e}"))?;
+            (setting.set)(&mut settings, &value).map_err(|why| source.blamed(&why))?;
         }
     }
     if settings.json {
@@ -68,7 +68,12 @@ pub fn parse(usage: Usage, extra: &[Arg], args: &[OsString], facts: &Facts) -> R
 }
 
 /// A command line as clap takes it in, respelled. Ends the process, with a word, where it is wrong or asks for help.
-pub(super) fn matches(usage: Usage, extra: &[Arg], args: &[OsString]) -> (Vec<OsString>, ArgMatches) {
+pub fn matches(usage: Usage, extra: &[Arg], args: &[OsString]) -> (Vec<OsString>, ArgMatches) {
+    let has_json = TABLE.iter().any(|s| s.key == origins::JSON && s.commands.contains(usage.command));
+    // What is wrong with the line itself is told as its report would be.
+    if has_json && origins::environment_wants_json() == Some(true) {
+        crate::outcome::report_as_json();
+    }
     let command = clap_command(usage, extra);
     let args = respell(args, usage, &command);
     match command.try_get_matches_from(&args) {
@@ -343,7 +348,7 @@ fn one_kv_type(args: &[OsString]) -> Result<Option<String>> {
     };
     match (value_of(["--ctk", "--cache-type-k"]), value_of(["--ctv", "--cache-type-v"])) {
         (Some(k), Some(v)) if k != v => {
-            bail!("--cache-type-k is {k} and --cache-type-v is {v}: keys and values have one type here")
+            misuse!("--cache-type-k is {k} and --cache-type-v is {v}: keys and values have one type here")
         }
         (Some(both), None) | (None, Some(both)) => Ok(Some(format!(
             "--cache-type-k, --cache-type-v: keys and values have one type here; both are {both}"

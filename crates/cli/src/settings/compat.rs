@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ArgMatches;
 
 use super::Commands;
@@ -67,7 +67,7 @@ pub fn check(
             match (option.verdict)(&value, facts) {
                 Ok(None) => {}
                 Ok(Some(note)) => notes.push(format!("{name}: {note}")),
-                Err(why) => bail!("{name}: {why}"),
+                Err(why) => misuse!("{name}: {why}"),
             }
         }
     }

@@ -17,10 +17,13 @@ mod table;
 mod value;
 
 pub use address::ServerAddress;
-pub use args::{Usage, clap_command, config_folder, parse};
+pub use args::{Usage, clap_command, config_folder, matches, parse};
 pub use docs::markdown;
 pub use models::ModelTable;
-pub use origins::{Effective, Origin, check_file, config_file, effective};
+pub use origins::{
+    Effective, Holding, Origin, Problem, check_file, config_file, effective, environment_wants_json,
+    wants_json,
+};
 pub use table::{Settings, TABLE};
 pub use value::{Budget, Think};
 

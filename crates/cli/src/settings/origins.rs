@@ -4,12 +4,17 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ArgMatches;
 use toml::de::DeTable;
 
 use super::args::{self, values_of};
+use super::value::FromText;
 use super::{Setting, Settings, TABLE, Usage, models};
+use crate::outcome::Misused;
+
+/// The key of the setting that asks for JSON.
+pub(super) const JSON: &str = "json";
 
 /// Where a setting's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,17 @@ pub enum Origin {
     Environment(String),
     /// The configuration file, under this key.
     Key(&'static str),
+}
+
+impl Origin {
+    /// What is wrong with a value that comes from here.
+    pub(super) fn blamed(&self, why: &str) -> anyhow::Error {
+        let words = format!("{self}: {why}");
+        match self {
+            Self::Flag(_) => Misused(words).into(),
+            _ => anyhow!(words),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -45,15 +61,22 @@ pub struct Effective {
     pub line: Option<usize>,
 }
 
-/// All settings of a command line, the environment and the configuration file, in the order of the table; and the file.
+/// All that holds for a command line.
+pub struct Holding {
+    /// All settings, in the order of the table.
+    pub all: Vec<Effective>,
+    /// Whether the report is for machines.
+    pub is_json: bool,
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+    pub matches: ArgMatches,
+}
+
+/// All settings of a command line, the environment and the configuration file.
 ///
 /// # Errors
 /// As for the commands that have the settings: with the option at fault and the reason.
-pub fn effective(
-    usage: Usage,
-    extra: &[clap::Arg],
-    args: &[OsString],
-) -> Result<(Vec<Effective>, Option<PathBuf>, ArgMatches)> {
+pub fn effective(usage: Usage, extra: &[clap::Arg], args: &[OsString]) -> Result<Holding> {
     let (args, matches) = args::matches(usage, extra, args);
     let file = args::config_of(&matches);
     let (text, config) = match &file {
@@ -70,13 +93,36 @@ pub fn effective(
     for setting in TABLE.iter().filter(|s| s.commands.contains(usage.command)) {
         let (origin, values) = args::winning_source(setting, &matches, &args, &config)?;
         for value in &values {
-            let wrong = |why| anyhow::anyhow!("{origin}: {}", hidden(setting, value, why));
+            let wrong = |why| origin.blamed(&hidden(setting, value, why));
             (setting.set)(&mut settings, value).map_err(wrong)?;
         }
         let line = if let Origin::Key(key) = origin { line_of(key) } else { None };
         all.push(Effective { setting, values, origin, line });
     }
-    Ok((all, file, matches))
+    if settings.json {
+        crate::outcome::report_as_json();
+    }
+    Ok(Holding { all, is_json: settings.json, file, matches })
+}
+
+/// Whether a report is wanted for machines, and so what is told of errors: as [`super::parse`] has it, for those that
+/// report on a configuration file, whatever is wrong with it.
+pub fn wants_json(matches: &ArgMatches) -> bool {
+    let of_file = || {
+        let (_, config) = args::read_config(&args::config_of(matches)?).ok()?;
+        config.get(JSON)?.as_bool()
+    };
+    let wants = matches.get_flag(JSON) || environment_wants_json().or_else(of_file).unwrap_or(false);
+    if wants {
+        crate::outcome::report_as_json();
+    }
+    wants
+}
+
+/// What the environment says of that, if anything.
+pub fn environment_wants_json() -> Option<bool> {
+    let value = std::env::var("INGLE_JSON").ok()?;
+    bool::from_text(&value).ok()
 }
 
 /// What is wrong with a value, without the value if that is secret.
@@ -84,9 +130,10 @@ fn hidden(setting: &Setting, value: &str, why: String) -> String {
     if setting.is_secret() { why.replace(value, "(not shown)") } else { why }
 }
 
-/// Where the configuration file is looked for, and whether it is there.
-pub fn config_file() -> Option<(PathBuf, bool)> {
-    let path = args::config_place()?;
+/// The configuration file that a command line names, or where it is looked for; and whether it is there.
+pub fn config_file(matches: &ArgMatches) -> Option<(PathBuf, bool)> {
+    let named = matches.get_one::<String>("config").map(PathBuf::from);
+    let path = named.or_else(args::config_place)?;
     let is_there = path.is_file();
     Some((path, is_there))
 }

@@ -225,7 +225,8 @@ fn wrong_uses_are_refused_by_name() {
             "ingle export tiny.gguf -o p --split 4MB; ingle import p.002",
             "p.002 is part 2 of a bundle; name the first one, p.001",
         ),
-        ("ingle import p.003 p.001 p.002", "p.003 is part 3"),
+        ("ingle import p.003 p.001 p.002", "is not signed"),
+        ("ingle import p.001 p.003", "part 2 is missing: p.002 is not named"),
         (
             "ingle export tiny.gguf --name m -o m; ingle import m --allow-unsigned; ingle export m m -o c",
             "m:latest is named twice",

@@ -105,6 +105,48 @@ fn answers_obey_formats() {
     );
 }
 
+/// What a model says of the length of its answers is a bound; what the command line says is what is wanted.
+#[test]
+fn answers_end_where_the_context_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = write(folder.path(), "tiny.gguf", &TinySpec::new(Arch::Llama).bytes());
+    let recipe = write(
+        folder.path(),
+        "Modelfile",
+        format!("FROM {tiny}\nPARAMETER num_predict 100000\nPARAMETER num_ctx 64\n").as_bytes(),
+    );
+    let store = folder.path().join("store");
+    let with_store = |args: &[&str]| {
+        let mut command = ingle(args);
+        command.env("INGLE_MODELS", &store).env("OLLAMA_MODELS", "").env("HF_HOME", "");
+        run(&mut command, "")
+    };
+    assert!(with_store(&["create", "mine", "-f", &recipe]).status.success());
+    for how in [&["--raw"][..], &["--chat-template", "chatml"]] {
+        let ask = |more: &[&str]| {
+            let out = with_store(&[&["run", "mine", "hi", "--json", "--ignore-eos"][..], how, more].concat());
+            (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+        };
+        let (said, error) = ask(&[]);
+        let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{how:?}: {error}"));
+        let n_tokens =
+            report["prompt_tokens"].as_u64().unwrap() + report["completion_tokens"].as_u64().unwrap();
+        assert_eq!((n_tokens, &report["finish_reason"]), (64, &Value::from("length")), "{how:?}: {report}");
+        let (_, error) = ask(&["-n", "100000"]);
+        assert!(error.contains("100000 are to be generated"), "{how:?}: {error}");
+    }
+}
+
+/// That no model was named is said where none was, and once.
+#[test]
+fn the_shipped_model_is_spoken_of_where_none_was_named() {
+    for (args, n) in [(&["run", "-p", "x"][..], 1), (&["run", "ingle-tiny", "-p", "x"], 0)] {
+        let out = run(&mut ingle(&[args, &["--choice", "y"]].concat()), "");
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success() && said.matches("no model was named").count() == n, "{args:?}: {said}");
+    }
+}
+
 #[test]
 fn images_are_refused_where_a_model_has_no_eyes() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,8 +220,34 @@ fn config_tells_what_holds_and_who_said_so() {
         told.contains(&format!("{wrong}:3: `portt`")) && told.contains(&format!("{wrong}:4: `kv_type`")),
         "{told}"
     );
-    assert!(!config(&["--port", "many"]).status.success());
-    assert!(!config(&["nonsense"]).status.success());
+    let json = |args: &[&str], code: i32| -> Value {
+        let out = config(args);
+        assert_eq!(out.status.code(), Some(code), "{args:?}");
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    };
+    for args in [&["path", "--json"][..], &["--json", "path"], &["--json", "--config", &file, "path"]] {
+        assert_eq!(json(args, 0), serde_json::json!({ "file": file, "is_there": true }), "{args:?}");
+    }
+    for args in [&["--json", "check", &wrong][..], &["check", "--json", &wrong], &["check", &wrong, "--json"]]
+    {
+        let report = json(args, 1);
+        assert_eq!((&report["file"], &report["mistakes"][1]["line"]), (&wrong.as_str().into(), &4.into()));
+        assert!(report["mistakes"][0]["message"].as_str().is_some_and(|m| m.contains("`portt`")), "{report}");
+    }
+    assert_eq!(json(&["check", "--json"], 0), serde_json::json!({ "file": file, "mistakes": [] }));
+    for (args, words) in [
+        (&["--port", "many"][..], "--port"),
+        (&["nonsense"], "neither `path` nor `check`"),
+        (&["path", &wrong], "takes no file"),
+        (&["path", "--port", "1"], "--port says nothing to `ingle config path`"),
+        (&["check", "--all"], "--all says nothing to `ingle config check`"),
+        (&["check", &wrong, "--config", &file], "two files"),
+        (&["check", &wrong, &wrong], "unexpected argument"),
+    ] {
+        let out = config(args);
+        let error = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(2) && error.contains(words), "{args:?}: {error}");
+    }
 }
 
 /// What bash offers for a line, with the cursor at its end.

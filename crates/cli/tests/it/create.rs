@@ -81,6 +81,15 @@ fn a_model_is_made_shown_and_made_again() {
     let counts: Vec<Value> = steps.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(counts.iter().any(|l| l["completed"] == bytes && l["total"] == bytes), "{steps}");
     assert_eq!(home.stdout(&["show", "twin:v2", "--modelfile"]), shown);
+    // Its layers are the same; what a file was called once is not in a Modelfile.
+    let layers = |name: &str| -> Vec<String> {
+        let path = home.path().join("models/manifests/registry.ollama.ai/library").join(name);
+        let manifest: Value =
+            serde_json::from_slice(&std::fs::read(path).expect("it is there")).expect("JSON");
+        let layers = manifest["layers"].as_array().expect("a list").iter();
+        layers.map(|layer| layer["digest"].as_str().expect("a digest").to_owned()).collect()
+    };
+    assert_eq!(layers("twin/v2"), layers("mario/latest"));
     // And one of the store is a beginning, too.
     home.write("Over", b"FROM mario\nSYSTEM Other.\n");
     home.stdout(&["create", "luigi", "-f", "Over"]);

@@ -405,7 +405,7 @@ fn records_are_refused_or_held_against_what_comes() {
     check(&[first], &["-m", &model, "--kv-type", "q8_0"], 4, "recorded: f16, here: q8_0");
     check(&[first], &["-m", &other], 4, "the model is another one");
     check(&[first], &["-m", &model, "--chat-template", "llama3"], 4, "the chat template is another one");
-    check(&[], &["-m", &model], 1, "there is no record");
+    check(&[], &["-m", &model], 2, "there is no record");
     check(&[Path::new("/nonexistent")], &["-m", &model], 1, "cannot read");
 
     // A token that did not come.

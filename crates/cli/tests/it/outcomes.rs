@@ -101,11 +101,30 @@ fn errors_stand_where_reports_do() {
         (&["show", "none"], "INGLE_CONFIG", config, 1),
         (&["list", "--json", "--no-such-option"], "UNUSED", "", 2),
         (&["doctor", "--json", "--port", "many"], "UNUSED", "", 2),
+        (&["doctor", "--port", "many"], "INGLE_JSON", "1", 2),
+        (&["config", "path", "--json", "more"], "UNUSED", "", 2),
+        (&["config", "check", "/nonexistent"], "INGLE_JSON", "1", 1),
+        (&["config", "--port", "many"], "INGLE_JSON", "1", 2),
+        (&["bogus", "--json"], "UNUSED", "", 2),
+        (&["bogus"], "INGLE_JSON", "1", 2),
+        (&["list", "--json"], "INGLE_KERNELS_ISA", "none", 2),
     ] {
         let (found, report) = with(args, name, value);
         assert_eq!(found, Some(code), "{args:?}");
         let error = report["error"].as_str().unwrap_or_else(|| panic!("{args:?}: {report}"));
         assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+    }
+    // And reports are, where the environment or the configuration asks for them.
+    for (args, key) in [
+        (&["doctor"][..], "checks"),
+        (&["config"], "settings"),
+        (&["config", "path"], "is_there"),
+        (&["config", "check"], "mistakes"),
+    ] {
+        for (name, value) in [("INGLE_JSON", "1"), ("INGLE_CONFIG", config)] {
+            let (_, report) = with(args, name, value);
+            assert!(!report[key].is_null(), "{args:?} by {name}: {report}");
+        }
     }
     // One document tells both, what was done and what was not.
     let (code, report) = with(&["rm", "a", "none", "b", "--json"], "UNUSED", "");
@@ -113,6 +132,164 @@ fn errors_stand_where_reports_do() {
     assert_eq!(report["removed"][0]["name"], "a:latest");
     assert!(report["error"].as_str().is_some_and(|error| error.contains("none:latest")), "{report}");
     assert_eq!(home.json(&["list", "--json"])["models"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_command_line_that_is_wrong_ends_with_two() {
+    let home = Home::new();
+    home.put("a", 1);
+    for line in [
+        "show",
+        "show a --license --system",
+        "rm",
+        "cp a",
+        "create",
+        "create a -q Q4_0",
+        "import",
+        "import - --trust ed25519:00 --allow-unsigned",
+        "pull",
+        "push",
+        "push ./a.gguf",
+        "stop",
+        "batch",
+        "batch -",
+        "replay",
+        "completions",
+        "render",
+        "run --temp abc",
+        "run --no-jinja",
+        "run --ctk q8_0 --ctv f16",
+        "list --shared-store",
+        "export a -o x --split abc",
+        "export a -o x --split 10",
+        "export a -o - --json",
+        "export a -o x --name b",
+        "fit --params zork",
+        "fit --params 8b --quant zork",
+        "fit a --params 8b",
+        "fit a --quant zork",
+        "fit a --on zork",
+        "fit a --on a10 --memory-budget 1G",
+        "fit a --kv-type zork",
+        "fit a --bandwidth 0",
+        "fit --markdown",
+        "fit --check",
+        "doctor --memory-budget much",
+        "config frob",
+        "config --temp abc",
+        "bench serve --requests 0",
+        "frob",
+    ] {
+        let out = home.command(&line.split(' ').collect::<Vec<_>>()).current_dir(home.path()).output();
+        let out = out.expect("the binary starts");
+        assert_eq!(out.status.code(), Some(2), "{line}: {}", said(&out));
+        assert!(
+            said(&out).starts_with("ingle") || said(&out).starts_with("error: "),
+            "{line}: {}",
+            said(&out)
+        );
+    }
+    // What is missing or cannot be read, and settings from elsewhere, are other mistakes.
+    for line in
+        ["show none", "rm none", "export none -o x", "import none", "fit none.gguf", "config check none"]
+    {
+        let out = home.output(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(out.status.code(), Some(1), "{line}: {}", said(&out));
+    }
+    let out = home.command(&["run"]).env("INGLE_TEMPERATURE", "abc").output().expect("the binary starts");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+}
+
+/// `No space left on device` alone would read as if the disk of the store were full, and nothing done.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_does_not_hide_what_was_done() {
+    let home = Home::new();
+    ["a", "b", "c"].into_iter().for_each(|name| home.put(name, 1));
+    let modelfile = home.path().join("Modelfile");
+    std::fs::write(&modelfile, "FROM c\n").expect("writable");
+    let modelfile = modelfile.to_str().expect("UTF-8");
+    let bundle = home.path().join("c.bundle");
+    let bundle = bundle.to_str().expect("UTF-8");
+    let key = home.path().join("key");
+    let into_full = |args: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+        home.command(args).stdout(full).stderr(Stdio::piped()).output().expect("the binary starts")
+    };
+    for args in [
+        &["rm", "a", "b"][..],
+        &["cp", "c", "d"],
+        &["cp", "c", "e", "--json"],
+        &["create", "f", "-f", modelfile],
+        &["prune"],
+        &["export", "c", "-o", bundle, "--json"],
+        &["import", bundle, "--allow-unsigned"],
+        &["keygen", key.to_str().expect("UTF-8")],
+    ] {
+        let out = into_full(args);
+        let error = said(&out);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.contains("what was asked for is done, but cannot be told"), "{args:?}: {error}");
+        assert!(error.contains("standard output cannot be written: No space left"), "{args:?}: {error}");
+    }
+    let list = home.json(&["list", "--json"]);
+    let mut names: Vec<&str> = list["models"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|model| model["name"].as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["c:latest", "d:latest", "e:latest", "f:latest"]);
+    assert!(key.exists() && key.with_extension("pub").exists());
+    // Both are told: that one is not there, and that nobody can be told of the other.
+    let out = into_full(&["rm", "d", "none", "--json"]);
+    assert!(said(&out).contains("none:latest") && said(&out).contains("standard output"), "{}", said(&out));
+    for args in [&["run", "--help"][..], &["list", "--help"], &["completions", "--help"]] {
+        let out = into_full(args);
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(said(&out).contains("standard output cannot be written"), "{args:?}: {}", said(&out));
+        assert!(unread(&mut home.command(args)).status.success(), "{args:?}");
+    }
+}
+
+/// A limit of files' sizes stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn a_key_that_cannot_be_written_leaves_nothing() {
+    let home = Home::new();
+    let key = home.path().join("key");
+    let script = "ulimit -f 0; trap '' XFSZ; exec \"$0\" keygen \"$1\"";
+    let mut shell = Command::new("sh");
+    let out = shell.args(["-c", script, env!("CARGO_BIN_EXE_ingle")]).arg(&key).output().expect("a shell");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(said(&out).contains("cannot write the key"), "{}", said(&out));
+    assert!(!key.exists(), "it would be in the way of the next attempt");
+    // A name that is short enough, but not for the public half.
+    let long = home.path().join("k".repeat(253));
+    let error = home.failure(&["keygen", long.to_str().expect("UTF-8")]);
+    assert!(error.contains("cannot write the key") && !long.exists(), "{error}");
+    home.stdout(&["keygen", key.to_str().expect("UTF-8")]);
+    assert!(key.with_extension("pub").exists());
+}
+
+#[test]
+fn one_is_no_plural() {
+    let home = Home::new();
+    home.put("a", 1);
+    let bundle = home.path().join("b");
+    let bundle = bundle.to_str().expect("UTF-8");
+    home.stdout(&["export", "a", "-o", bundle]);
+    home.stdout(&["rm", "a"]);
+    let stated = |out: &str| out.lines().last().map(str::to_owned).unwrap_or_default();
+    let first = stated(&home.stdout(&["import", bundle, "--allow-unsigned"]));
+    assert!(first.contains("in 5 new blobs; 0 blobs were here already"), "{first}");
+    let doctor = String::from_utf8(home.output(&["doctor"]).stdout).expect("UTF-8");
+    assert!(doctor.contains(" 1 model, all there"), "{doctor}");
+    // One file of it is damaged, so that one comes anew.
+    flip_weights(&home);
+    let again = stated(&home.stdout(&["import", bundle, "--allow-unsigned"]));
+    assert!(again.contains("in 1 new blob; 4 blobs were here already"), "{again}");
 }
 
 #[test]

@@ -17,6 +17,10 @@ impl Home {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     pub fn root(&self) -> PathBuf {
         self.0.path().join("models")
     }

@@ -175,7 +175,8 @@ async fn upload(
         return Err(Failure::ForeignCaller);
     }
     let digest = digest(&text)?;
-    let session = transfers(&app)?.upload_session(digest);
+    let (uploads, store) = (transfers(&app)?.uploads().clone(), transfers(&app)?.store().clone());
+    let session = uploads.session(digest, &store);
     let size = body.size_hint().exact();
     let pinned = session.clone();
     if blocking(move || pinned.pin(&digest, size)).await?.is_some() {
@@ -184,9 +185,11 @@ async fn upload(
     let _share = Semaphore::try_acquire_many_owned(app.body_budget.clone(), UPLOAD_KIB)
         .map_err(|_| Failure::TooManyBodies)?;
     let expect = Expect { digest: Some(digest), size, source: None };
-    let staged = blocking(move || session.stage(expect)).await?;
+    let of_stage = session.clone();
+    let staged = blocking(move || of_stage.stage(expect)).await?;
     let staged = receive(staged, body).await?;
     blocking(move || staged.commit()).await?;
+    uploads.keep(digest, session);
     Ok(StatusCode::CREATED.into_response())
 }
 

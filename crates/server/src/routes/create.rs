@@ -156,11 +156,23 @@ impl Making {
         recipe.files.extend(importing.files(files, &mut tell)?);
         recipe.adapters.extend(importing.adapters(adapters, &recipe, &mut tell)?);
         recipe.make(&self.store, name, &mut tell).map_err(refused)?;
+        self.release_uploads(name);
         if let Some(importer) = importing.transfers.and_then(Transfers::importer) {
             let remarks = importer.remarks(&self.store, name);
             remarks.iter().for_each(|remark| drop(self.lines.blocking_send(status_line(remark))));
         }
         Ok(())
+    }
+}
+
+impl Making {
+    /// What was sent for this model is kept by its name from now on.
+    fn release_uploads(&self, name: &ModelName) {
+        let (Some(transfers), Ok(Some(manifest))) = (&self.transfers, self.store.manifest(name)) else {
+            return;
+        };
+        let digests: Vec<Digest> = manifest.blobs().map(|layer| layer.digest).collect();
+        transfers.uploads().release(&digests);
     }
 }
 
@@ -272,6 +284,7 @@ fn stored(error: StoreError) -> Failure {
         StoreError::WrongContent { .. }
         | StoreError::WrongSize { .. }
         | StoreError::TooLarge { .. }
+        | StoreError::OtherRevision { .. }
         | StoreError::Unfit { .. } => RequestError::body(told(&error)).into(),
         error => ProviderError::Internal(told(&error)).into(),
     }

@@ -181,7 +181,9 @@ pub(super) fn failure(error: &PullError) -> Failure {
         }
         PullError::Store(StoreError::NotFound(_)) => Failure::NoSuchModel(message),
         PullError::Store(StoreError::Unfit { .. }) => RequestError::body(message).into(),
-        PullError::Store(StoreError::Busy(_)) => ProviderError::Busy(message).into(),
+        PullError::Store(StoreError::Busy(_) | StoreError::NameChanged { .. }) => {
+            ProviderError::Busy(message).into()
+        }
         PullError::Store(_) => ProviderError::Unusable(message).into(),
         _ if error.is_not_found() => Failure::NoSuchModel(message),
         _ => RequestError::body(message).into(),

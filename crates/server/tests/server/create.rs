@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ingle_egress::{Egress, EgressConfig, Policy};
 use ingle_server::{ModelStore, ServerConfig, Transfers};
 use ingle_store::pull::{Network, Puller};
-use ingle_store::{Catalogue, Digest, ModelName, Reference, Store, StoreConfig};
+use ingle_store::{Catalogue, Digest, Expect, ModelName, Reference, Store, StoreConfig, StoreError};
 use ingle_testkit::tiny::{Arch, TinySpec};
 use serde_json::{Value, json};
 
@@ -159,6 +159,26 @@ async fn a_damaged_blob_is_mended_by_an_upload() {
     std::fs::write(&cut, b"cont").expect("writable");
     assert_eq!(upload(&server, b"content").await, 201);
     assert_eq!(std::fs::read(&cut).expect("readable"), b"content");
+}
+
+/// What a model has is kept by its name: other processes can mend it and remove it while the server runs.
+#[tokio::test]
+async fn an_upload_is_let_go_when_a_model_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = with_uploads(folder.path()).await;
+    let bytes = TinySpec::new(Arch::Llama).bytes();
+    assert_eq!(upload(&server, &bytes).await, 201);
+    let other = store(folder.path());
+    let expect = || Expect { digest: Some(Digest::of(&bytes)), ..Expect::default() };
+    assert!(matches!(other.stage(expect()), Err(StoreError::Busy(_))), "it has no name yet");
+    let create =
+        json!({ "model": "m", "files": { "x.gguf": Digest::of(&bytes).to_string() }, "stream": false });
+    let reply = server.post_json("/api/create", create).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    drop(other.stage(expect()).expect("nobody holds it"));
+    let name = "m".parse().expect("a name");
+    assert!(other.remove(&name).expect("it is there").blobs > 0, "what nobody names goes");
+    assert!(other.blob(&Digest::of(&bytes)).expect("readable").is_none());
 }
 
 /// The files of a large model are sent one after the other, and none is collected before all are there.

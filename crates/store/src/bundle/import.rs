@@ -124,7 +124,7 @@ pub fn import(
 ) -> Result<Imported, BundleError> {
     // What this import takes in is kept from being collected until its models have names.
     let store = store.session();
-    let models = check_arrivals(&store, head, options)?;
+    check_arrivals(&store, head, options)?;
     store.shared.make_folders()?;
     check_space(&store, &head.index)?;
     let mut intake = Intake {
@@ -135,23 +135,45 @@ pub fn import(
     };
     read_blobs(input, head, &mut intake, progress)?;
     let Intake { new, done, .. } = intake;
-    for (model, arrival) in head.index.models.iter().zip(&models) {
-        match arrival.outcome {
-            Outcome::New | Outcome::Replaced => {
-                store.publish(&model.name, &model.manifest)?;
-            }
-            // It stays as it is. It may be there since an import that was stopped, and not be durable yet.
-            Outcome::Unchanged => {
-                if let Some((here, _)) = store.shared.read_manifest(&store.config().root, &model.name)? {
-                    store.publish(&model.name, &here)?;
-                } else if model.manifest.blobs().any(|layer| new.contains(&layer.digest)) {
-                    // A shared store lacked some of it, or had it damaged: what came is kept by a name of ours.
-                    store.publish(&model.name, &model.manifest)?;
-                }
-            }
-        }
+    // Hours may have passed since the names were looked at.
+    let places = check_arrivals(&store, head, options)?;
+    for (model, place) in head.index.models.iter().zip(&places) {
+        give_name(&store, model, place, &new)?;
     }
-    Ok(Imported { models, ..done })
+    Ok(Imported { models: places.into_iter().map(|place| place.arrival).collect(), ..done })
+}
+
+/// Gives a model its name, all of whose blobs are there.
+fn give_name(
+    store: &Store,
+    model: &BundledModel,
+    place: &Place,
+    new: &BTreeSet<Digest>,
+) -> Result<(), BundleError> {
+    let kept = match place.arrival.outcome {
+        Outcome::New | Outcome::Replaced => None,
+        // It stays as it is. It may be there since an import that was stopped, and not be durable yet.
+        Outcome::Unchanged => match store.shared.read_manifest(&store.config().root, &model.name)? {
+            Some((here, _)) => Some(here),
+            // A shared store lacked some of it, or had it damaged: what came is kept by a name of ours.
+            None if model.manifest.blobs().any(|layer| new.contains(&layer.digest)) => None,
+            None => return Ok(()),
+        },
+    };
+    publish_if(store, &model.name, kept.as_ref().unwrap_or(&model.manifest), place.holder)
+}
+
+/// Publishes a model where its name means what it meant when it was looked at.
+fn publish_if(
+    store: &Store,
+    name: &ModelName,
+    manifest: &Manifest,
+    expected: Option<Digest>,
+) -> Result<(), BundleError> {
+    match store.publish_if(name, manifest, expected) {
+        Err(StoreError::NameChanged { .. }) => Err(BundleError::Exists(vec![name.to_string()])),
+        published => Ok(published.map(drop)?),
+    }
 }
 
 /// Whether a bundle whose head has been read would be taken, as far as that can be told without its blobs.
@@ -163,15 +185,25 @@ pub fn admit(store: &Store, head: &Head, options: &ImportOptions) -> Result<(), 
     check_space(store, &head.index)
 }
 
-fn check_arrivals(store: &Store, head: &Head, options: &ImportOptions) -> Result<Vec<Arrival>, BundleError> {
+/// Where a model of a bundle goes.
+struct Place {
+    arrival: Arrival,
+    /// What has its name in our own store; nothing else may make way for it.
+    holder: Option<Digest>,
+}
+
+fn check_arrivals(store: &Store, head: &Head, options: &ImportOptions) -> Result<Vec<Place>, BundleError> {
     options.trust.check(head.signed_by.as_ref())?;
+    // Looked at before their contents are: what takes a name between the two is not what was expected.
+    let holders = head.index.models.iter().map(|model| store.named(&model.name));
+    let holders = holders.collect::<Result<Vec<_>, _>>()?;
     let models = arrivals(store, &head.index)?;
     let taken = models.iter().filter(|model| model.outcome == Outcome::Replaced);
     let taken: Vec<String> = taken.map(|model| model.name.to_string()).collect();
     if !options.replace && !taken.is_empty() {
         return Err(BundleError::Exists(taken));
     }
-    Ok(models)
+    Ok(models.into_iter().zip(holders).map(|(arrival, holder)| Place { arrival, holder }).collect())
 }
 
 /// Refuses what has no room before anything is written. What is staged already needs none.

@@ -6,6 +6,7 @@
 //! nothing to overlap; each is asked for by a manifest, and each manifest's blobs are there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -207,6 +208,9 @@ impl Index {
                 return Err(invalid(format!("model {name} is there twice or out of order")));
             }
             before = Some(name);
+            // What no store takes would be told when all of the bundle has been read, and others of it have names.
+            let fit = model.manifest.check_fit();
+            fit.map_err(|why| invalid(format!("no store takes the manifest of {}: {why}", model.name)))?;
             for layer in model.manifest.blobs() {
                 match sizes.get(&layer.digest) {
                     Some(size) if *size == layer.size => unclaimed.remove(&layer.digest),
@@ -266,16 +270,19 @@ fn is_time(text: &str) -> bool {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {
+    #[serde(deserialize_with = "at_most::<BLOBS_MAX, _, _>")]
     blobs: Vec<WireBlob>,
     chunk_bytes: u32,
     created: String,
     creator: String,
+    #[serde(deserialize_with = "at_most::<MODELS_MAX, _, _>")]
     models: Vec<WireModel>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireModel {
+    #[serde(deserialize_with = "at_most::<LICENCES_MAX, _, _>")]
     licences: Vec<String>,
     manifest: String,
     name: String,
@@ -288,6 +295,33 @@ struct WireBlob {
     digest: String,
     offset: u64,
     size: u64,
+}
+
+/// A list of at most `MOST` entries. One entry takes more memory than its text: a list that goes on and on is refused
+/// where it is too long, not when all of it is there.
+fn at_most<'de, const MOST: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Visitor<const MOST: usize, T>(PhantomData<T>);
+    impl<'de, const MOST: usize, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<MOST, T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST} entries")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = list.next_element()? {
+                if entries.len() == MOST {
+                    return Err(serde::de::Error::custom(format_args!("a list has over {MOST} entries")));
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_seq(Visitor::<MOST, T>(PhantomData))
 }
 
 impl WireModel {

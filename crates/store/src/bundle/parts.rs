@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::BundleError;
 use super::format::MAGIC;
+use super::partial::{Partial, check_free, remove_left};
 use crate::files::{Files, RealFiles};
 
 /// Most parts: what three digits count.
@@ -35,6 +36,10 @@ pub trait Input {
     fn is_at_end(&mut self) -> io::Result<bool>;
     /// Bytes of all of it, where that is known before it is read.
     fn total(&self) -> Option<u64>;
+    /// Bytes read so far, where [`Self::total`] is not known.
+    fn n_read(&self) -> u64 {
+        0
+    }
     /// What to say where the input is too short, if there is something better than that.
     fn missing(&self, _wanted: u64) -> Option<String> {
         None
@@ -42,24 +47,51 @@ pub trait Input {
 }
 
 /// A stream, such as a pipe.
-pub struct Stream<R>(pub R);
+pub struct Stream<R> {
+    source: R,
+    n_read: u64,
+}
+
+impl<R: Read> Stream<R> {
+    /// What comes from here.
+    pub fn new(source: R) -> Self {
+        Self { source, n_read: 0 }
+    }
+}
 
 impl<R: Read> Input for Stream<R> {
-    fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact(buf)
+    fn read_exact(&mut self, mut buf: &mut [u8]) -> io::Result<()> {
+        // The standard library's does not say how much there was of what is cut.
+        while !buf.is_empty() {
+            match self.source.read(buf) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.n_read += n as u64;
+                    buf = &mut buf[n..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn skip(&mut self, n: u64) -> io::Result<()> {
-        let copied = io::copy(&mut (&mut self.0).take(n), &mut io::sink())?;
+        let copied = io::copy(&mut (&mut self.source).take(n), &mut io::sink())?;
+        self.n_read += copied;
         if copied < n { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn is_at_end(&mut self) -> io::Result<bool> {
-        Ok((&mut self.0).take(1).read_to_end(&mut Vec::new())? == 0)
+        Ok((&mut self.source).take(1).read_to_end(&mut Vec::new())? == 0)
     }
 
     fn total(&self) -> Option<u64> {
         None
+    }
+
+    fn n_read(&self) -> u64 {
+        self.n_read
     }
 }
 
@@ -76,12 +108,15 @@ pub struct Parts {
 
 impl Parts {
     /// Finds what a person names: a file; the first part of one, or its name without the number, with all parts that
-    /// lie beside it; or all parts in their order.
+    /// lie beside it; or all parts, whose names say their order.
     ///
     /// # Errors
-    /// A file is not there, or is no regular file.
+    /// A file is not there, or is no regular file; or a part is missing between two.
     pub fn find(paths: &[PathBuf]) -> Result<Self, BundleError> {
         let mut named = paths.to_vec();
+        if are_parts_of_one(&named) {
+            named.sort_by_key(|path| number_in(path));
+        }
         if let [path] = paths {
             let first = numbered(path, 1);
             let stem = if path.exists() { first_part_of(path) } else { first.exists().then(|| path.clone()) };
@@ -95,12 +130,13 @@ impl Parts {
         {
             let first = path.with_extension("001");
             let text = format!(
-                "{} is part {number} of a bundle; name the first one, {}, or all of them in their order",
+                "{} is part {number} of a bundle; name the first one, {}, or all of them",
                 path.display(),
                 first.display()
             );
             return Err(BundleError::Source(text));
         }
+        check_numbers(&named)?;
         let mut files = Vec::with_capacity(named.len());
         for path in named {
             let meta = path.metadata().map_err(BundleError::io(format!("cannot read {}", path.display())))?;
@@ -184,11 +220,7 @@ impl Input for Parts {
         let found = self.files.len();
         (n_parts > found as u64).then(|| {
             let next = numbered(&stem, found + 1);
-            format!(
-                "part {} of {n_parts} is missing: {} is not there; put all parts side by side, or name them in order",
-                found + 1,
-                next.display()
-            )
+            format!("part {} of {n_parts} is missing: {}", found + 1, whereabouts(&next))
         })
     }
 }
@@ -198,12 +230,53 @@ fn first_part_of(path: &Path) -> Option<PathBuf> {
     (path.extension()? == "001").then(|| path.with_extension(""))
 }
 
-/// 2 for `bundle.002`, where it does not begin as a bundle does.
+/// 2 for `bundle.002`.
+fn number_in(path: &Path) -> Option<u16> {
+    let digits = path.extension()?.to_str()?;
+    let is_number = digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
+}
+
+/// Whether the names of several files say which parts of one they are. They may lie in different folders, as on the
+/// disks that they were carried on.
+fn are_parts_of_one(named: &[PathBuf]) -> bool {
+    let stem = named.first().and_then(|path| path.file_stem());
+    named.len() > 1 && named.iter().all(|path| number_in(path).is_some() && path.file_stem() == stem)
+}
+
+/// Refuses parts, in their order, between which one is missing, or of which one is there twice.
+fn check_numbers(named: &[PathBuf]) -> Result<(), BundleError> {
+    if !are_parts_of_one(named) {
+        return Ok(());
+    }
+    for (wanted, path) in (1..).zip(named) {
+        let found = number_in(path).map_or(0, usize::from);
+        if found > wanted {
+            let missing = whereabouts(&numbered(&path.with_extension(""), wanted));
+            return Err(BundleError::MissingPart(format!("part {wanted} is missing: {missing}")));
+        }
+        if found < wanted {
+            let text = format!("part {found} is named twice: the second time as {}", path.display());
+            return Err(BundleError::Source(text));
+        }
+    }
+    Ok(())
+}
+
+/// What to do about a part that is missing.
+fn whereabouts(part: &Path) -> String {
+    match part.exists() {
+        true => format!("{} is not named; name all parts, or the first one alone", part.display()),
+        false => format!("{} is not there; put all parts side by side, or name all of them", part.display()),
+    }
+}
+
+/// The same, where it does not begin as a bundle does.
 fn number_of(path: &Path) -> Option<u16> {
-    let digits = path.extension()?.to_str().filter(|digits| digits.len() == 3)?;
+    let number = number_in(path)?;
     let mut head = [0; MAGIC.len()];
     let is_whole = File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC;
-    digits.parse().ok().filter(|_| !is_whole)
+    Some(number).filter(|_| !is_whole)
 }
 
 fn numbered(path: &Path, n: usize) -> PathBuf {
@@ -218,8 +291,10 @@ pub struct PartWriter {
     /// Most bytes of a part; `None` is one file without a number.
     part_bytes: Option<u64>,
     /// Each under its name to be.
-    files: Vec<PathBuf>,
+    files: Vec<Partial>,
     current: Option<File>,
+    /// The first file: its lock keeps other exports to the same name away until all is there.
+    first: Option<File>,
     left: u64,
     finished: bool,
 }
@@ -238,7 +313,7 @@ impl PartWriter {
         let n_parts = if part_bytes.is_some() { PARTS_MAX } else { 0 };
         std::iter::once(path.to_owned())
             .chain((1..=n_parts).map(|n| numbered(path, n)))
-            .try_for_each(|name| is_free(&name))?;
+            .try_for_each(|name| check_free(&name))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             let text =
@@ -250,6 +325,7 @@ impl PartWriter {
             part_bytes,
             files: Vec::new(),
             current: None,
+            first: None,
             left: 0,
             finished: false,
         })
@@ -259,7 +335,7 @@ impl PartWriter {
     /// What an export that was killed has left under the same names is removed.
     ///
     /// # Errors
-    /// There are too many parts, or too little room.
+    /// There are too many parts, or too little room, or another export writes to the same names.
     pub fn prepare(&self, total_bytes: u64) -> Result<(), BundleError> {
         let n_parts = total_bytes.div_ceil(self.part_bytes.unwrap_or(u64::MAX));
         if n_parts > PARTS_MAX as u64 {
@@ -271,8 +347,10 @@ impl PartWriter {
         let numbers = if self.part_bytes.is_some() { 1..=PARTS_MAX } else { 0..=0 };
         for n in numbers {
             let name = if n == 0 { self.path.clone() } else { numbered(&self.path, n) };
-            remove_partial(&name)
-                .map_err(BundleError::io(format!("cannot remove {}", partial(&name).display())))?;
+            remove_left(&name).map_err(|error| match error.kind() {
+                io::ErrorKind::ResourceBusy => BundleError::Source(error.to_string()),
+                _ => BundleError::io(format!("cannot write {}", name.display()))(error),
+            })?;
         }
         let free = RealFiles.free_space(folder_of(&self.path));
         let free = free.map_err(BundleError::io(format!("cannot write {}", self.path.display())))?;
@@ -285,27 +363,29 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Makes all of it durable, and gives the files their names.
+    /// Makes all of it durable, and gives the files their names: all of them, or none.
     ///
     /// # Errors
-    /// The system cannot.
+    /// A name was given to something else since it was free, or the system cannot.
     pub fn finish(mut self) -> Result<Vec<PathBuf>, BundleError> {
         let what = || format!("cannot write {}", self.path.display());
         if let Some(file) = &self.current {
             file.sync_all().map_err(BundleError::io(what()))?;
         }
-        // Hours may have passed since the names were free.
-        self.files.iter().try_for_each(|name| is_free(name))?;
-        for name in &self.files {
-            std::fs::rename(partial(name), name).map_err(BundleError::io(what()))?;
+        for (n, file) in self.files.iter().enumerate() {
+            if let Err(error) = file.place() {
+                self.files[..n].iter().for_each(Partial::displace);
+                return Err(error);
+            }
         }
+        self.files.iter().for_each(Partial::remove);
         #[cfg(unix)]
         {
             let folder = File::open(folder_of(&self.path));
             folder.and_then(|folder| folder.sync_all()).map_err(BundleError::io(what()))?;
         }
         self.finished = true;
-        Ok(self.files.clone())
+        Ok(self.files.iter().map(|file| file.name().to_owned()).collect())
     }
 
     fn write_some(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -331,9 +411,11 @@ impl PartWriter {
         if let Some(before) = self.current.take() {
             before.sync_all()?;
         }
-        remove_partial(&name)?;
-        let file = File::create_new(partial(&name))?;
-        self.files.push(name);
+        let (partial, file) = Partial::create(&name)?;
+        self.files.push(partial);
+        if self.first.is_none() {
+            self.first = Some(file.try_clone()?);
+        }
         self.current = Some(file);
         self.left = self.part_bytes.unwrap_or(u64::MAX);
         Ok(())
@@ -355,34 +437,9 @@ impl Write for PartWriter {
 impl Drop for PartWriter {
     fn drop(&mut self) {
         if !self.finished {
-            for name in &self.files {
-                let _ = std::fs::remove_file(partial(name));
-            }
+            self.files.iter().for_each(Partial::remove);
         }
     }
-}
-
-fn partial(name: &Path) -> PathBuf {
-    let mut name = name.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
-/// Removes what an export that was killed has left.
-fn remove_partial(name: &Path) -> io::Result<()> {
-    match std::fs::remove_file(partial(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses a name that something has.
-fn is_free(name: &Path) -> Result<(), BundleError> {
-    if name.symlink_metadata().is_ok() {
-        let text = format!("{} is there already; remove it or choose another name", name.display());
-        return Err(BundleError::Source(text));
-    }
-    Ok(())
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -54,6 +54,28 @@ impl Trust {
 /// # Errors
 /// The input is no bundle, damaged, cut, or not what the format allows; its signature is a wrong one.
 pub fn read_head(input: &mut dyn Input) -> Result<Head, BundleError> {
+    read_envelope(input)?.open(input)
+}
+
+/// The same of a bundle that is trusted: the index of another is not looked into.
+///
+/// # Errors
+/// As [`read_head`] and [`Trust::check`].
+pub fn read_trusted_head(input: &mut dyn Input, trust: &Trust) -> Result<Head, BundleError> {
+    let envelope = read_envelope(input)?;
+    trust.check(envelope.signed_by.as_ref())?;
+    envelope.open(input)
+}
+
+/// What can be told of a bundle without looking into its index.
+struct Envelope {
+    header: Header,
+    /// What the checksum of the header fits.
+    index_bytes: Vec<u8>,
+    signed_by: Option<PublicKey>,
+}
+
+fn read_envelope(input: &mut dyn Input) -> Result<Envelope, BundleError> {
     if input.total() == Some(0) {
         return Err(BundleError::NotABundle("it is empty"));
     }
@@ -73,14 +95,21 @@ pub fn read_head(input: &mut dyn Input) -> Result<Head, BundleError> {
     } else {
         None
     };
-    let index = Index::parse(&index_bytes)?;
-    let total_bytes = header.data_start() + index.data_bytes();
-    match input.total() {
-        Some(n) if n < total_bytes => return Err(cut(input, n, total_bytes)),
-        Some(n) if n > total_bytes => return Err(too_long()),
-        _ => {}
+    Ok(Envelope { header, index_bytes, signed_by })
+}
+
+impl Envelope {
+    fn open(self, input: &dyn Input) -> Result<Head, BundleError> {
+        let Self { header, index_bytes, signed_by } = self;
+        let index = Index::parse(&index_bytes)?;
+        let total_bytes = header.data_start() + index.data_bytes();
+        match input.total() {
+            Some(n) if n < total_bytes => return Err(cut(input, n, total_bytes)),
+            Some(n) if n > total_bytes => return Err(too_long()),
+            _ => {}
+        }
+        Ok(Head { index, digest: Digest::from_bytes(header.index_sha256), signed_by, total_bytes })
     }
-    Ok(Head { index, digest: Digest::from_bytes(header.index_sha256), signed_by, total_bytes })
 }
 
 /// Reads what the header claims, without believing in the claim before the bytes are there.
@@ -216,9 +245,11 @@ fn read_error(input: &dyn Input, error: io::Error, at: u64, total: Option<u64>) 
         (io::ErrorKind::UnexpectedEof, Some(n), None) => {
             BundleError::Damaged(format!("it ends after {n} bytes"))
         }
-        (io::ErrorKind::UnexpectedEof, None, _) => {
-            BundleError::Damaged(format!("it ends after byte {at}, and more was to come"))
-        }
+        (io::ErrorKind::UnexpectedEof, None, total) => match (input.n_read(), total) {
+            (0, _) => BundleError::NotABundle("it is empty"),
+            (n, Some(total)) => BundleError::Damaged(format!("it ends after {n} bytes of {total}")),
+            (n, None) => BundleError::Damaged(format!("it ends after {n} bytes, and more was to come")),
+        },
         _ => BundleError::io(format!("cannot read the bundle at byte {at}"))(error),
     }
 }

@@ -58,6 +58,14 @@ impl PublicKey {
         self.0
     }
 
+    /// Writes the key, as a word, to a new file.
+    ///
+    /// # Errors
+    /// The file is there already, or cannot be written.
+    pub fn write_new(self, path: &Path) -> Result<(), BundleError> {
+        write_new(path, &format!("{self}\n"), 0o666)
+    }
+
     /// As OpenSSL reads it.
     pub fn to_pem(self) -> String {
         pem("PUBLIC KEY", &[&SPKI_HEAD[..], &self.to_bytes()].concat())
@@ -135,17 +143,8 @@ impl SecretKey {
     /// # Errors
     /// The file is there already, or cannot be written.
     pub fn write_new(&self, path: &Path) -> Result<(), BundleError> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let what = format!("cannot write the key {}", path.display());
         let text = pem("PRIVATE KEY", &[&PKCS8_HEAD[..], self.0.as_bytes()].concat());
-        let written = options.open(path).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(BundleError::io(what))
+        write_new(path, &text, 0o600)
     }
 
     /// Signs the SHA-256 of an index: key and signature, as they stand in a bundle.
@@ -200,8 +199,10 @@ impl TrustedKeys {
     /// It cannot be read, or a line holds no key: the file and the line are named.
     pub fn add_file(&mut self, path: &Path) -> Result<(), BundleError> {
         let text = read_text(path)?;
+        // Some editors put a mark before text in UTF-8.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         if text.contains("-----BEGIN") {
-            let der = unpem("PUBLIC KEY", &text);
+            let der = unpem("PUBLIC KEY", text);
             let key = der.as_deref().and_then(|der| der.strip_prefix(&SPKI_HEAD[..]));
             let key = key.and_then(|key| <&[u8; 32]>::try_from(key).ok()).ok_or_else(|| {
                 BundleError::Key(format!("{} holds no public key of kind Ed25519", path.display()))
@@ -239,6 +240,28 @@ fn read_text(path: &Path) -> Result<String, BundleError> {
         return Err(BundleError::Key(format!("{} is too long for a file with keys", path.display())));
     }
     Ok(text)
+}
+
+/// Writes a file that must not be there yet, with these permissions at most. Nothing is left of one that cannot be
+/// written to its end: it would be in the way of the next attempt.
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), BundleError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    let what = || format!("cannot write the key {}", path.display());
+    let mut file = options.open(path).map_err(|error| match error.kind() {
+        // Somebody else was faster.
+        std::io::ErrorKind::AlreadyExists => {
+            BundleError::Key(format!("{} is there already; choose another name", path.display()))
+        }
+        _ => BundleError::io(what())(error),
+    })?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    drop(file);
+    written.inspect_err(|_| drop(std::fs::remove_file(path))).map_err(BundleError::io(what()))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -117,6 +117,15 @@ impl Plan {
         chunk_bytes: u32,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, BundleError> {
+        // Told before hours of reading.
+        for model in models.iter() {
+            model.manifest.check_fit().map_err(|why| {
+                BundleError::Source(format!(
+                    "{} cannot be exported: no store would take it: {why}",
+                    model.name
+                ))
+            })?;
+        }
         models.sort_by_key(|model| full_name(&model.name));
         models.dedup();
         blobs.sort_by_key(|blob| blob.digest);

@@ -146,19 +146,25 @@ fn open(options: &mut OpenOptions, path: &Path, follow: bool) -> io::Result<Box<
     Ok(Box::new(SystemFile(file)))
 }
 
-/// Whether a lock can be had at once. A program that another thread starts has copies of this process's locks until it
-/// runs, so one that is let go may be held for a moment more: who holds it longer than that means it.
+/// Whether a lock can be had at once.
 fn had(lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+    match lock_now(lock) {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Locks without waiting for who means to hold it. A program that another thread starts has copies of this process's locks
+/// until it runs, so one that is let go may be held for a moment more: who holds it longer than that means it.
+pub(crate) fn lock_now(lock: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     let mut pauses = LOCK_PAUSES.iter();
     loop {
-        match lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) => match pauses.next() {
-                Some(pause) => std::thread::sleep(*pause),
-                None => return Ok(false),
-            },
-            Err(TryLockError::Error(error)) => return Err(error),
+        match (lock(), pauses.as_slice()) {
+            (Err(TryLockError::WouldBlock), [pause, ..]) => std::thread::sleep(*pause),
+            (done, _) => return done,
         }
+        pauses.next();
     }
 }
 

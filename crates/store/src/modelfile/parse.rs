@@ -270,19 +270,11 @@ impl<'a> Reader<'a> {
                 };
             }
         };
-        let mut n = 0;
-        loop {
-            n += line_len(&rest[n..]);
-            let taken = rest[..n].trim_end();
-            if taken.len() >= 2 * quote.len() && taken.ends_with(quote) {
-                self.at += n;
-                return Ok((place, taken[quote.len()..taken.len() - quote.len()].to_owned()));
-            }
-            match rest[n..].chars().next() {
-                None => return Err(place.error(Problem::Unclosed(quote))),
-                Some(end) => n += end.len_utf8(),
-            }
-        }
+        let Some((quoted, n)) = quoted(rest, quote) else {
+            return Err(place.error(Problem::Unclosed(quote)));
+        };
+        self.at += n;
+        Ok((place, quoted.to_owned()))
     }
 }
 
@@ -303,6 +295,27 @@ const KNOWN: [&str; 11] = [
 /// Bytes before the end of the line.
 fn line_len(text: &str) -> usize {
     text.find(['\r', '\n']).unwrap_or(text.len())
+}
+
+/// What stands between a quote, with which the text begins, and the first one that ends a line, blanks aside; and where
+/// that line ends.
+pub(super) fn quoted<'a>(text: &'a str, quote: &str) -> Option<(&'a str, usize)> {
+    // Where the blanks begin that end what was read so far. Each line is looked at once: a text may be blank for
+    // megabytes, and to walk back over them at each line would take hours.
+    let (mut n, mut inked) = (0, 0);
+    loop {
+        let line = &text[n..][..line_len(&text[n..])];
+        match line.trim_end() {
+            "" => (),
+            ink => inked = n + ink.len(),
+        }
+        n += line.len();
+        let taken = &text[..inked];
+        if taken.len() >= 2 * quote.len() && taken.ends_with(quote) {
+            return Some((&taken[quote.len()..taken.len() - quote.len()], n));
+        }
+        n += text[n..].chars().next()?.len_utf8();
+    }
 }
 
 fn text_of(instruction: &Instruction) -> Option<&str> {

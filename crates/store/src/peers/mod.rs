@@ -16,6 +16,23 @@ pub const PEERS_MAX: usize = 64;
 /// How long nodes may take to say whether they have a blob.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How slowly a node may send on each stream before the next source is asked, which may be the hub itself. A node that
+/// says nothing at all is given up as anybody else is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// The fewest bytes of each window.
+    pub bytes: u64,
+    /// The time that is looked at. What is waited for is the node, not the disk here.
+    pub window: Duration,
+}
+
+impl Default for Floor {
+    /// 64 KiB in a second: with less a stream takes four minutes for a chunk.
+    fn default() -> Self {
+        Self { bytes: 15 * (64 << 10), window: Duration::from_secs(15) }
+    }
+}
+
 /// Where a node has a blob, below its address.
 pub fn blob_path(digest: &Digest) -> [String; 3] {
     ["api".into(), "blobs".into(), digest.to_string()]

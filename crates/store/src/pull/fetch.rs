@@ -20,7 +20,8 @@ use super::layers::{Content, From, Plan, Remote, Version, layer};
 use super::progress::Meter;
 use super::source::Source;
 use super::{Event, PullError, Watch, on};
-use crate::{Digest, Expect, Layer, Staged, Store, StoreError};
+use crate::peers::Floor;
+use crate::{Digest, Expect, Layer, SourceId, Staged, Store, StoreError};
 
 /// Times in a row that a stream may fail without a byte.
 const FAILURES_MAX: u32 = 6;
@@ -36,6 +37,7 @@ pub(super) struct Fetcher {
     pub client: Client,
     /// Nodes that may have it.
     pub peers: Vec<(Client, Target)>,
+    pub peer_floor: Floor,
     pub streams: usize,
 }
 
@@ -116,22 +118,23 @@ impl Fetcher {
     /// Refuses what the disk has no room for, before anything is fetched. What is there of unfinished files counts when
     /// they are taken up; here they count as a whole only if nothing is there.
     async fn check_space(&self, plan: &Plan) -> Result<(), PullError> {
-        let remotes: Vec<(Option<Digest>, u64)> = plan
+        let remotes: Vec<(Option<Digest>, SourceId, u64)> = plan
             .config
             .iter()
             .chain(&plan.items)
             .filter_map(|item| match &item.from {
-                From::Remote(remote) => Some((remote.digest, remote.size)),
+                From::Remote(remote) => Some((remote.digest, remote.source(), remote.size)),
                 From::Bytes(_) => None,
             })
             .collect();
         on(self.store.clone(), move |store| {
             let mut needed = 0u64;
-            for (digest, size) in remotes {
-                let there = match digest {
+            for (digest, source, size) in remotes {
+                let known = digest.or_else(|| store.shared.blob_of(&source, size));
+                let there = match known {
                     Some(digest) if store.shared.kept_blob(&digest, Some(size)).is_some() => size,
                     Some(digest) => store.shared.staged_bytes(&digest),
-                    None => 0,
+                    None => store.shared.staged_bytes_of(&source, size),
                 };
                 needed = needed.saturating_add(size.saturating_sub(there));
             }
@@ -241,7 +244,7 @@ impl Fetcher {
             client,
             target,
             registry: None,
-            is_peer: true,
+            floor: Some(self.peer_floor),
             direct: Mutex::default(),
         };
         let mut sources: Vec<Source> = peers.into_iter().map(peer).collect();
@@ -250,7 +253,7 @@ impl Fetcher {
             target: remote.target.clone(),
             credential: remote.credential.clone(),
             registry: remote.registry.clone(),
-            is_peer: false,
+            floor: None,
             direct: Mutex::default(),
         });
         let journal = staged.journal();
@@ -393,7 +396,7 @@ impl Transfer {
 
     /// What follows a failure: a pause, the next source, or the end.
     async fn next(&self, index: usize, stop: Stop, failures: &mut u32) -> Result<(), Stop> {
-        let is_peer = self.sources[index].is_peer;
+        let is_peer = self.sources[index].is_peer();
         // A peer's whims are no reason to fail.
         if is_peer && !matches!(stop, Stop::Failed(PullError::Store(_))) {
             let _ = self.current.compare_exchange(index, index + 1, Ordering::Relaxed, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::PullError;
 use super::layers::{Plan, REPLACED};
+use super::naming::Held;
 use crate::{Digest, Layer, Manifest, ModelName, Store, StoreError};
 
 /// What the tag of a former version ends with.
@@ -24,26 +25,29 @@ pub(super) fn is_other(before: &Manifest, plan: &Plan, fetched: &[Layer]) -> boo
     old != digests(fetched)
 }
 
-/// Keeps what has a name now, and tells under which. `None` if that name is somebody else's, or what there is now cannot
-/// be used any more.
+/// Keeps what has a name now, and tells under which, and the digest of that manifest. `None` if that name is somebody
+/// else's, or what there is now cannot be used any more. `ours` is what this pull has put there itself.
 ///
 /// # Errors
 /// If the system refuses.
 pub(super) fn keep(
     store: &Store,
     name: &ModelName,
-    (before, digest): &(Manifest, Digest),
-) -> Result<Option<ModelName>, PullError> {
+    (before, digest): (&Manifest, Digest),
+    ours: Option<Digest>,
+) -> Result<Option<(ModelName, Digest)>, PullError> {
     let Ok(former) = name.with_tag(&format!("{}{SUFFIX}", name.tag())) else { return Ok(None) };
-    if let Some((_, there)) = store.own_manifest(&former)? {
-        let is_same = *digest == there;
+    let held = store.held(&former)?;
+    if let Some(Held { manifest: Some(_), digest: there }) = &held {
+        let is_same = digest == *there;
         let is_older = before.annotations.get(REPLACED) == Some(&there.to_string());
-        if !is_same && !is_older {
+        if !is_same && !is_older && ours != Some(*there) {
             return Ok(None);
         }
     }
-    match store.publish(&former, before) {
-        Ok(_) => Ok(Some(former)),
+    match store.publish_if(&former, before, held.map(|held| held.digest)) {
+        Ok(published) => Ok(Some((former, published.digest))),
+        Err(StoreError::NameChanged { .. }) => Ok(None),
         Err(StoreError::WrongContent { .. } | StoreError::Unfit { .. }) => Ok(None),
         Err(error @ (StoreError::MissingBlob(_) | StoreError::WrongSize { .. })) => {
             let mut blobs = before.blobs();

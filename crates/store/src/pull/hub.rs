@@ -3,20 +3,22 @@
 //! Source: the hub's public API (`/api/models/{id}/revision/{rev}?blobs=true`, `/{id}/resolve/{commit}/{file}`) and its
 //! error headers (`X-Error-Code`), as its own client library uses them.
 
+use ingle_chat::template::{ChatTemplate, Syntax, TemplateOptions};
 use ingle_egress::{Client, Request, Response, Target};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::layers::{From, Item, Plan, Remote, Version};
 use super::pick::{Picked, RepoFile, pick};
 use super::url::probe;
-use super::{Attempts, Network, PullError};
+use super::{Attempts, Network, PullError, listing};
 use crate::manifest::TEXT_BYTES_MAX;
+use crate::modelfile::{PARAMETERS, check_parameter};
 use crate::{Digest, HubPick, HubRepo, MediaType, NameError, Reference, annotation};
 
 /// The largest answer of the API: a repository with ten thousands of files.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
-/// The most files of a repository.
-const FILES_MAX: usize = 100_000;
+/// How much is told of why a text is left out, in characters.
+const WHY_CHARS_MAX: usize = 300;
 /// Texts at a repository's root that become layers, with their types; the first of each type is taken.
 const TEXTS: [(&str, MediaType); 10] = [
     ("template", MediaType::Template),
@@ -36,7 +38,7 @@ pub(super) struct Repo {
     pub commit: String,
     pub files: Vec<RepoFile>,
     /// The licence's name on the card.
-    license: Option<String>,
+    pub license: Option<String>,
 }
 
 pub(super) async fn plan(
@@ -135,7 +137,7 @@ pub(super) async fn repository(
             break body?;
         }
     };
-    parse(&body).map_err(|problem| PullError::Answer { url: target.to_string(), problem })
+    listing::parse(&body).map_err(|problem| PullError::Answer { url: target.to_string(), problem })
 }
 
 /// An answer that is one, or what the hub says in its place.
@@ -166,40 +168,6 @@ async fn accepted(
         404 => Err(PullError::NotFound { what: what.to_owned(), is_anonymous: !is_known }),
         _ => Err(response.into_error().await.into()),
     }
-}
-
-fn parse(body: &[u8]) -> Result<Repo, String> {
-    let json: Value = serde_json::from_slice(body).map_err(|_| "it is no JSON".to_owned())?;
-    let commit = json["sha"].as_str().ok_or("`sha` is missing")?;
-    let is_commit = (7..=64).contains(&commit.len()) && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_commit {
-        return Err("`sha` is no commit".to_owned());
-    }
-    let siblings = json["siblings"].as_array().ok_or("`siblings` is missing")?;
-    if siblings.len() > FILES_MAX {
-        return Err(format!("it lists more than {FILES_MAX} files"));
-    }
-    let files = siblings.iter().map(file).collect::<Result<_, _>>()?;
-    let license = json.pointer("/cardData/license").and_then(Value::as_str).map(str::to_owned);
-    Ok(Repo { commit: commit.to_owned(), files, license })
-}
-
-fn file(json: &Value) -> Result<RepoFile, String> {
-    let path = json["rfilename"].as_str().ok_or("a file has no name")?;
-    // It becomes a part of an address; the hub has no such names.
-    let is_other = |c: char| c.is_control() || c == '\\';
-    if path.split('/').any(|name| matches!(name, "" | "." | "..")) || path.chars().any(is_other) {
-        return Err("a file's name is no path".to_owned());
-    }
-    let digest = match &json["lfs"]["sha256"] {
-        Value::Null => None,
-        digest => {
-            let text = format!("sha256:{}", digest.as_str().unwrap_or_default());
-            Some(text.parse::<Digest>().map_err(|_| "the SHA-256 of a file is none".to_owned())?)
-        }
-    };
-    let size = json["lfs"]["size"].as_u64().or(json["size"].as_u64()).filter(|size| *size <= i64::MAX as u64);
-    Ok(RepoFile { path: path.to_owned(), size, digest })
 }
 
 /// Templates, parameters and licences that stand beside the model. They are small, and fetched with the plan.
@@ -235,6 +203,12 @@ async fn texts(
         if let Some(expected) = file.digest.filter(|digest| *digest != Digest::of(&bytes)) {
             return Err(crate::StoreError::WrongContent { expected, found: Digest::of(&bytes) }.into());
         }
+        // Whoever loads the model reads it: one that cannot be used would make the model one that cannot.
+        if let Err(why) = check_text(&media_type, &bytes) {
+            let why: String = why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect();
+            plan.notes.push(format!("{path} of {repo} is left out: {why}"));
+            continue;
+        }
         plan.items.push(Item { media_type, file: Some(path.to_owned()), from: From::Bytes(bytes) });
     }
     if let (false, Some(license)) = (has(&MediaType::License, plan), &found.license) {
@@ -244,57 +218,54 @@ async fn texts(
     Ok(())
 }
 
+/// Whether a text is what its file's name says, as far as whoever loads the model wants it.
+fn check_text(media_type: &MediaType, bytes: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    let syntax = match media_type {
+        MediaType::Params => return check_params(text),
+        MediaType::Template => Syntax::of(text),
+        MediaType::JinjaTemplate => Syntax::Jinja,
+        _ => return Ok(()),
+    };
+    let parsed = ChatTemplate::with_syntax(text, syntax, TemplateOptions::default());
+    parsed.map(drop).map_err(|error| format!("it is no template that can be used: {error}"))
+}
+
+/// Parameters of other programs are skipped by whoever loads the model, and so are values without effect.
+fn check_params(text: &str) -> Result<(), String> {
+    let params: Map<String, Value> =
+        serde_json::from_str(text).map_err(|_| "it is no JSON object".to_owned())?;
+    for (name, value) in &params {
+        if PARAMETERS.iter().any(|known| known.name == name && known.is_honoured) {
+            check_parameter(name, value).map_err(|problem| problem.to_string())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// File names that a hub sends (V56): each is refused, or a path of plain names.
     #[test]
-    fn hostile_file_names() {
-        for text in ingle_testkit::hostile::texts(1000) {
-            for name in [text.clone(), format!("{text}.gguf"), format!("a/{text}/b.gguf")] {
-                let json = serde_json::json!({ "sha": "0123456789", "siblings": [{ "rfilename": name }] });
-                let Ok(repo) = parse(json.to_string().as_bytes()) else { continue };
-                let parts: Vec<&str> = repo.files[0].path.split('/').collect();
-                let is_plain = |part: &&str| {
-                    !matches!(*part, "" | "." | "..")
-                        && !part.contains('\\')
-                        && !part.chars().any(char::is_control)
-                };
-                assert!(parts.iter().all(is_plain), "{name:?}");
-            }
-            let json = serde_json::json!({ "sha": text, "siblings": [] });
-            let is_commit = text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
-            assert!(is_commit || parse(json.to_string().as_bytes()).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn answers() {
-        let good = r#"{"sha":"0123456789abcdef","siblings":[{"rfilename":"a/x.gguf","size":5,
-            "lfs":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5}},
-            {"rfilename":"README.md","size":9}],"cardData":{"license":"mit"}}"#;
-        let repo = parse(good.as_bytes()).unwrap();
-        assert_eq!((repo.files.len(), repo.license.as_deref()), (2, Some("mit")));
-        assert_eq!(
-            (repo.files[0].size, repo.files[0].digest.is_some(), repo.files[1].digest),
-            (Some(5), true, None)
-        );
-        for (bad, part) in [
-            ("", "no JSON"),
-            ("[]", "sha"),
-            (r#"{"sha":"../../x","siblings":[]}"#, "no commit"),
-            (r#"{"sha":"0123456789"}"#, "siblings"),
-            (r#"{"sha":"0123456789","siblings":[{}]}"#, "no name"),
-            (r#"{"sha":"0123456789","siblings":[{"rfilename":"../x.gguf"}]}"#, "no path"),
-            (r#"{"sha":"0123456789","siblings":[{"rfilename":"a//x.gguf"}]}"#, "no path"),
-            (r#"{"sha":"0123456789","siblings":[{"rfilename":"/x.gguf"}]}"#, "no path"),
-            ("{\"sha\":\"0123456789\",\"siblings\":[{\"rfilename\":\"a\\u0000\"}]}", "no path"),
-            (r#"{"sha":"0123456789","siblings":[{"rfilename":"x","lfs":{"sha256":"abc"}}]}"#, "SHA-256"),
-            (r#"{"sha":"0123456789","siblings":[{"rfilename":"x","lfs":{"sha256":5}}]}"#, "SHA-256"),
-        ] {
-            let problem = parse(bad.as_bytes()).err().unwrap_or_else(|| panic!("{bad} is taken"));
-            assert!(problem.contains(part), "{bad}: {problem}");
-        }
+    fn texts_that_can_be_used() {
+        let check = |media_type: MediaType, text: &[u8], problem: &str| {
+            let found = check_text(&media_type, text).err().unwrap_or_default();
+            assert!(found.contains(problem) && found.is_empty() == problem.is_empty(), "{problem}: {found}");
+        };
+        check(MediaType::System, "Kurz, bitte. ½".as_bytes(), "");
+        check(MediaType::System, b"\xff\xfe", "UTF-8");
+        check(MediaType::License, b"\xa9", "UTF-8");
+        check(MediaType::Params, br#"{"stop":["</s>"],"temperature":0.5,"num_ctx":4096}"#, "");
+        check(MediaType::Params, br#"{"stop":"</s>","of_tomorrow":{},"f16_kv":false}"#, "");
+        check(MediaType::Params, b"temperature: 0.5", "no JSON object");
+        check(MediaType::Params, b"[1]", "no JSON object");
+        check(MediaType::Params, br#"{"temperature":-1}"#, "`temperature` must be");
+        check(MediaType::Params, br#"{"stop":[1]}"#, "`stop` must be");
+        check(MediaType::Template, b"{{ .Prompt }}", "");
+        check(MediaType::Template, b"{{ .Prompt", "no template");
+        check(MediaType::Template, b"{{ end }}", "no template");
+        check(MediaType::Template, b"{% for m in messages %}{{ m.content }}{% endfor %}", "");
+        check(MediaType::JinjaTemplate, b"{% for m in messages %}", "no template");
     }
 }

@@ -48,12 +48,27 @@ impl Version {
         }
     }
 
+    /// Whether what was written down is of the same kind: a server may have told versions apart by something else then.
+    fn is_kind_of(&self, text: &str) -> bool {
+        let is_time = text.ends_with(" GMT");
+        matches!(self, Self::Modified(_)) == is_time
+    }
+
     /// As it is written down.
     pub fn text(&self) -> &str {
         match self {
             Self::Commit(text) | Self::Etag(text) | Self::Modified(text) => text,
         }
     }
+}
+
+/// What is known of two contents without fetching one of them. The greatest of several is that of all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sameness {
+    Same,
+    /// Nothing tells them apart, and nothing says that they are the same.
+    Unknown,
+    Other,
 }
 
 /// Where a blob is.
@@ -112,6 +127,8 @@ pub(crate) struct Plan {
     pub config: Option<Item>,
     pub items: Vec<Item>,
     pub annotations: BTreeMap<String, String>,
+    /// What whoever pulls it should know.
+    pub notes: Vec<String>,
 }
 
 /// A content that is in the store.
@@ -137,6 +154,25 @@ impl Item {
         }
     }
 
+    fn compare(&self, layer: &Layer) -> Sameness {
+        let same_if = |is_same| if is_same { Sameness::Same } else { Sameness::Other };
+        if self.media_type != layer.media_type {
+            return Sameness::Other;
+        }
+        match (self.digest(), &self.from) {
+            (Some(digest), _) => same_if(digest == layer.digest),
+            (None, From::Remote(remote)) if remote.size == layer.size => {
+                match (&remote.version, layer.annotations.get(VERSION)) {
+                    (Some(version), Some(text)) if version.is_kind_of(text) => {
+                        same_if(version.text() == text)
+                    }
+                    _ => Sameness::Unknown,
+                }
+            }
+            (None, _) => Sameness::Other,
+        }
+    }
+
     /// What its content will be, as far as that is known.
     fn planned(&self) -> Content {
         match &self.from {
@@ -155,7 +191,7 @@ impl Plan {
     /// A plan that says what was asked for.
     pub fn new(name: ModelName, reference: &Reference) -> Self {
         let annotations = BTreeMap::from([(annotation::SOURCE.to_owned(), reference.to_string())]);
-        Self { name, config: None, items: Vec::new(), annotations }
+        Self { name, config: None, items: Vec::new(), annotations, notes: Vec::new() }
     }
 
     /// Refuses what could not be published, before anything is fetched.
@@ -171,29 +207,18 @@ impl Plan {
         manifest.check(&self.name)
     }
 
-    /// Whether a manifest is what this plan would give: the same kinds of layers with the same contents in the same
-    /// order. A content whose digest is not known before is the same if it has the same size, and its source says that
-    /// it is the same version.
-    pub fn is_same(&self, manifest: &Manifest) -> bool {
-        let same_layer = |(item, layer): (&Item, &Layer)| {
-            item.media_type == layer.media_type
-                && match &item.from {
-                    From::Bytes(bytes) => Digest::of(bytes) == layer.digest,
-                    From::Remote(remote) => match (remote.digest, &remote.version) {
-                        (Some(digest), _) => digest == layer.digest,
-                        (None, Some(version)) => {
-                            remote.size == layer.size
-                                && layer.annotations.get(VERSION).is_some_and(|text| text == version.text())
-                        }
-                        (None, None) => false,
-                    },
-                }
-        };
-        let same_config =
-            self.config.as_ref().and_then(Item::digest).is_none_or(|digest| digest == manifest.config.digest);
-        same_config
-            && self.items.len() == manifest.layers.len()
-            && self.items.iter().zip(&manifest.layers).all(same_layer)
+    /// How a manifest compares with what this plan would give: the same kinds of layers with the same contents in the
+    /// same order. A content whose digest is not known before is the same if it has the same size, and its source says
+    /// that it is the same version; where the source tells no versions, nobody knows.
+    pub fn compare(&self, manifest: &Manifest) -> Sameness {
+        let config = self.config.as_ref().and_then(Item::digest);
+        if self.items.len() != manifest.layers.len()
+            || config.is_some_and(|digest| digest != manifest.config.digest)
+        {
+            return Sameness::Other;
+        }
+        let layers = self.items.iter().zip(&manifest.layers).map(|(item, layer)| item.compare(layer));
+        layers.max().unwrap_or(Sameness::Same)
     }
 }
 
@@ -210,27 +235,29 @@ pub(super) fn layer(item: &Item, content: &Content) -> Layer {
     layer
 }
 
-/// Gives the model its name. All its blobs are in the store; the first is that of the config if the plan has one.
+/// Gives the model its name, if that means `expected` still. All its blobs are in the store; the first is that of the
+/// config if the plan has one.
 ///
 /// # Errors
 /// If what was fetched is no model, or the store refuses.
 pub(super) fn publish(
     store: &Store,
-    plan: Plan,
+    plan: &Plan,
     layers: &[Layer],
-    replaces: Option<Digest>,
+    replaces: Option<String>,
+    expected: Option<Digest>,
 ) -> Result<Published, PullError> {
     let (config, layers) = match plan.config {
         Some(_) => (layers[0].clone(), layers[1..].to_vec()),
         None => (config_of(store, layers)?, layers.to_vec()),
     };
     let mut manifest = Manifest::new(config, layers);
-    manifest.annotations = plan.annotations;
+    manifest.annotations.clone_from(&plan.annotations);
     manifest.annotations.insert(annotation::PULLED.to_owned(), rfc3339(SystemTime::now()));
     if let Some(replaced) = replaces {
-        manifest.annotations.insert(REPLACED.to_owned(), replaced.to_string());
+        manifest.annotations.insert(REPLACED.to_owned(), replaced);
     }
-    let published = store.publish(&plan.name, &manifest)?;
+    let published = store.publish_if(&plan.name, &manifest, expected)?;
     for item in &plan.items {
         if let From::Remote(remote) = &item.from
             && remote.digest.is_none()

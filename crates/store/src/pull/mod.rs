@@ -7,7 +7,8 @@
 //!
 //! **What is pinned.** The manifest names each blob by SHA-256, and the commit of the hub's repository. A name whose
 //! content has changed is replaced only by who says so ([`PullOptions::update`]), and what it was is kept under a name of its
-//! own (`former`).
+//! own (`former`). What has the name is looked at before anything is fetched, which may take hours, and again when what
+//! came gets it (`naming`).
 //!
 //! **Who is asked.** Blobs whose digest is known are asked of the other nodes first, if there are any ([`crate::peers`]),
 //! and verified like all others.
@@ -18,6 +19,8 @@ mod former;
 mod header;
 mod hub;
 mod layers;
+mod listing;
+mod naming;
 mod pick;
 mod progress;
 mod registry;
@@ -33,9 +36,11 @@ pub use header::{RemoteChoice, RemoteFile, RemoteModel, RemoteRepo};
 pub use progress::{Event, Meter, Watch};
 pub(crate) use registry::{MANIFEST_TYPE, Registry};
 
-use crate::{Digest, ModelName, Reference, Store, StoreError};
+use crate::peers::Floor;
+use crate::{Digest, ModelName, Reference, Store};
 use fetch::Fetcher;
-use layers::Plan;
+use layers::{Plan, Sameness};
+use naming::{Held, Naming, is_of_revision};
 
 /// Counts the speed of something that begins now.
 pub(crate) fn meter(now: std::time::Instant) -> progress::Meter {
@@ -46,6 +51,10 @@ pub(crate) fn meter(now: std::time::Instant) -> progress::Meter {
 pub const STREAMS: usize = 8;
 /// The most streams of one file.
 pub const STREAMS_MAX: usize = 64;
+
+/// What is told of a model that is here and whose source tells no versions apart.
+const UNKNOWN: &str = "it is here, and whether it has changed since it was pulled cannot be told; an update (--update) \
+                       fetches it again";
 
 /// Where models come from, and how.
 #[derive(Clone)]
@@ -58,6 +67,8 @@ pub struct Network {
     pub registry_mirror: Option<Target>,
     /// Nodes that are asked for blobs first.
     pub peers: Vec<Target>,
+    /// How slow they may be.
+    pub peer_floor: Floor,
     /// Streams of one file at the same time.
     pub streams: usize,
 }
@@ -66,7 +77,8 @@ impl Network {
     /// The public hub and registry, no peers.
     pub fn new(egress: Egress) -> Self {
         let hub = Target::parse("https://huggingface.co").expect("a constant address");
-        Self { egress, hub, registry_mirror: None, peers: Vec::new(), streams: STREAMS }
+        let (peers, peer_floor) = (Vec::new(), Floor::default());
+        Self { egress, hub, registry_mirror: None, peers, peer_floor, streams: STREAMS }
     }
 }
 
@@ -134,25 +146,29 @@ impl Puller {
         watch(&Event::Status("pulling manifest".into()));
         let plan = self.plan(&client, reference, options).await?;
         plan.check()?;
-        let before = self
-            .blocking({
-                let name = plan.name.clone();
-                move |store| store.own_manifest(&name)
-            })
-            .await?;
-        if let Some((manifest, digest)) = &before {
-            if plan.is_same(manifest) && self.is_complete(&plan).await? {
+        plan.notes.iter().for_each(|note| watch(&Event::Status(note.clone().into())));
+        let name = plan.name.clone();
+        let held = self.blocking(move |store| store.held(&name)).await?;
+        if let Some(Held { manifest: Some(manifest), digest }) = &held {
+            let sameness = plan.compare(manifest);
+            if sameness == Sameness::Other && !options.update {
+                return Err(PullError::Changed { name: Box::new(plan.name), old: *digest });
+            }
+            let (is_enough, told) = match sameness {
+                // The same content of another revision is written down as what was asked for.
+                Sameness::Same => (is_of_revision(manifest, reference), "up to date"),
+                Sameness::Unknown => (!options.update, UNKNOWN),
+                Sameness::Other => (false, ""),
+            };
+            if is_enough && self.is_complete(&plan).await? {
                 // Whoever named it may have died before that was durable.
                 let name = plan.name.clone();
                 self.blocking(move |store| Ok(store.settle_model(&name)?)).await?;
-                watch(&Event::Status("up to date".into()));
+                watch(&Event::Status(told.into()));
                 watch(&Event::Status("success".into()));
                 let name = plan.name;
                 let (replaced, kept) = (None, None);
                 return Ok(Pulled { name, digest: *digest, replaced, kept, fetched: 0, from_peers: 0 });
-            }
-            if !options.update && !plan.is_same(manifest) {
-                return Err(PullError::Changed { name: Box::new(plan.name), old: *digest });
             }
         }
         let session = self.store.session();
@@ -161,34 +177,14 @@ impl Puller {
             store: session.clone(),
             client,
             peers,
+            peer_floor: self.network.peer_floor,
             streams: self.network.streams.clamp(1, STREAMS_MAX),
         };
         let fetched = fetcher.all(&plan, watch).await?;
-        let mut kept = None;
-        let other = before.clone().filter(|(before, _)| former::is_other(before, &plan, &fetched.layers));
-        let is_other = other.is_some();
-        if let Some(before) = other {
-            let name = plan.name.clone();
-            kept = on(session.clone(), move |store| former::keep(store, &name, &before)).await?;
-            if let Some(kept) = &kept {
-                watch(&Event::Status(format!("keeping the former version as {kept}").into()));
-            }
-        }
-        watch(&Event::Status("writing manifest".into()));
-        let replaces = before.map(|(_, digest)| digest);
-        let (n_bytes, from_peers) = (fetched.n_bytes, fetched.from_peers);
-        let name = plan.name.clone();
-        let published =
-            on(session, move |store| layers::publish(store, plan, &fetched.layers, replaces)).await?;
+        let naming = Naming { store: session, plan: Arc::new(plan), reference, update: options.update };
+        let pulled = naming.publish(fetched, held, watch).await?;
         watch(&Event::Status("success".into()));
-        Ok(Pulled {
-            name,
-            digest: published.digest,
-            replaced: published.replaced.filter(|_| is_other),
-            kept,
-            fetched: n_bytes,
-            from_peers,
-        })
+        Ok(pulled)
     }
 
     /// What is to be fetched.
@@ -232,20 +228,6 @@ pub(crate) async fn on<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
         Err(_) => Err(PullError::Stopped),
-    }
-}
-
-impl Store {
-    /// The manifest of a name in our own store, with its digest; one that cannot be used is none.
-    pub(crate) fn own_manifest(
-        &self,
-        name: &ModelName,
-    ) -> Result<Option<(crate::Manifest, Digest)>, PullError> {
-        match self.shared.read_manifest(&self.config().root, name) {
-            Ok(found) => Ok(found),
-            Err(StoreError::Manifest { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

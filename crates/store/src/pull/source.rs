@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ingle_egress::{Backoff, Client, Credential, EgressError, Request, Response, Target};
+use ingle_egress::{Backoff, Bytes, Client, Credential, EgressError, Request, Response, Target};
 
 use super::fetch::{Stop, Transfer, locked};
 use super::{PullError, Registry};
+use crate::peers::Floor;
 
 /// How much is written at a time.
 const WRITE_BYTES: usize = 1 << 20;
@@ -25,12 +26,56 @@ pub(super) struct Source {
     pub target: Target,
     pub credential: Option<Credential>,
     pub registry: Option<Arc<Registry>>,
-    pub is_peer: bool,
+    /// How slow it may be, if it is another node; the hub is asked last, and as slow as it is.
+    pub floor: Option<Floor>,
     /// Where redirects led: asked directly until that is refused, so that each chunk does not begin at the hub.
     pub direct: Mutex<Option<Target>>,
 }
 
+/// A body as it comes, from a source that must not be too slow.
+struct Coming {
+    response: Response,
+    floor: Option<Floor>,
+    /// Time waited, and bytes that came in it.
+    waited: Duration,
+    n_bytes: u64,
+}
+
+impl Coming {
+    /// The next piece, `None` at the end.
+    async fn piece(&mut self) -> Result<Option<Bytes>, PullError> {
+        let Some(floor) = self.floor else { return Ok(self.response.chunk().await?) };
+        loop {
+            let begin = Instant::now();
+            let left = floor.window.saturating_sub(self.waited);
+            let came = tokio::time::timeout(left, self.response.chunk()).await;
+            self.waited += begin.elapsed();
+            if let Ok(Ok(Some(bytes))) = &came {
+                self.n_bytes += bytes.len() as u64;
+            }
+            if self.waited >= floor.window {
+                if self.n_bytes < floor.bytes && !matches!(came, Ok(Ok(None))) {
+                    let problem = format!("{} bytes came in {} s", self.n_bytes, self.waited.as_secs());
+                    return Err(PullError::Answer { url: self.response.target().to_string(), problem });
+                }
+                (self.waited, self.n_bytes) = (Duration::ZERO, 0);
+            }
+            if let Ok(came) = came {
+                return Ok(came?);
+            }
+        }
+    }
+}
+
 impl Source {
+    pub fn is_peer(&self) -> bool {
+        self.floor.is_some()
+    }
+
+    fn body(&self, response: Response) -> Coming {
+        Coming { response, floor: self.floor, waited: Duration::ZERO, n_bytes: 0 }
+    }
+
     /// Asks, where redirects led before if that is known.
     async fn ask(&self, transfer: &Transfer, range: Option<Range<u64>>) -> Result<Response, Stop> {
         let direct = locked(&self.direct).clone();
@@ -43,7 +88,7 @@ impl Source {
         if let Some(range) = range {
             request = request.range(range.start, range.end);
         }
-        if self.is_peer {
+        if self.is_peer() {
             request = request.backoff(PEER);
         }
         let sent = match &self.registry {
@@ -53,7 +98,7 @@ impl Source {
         let response = sent.map_err(|error| again_if(error.is_transient(), error.into()))?;
         let status = response.status();
         if matches!(status, 200 | 206) {
-            if !self.is_peer && response.target().origin() != self.target.origin() {
+            if !self.is_peer() && response.target().origin() != self.target.origin() {
                 *locked(&self.direct) = Some(response.target().clone());
             }
             return Ok(response);
@@ -98,7 +143,7 @@ impl Source {
     /// Reads from `at` on, which moves with what is written.
     pub async fn read(&self, transfer: &Arc<Transfer>, at: &mut u64, end: u64) -> Result<(), Stop> {
         let size = transfer.size;
-        let mut response = self.ask(transfer, Some(*at..end)).await?;
+        let response = self.ask(transfer, Some(*at..end)).await?;
         self.check_version(transfer, &response)?;
         let is_all = *at == 0 && end == size;
         let promised = match (response.status(), response.content_range()) {
@@ -121,9 +166,10 @@ impl Source {
             _ => return Err(Stop::NoRanges),
         };
         let stop = *at + promised;
+        let mut body = self.body(response);
         let mut buffer = Vec::new();
         loop {
-            let piece = response.chunk().await;
+            let piece = body.piece().await;
             let room = (stop - *at) as usize - buffer.len();
             if let Ok(Some(bytes)) = &piece {
                 buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -131,7 +177,7 @@ impl Source {
             let is_over = !matches!(piece, Ok(Some(_)));
             if buffer.len() >= WRITE_BYTES || (is_over && !buffer.is_empty()) {
                 let n = buffer.len() as u64;
-                transfer.write(*at, std::mem::take(&mut buffer), self.is_peer).await?;
+                transfer.write(*at, std::mem::take(&mut buffer), self.is_peer()).await?;
                 *at += n;
             }
             match piece {
@@ -141,7 +187,7 @@ impl Source {
                 Ok(Some(_)) => {}
                 Ok(None) if *at == stop => return Ok(()),
                 Ok(None) => return Err(self.wrong("the body ended early".to_owned())),
-                Err(error) => return Err(Stop::Again(error.into())),
+                Err(error) => return Err(Stop::Again(error)),
             }
         }
     }
@@ -153,7 +199,7 @@ impl Source {
         missing: &[Range<u64>],
         written: &mut u64,
     ) -> Result<(), Stop> {
-        let mut response = self.ask(transfer, None).await?;
+        let response = self.ask(transfer, None).await?;
         self.check_version(transfer, &response)?;
         if response.status() != 200 {
             return Err(self.wrong("a part came, and the whole was asked for".to_owned()));
@@ -161,8 +207,9 @@ impl Source {
         if response.content_length().is_some_and(|length| length != transfer.size) {
             return Err(self.changed(transfer, "its size is another".to_owned()));
         }
+        let mut body = self.body(response);
         let mut at = 0;
-        while let Some(piece) = response.chunk().await.map_err(|error| Stop::Again(error.into()))? {
+        while let Some(piece) = body.piece().await.map_err(Stop::Again)? {
             let piece_end = at + piece.len() as u64;
             if piece_end > transfer.size {
                 return Err(self.changed(transfer, "it is longer than it was said to be".to_owned()));
@@ -171,7 +218,7 @@ impl Source {
                 let (start, end) = (range.start.max(at).max(*written), range.end.min(piece_end));
                 if start < end {
                     let bytes = piece[(start - at) as usize..(end - at) as usize].to_vec();
-                    transfer.write(start, bytes, self.is_peer).await?;
+                    transfer.write(start, bytes, self.is_peer()).await?;
                 }
             }
             at = piece_end;

@@ -37,7 +37,7 @@ fn bundle(model: &str, seeds: &[&str], n_bytes: usize) -> Vec<u8> {
 }
 
 fn take(context: &Context, bytes: &[u8], replace: bool) -> Outcome {
-    let mut input = Stream(bytes);
+    let mut input = Stream::new(bytes);
     let head = read_head(&mut input).expect("the bundle is sound");
     let options = ImportOptions { trust: Trust { allow_unsigned: true, ..Trust::default() }, replace };
     import(&context.store, &mut input, &head, &options, &mut |_, _| ())?;
@@ -82,7 +82,7 @@ fn without_room_nothing_is_begun() {
     let disk = Disk::new();
     let context = Context::new(Path::new("/home"), disk.process(), None);
     let bytes = bundle("imported:1", &["part one", "part two"], 2500);
-    let room = read_head(&mut Stream(&bytes[..])).expect("the bundle is sound").index.data_bytes();
+    let room = read_head(&mut Stream::new(&bytes[..])).expect("the bundle is sound").index.data_bytes();
     // As much again stays free.
     disk.set_capacity(Some(2 * room - 1));
     let error = take(&context, &bytes, false).expect_err("a byte is missing");

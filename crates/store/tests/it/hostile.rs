@@ -172,6 +172,27 @@ fn hostile_names_in_the_places_of_others() {
     assert!(tree(dir.path(), &at("own")) == before, "something outside the store has changed");
 }
 
+/// Sizes that are more together than can be counted.
+#[test]
+fn sizes_that_others_claim_are_added_up() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let shared = dir.path().join("shared");
+    let layer = |text: &str| Layer::new(MediaType::Model, Digest::of(text.as_bytes()), i64::MAX as u64);
+    let config = Layer::new(MediaType::Config, Digest::of(b"{}"), 2);
+    let manifest = Manifest::new(config, ["a", "b", "c"].map(layer).to_vec());
+    let path = shared.join("manifests").join(name("vast:1").path());
+    std::fs::create_dir_all(path.parent().expect("it has one")).expect("writable");
+    std::fs::write(path, manifest.to_bytes()).expect("writable");
+    let config = StoreConfig { root: dir.path().join("own"), shared: vec![shared], ..StoreConfig::default() };
+    let store = Store::open(config).expect("it has a folder");
+    for names in [vec![], vec![name("vast:1")]] {
+        let verdicts = store.verify(&names, &|_, _| ()).expect("readable");
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!((verdicts[0].bytes, verdicts[0].findings.len()), (u64::MAX, 4), "{names:?}");
+    }
+    assert_eq!(store.list().expect("readable")[0].size, Some(u64::MAX));
+}
+
 /// A link in place of a partial file is not written through.
 #[cfg(unix)]
 #[test]

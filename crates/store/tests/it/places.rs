@@ -147,6 +147,23 @@ fn all_places_are_listed_and_none_is_written() {
     assert!(!root("own/blobs").join(Digest::of(b"theirs").file_name()).exists(), "it is not there twice");
 }
 
+/// The name of a file of four bytes may say that it is one of four milliards.
+#[cfg(unix)]
+#[test]
+fn parts_that_a_name_only_claims_cost_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let home = dir.path().join("hf");
+    cached(&home, "models--u--most", "abc1", "m-Q4_0-00001-of-99999.gguf", b"GGUF");
+    cached(&home, "models--u--over", "abc1", "m-00001-of-4294967295.gguf", b"GGUF");
+    let config = StoreConfig { root: dir.path().join("own"), hf_home: Some(home), ..StoreConfig::default() };
+    let found: Vec<(String, State)> =
+        open(config).list().expect("readable").into_iter().map(|e| (e.name.to_string(), e.state)).collect();
+    let lacking = State::Broken("1 of its 99999 parts are there".to_owned());
+    // No split model has so many: it is a model by itself.
+    let whole = "hf.co/u/over:m-00001-of-4294967295".to_owned();
+    assert_eq!(found, [("hf.co/u/most:Q4_0".to_owned(), lacking), (whole, State::Ready)]);
+}
+
 #[test]
 fn folders_and_files() {
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -274,3 +274,50 @@ async fn at_the_same_time() {
     assert_eq!(fetched, bytes.len() as u64);
     assert_eq!(bench.model_bytes(REFERENCE), bytes);
 }
+
+/// What is there of a file needs no room again, also if only its version is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_there_needs_no_room() {
+    const THERE: u64 = 10;
+    let bench = Bench::new();
+    let bytes = model(7, 1_000_000);
+    let size = bytes.len() as u64;
+    let (served, end) = (bytes.clone(), Arc::new(std::sync::atomic::AtomicU64::new(THERE * CHUNK)));
+    let until = end.clone();
+    let server = Server::start(move |request| match request.range(served.len() as u64) {
+        Some(Ok((start, _))) if start >= until.load(std::sync::atomic::Ordering::SeqCst) => {
+            Reply::status(404)
+        }
+        _ => answer(request, &served).with("ETag", "\"v1\""),
+    });
+    let url = format!("{}/x.gguf", server.url());
+    // One stream: chunks come in order.
+    let pull = async |url: &str, free: u64| {
+        let files = Arc::new(KillingFiles::counting(RealFiles).with_free(free));
+        let config = StoreConfig { root: bench.dir.path().join("store"), ..StoreConfig::default() };
+        let store = Store::with_chunks(config, files, CHUNK).unwrap();
+        let puller = Puller::new(store, Network { streams: 1, ..bench.network() });
+        puller.pull(&super::parse(url), Default::default(), &|_| {}).await
+    };
+    let error = pull(&url, u64::MAX).await.unwrap_err();
+    assert!(matches!(error, PullError::NotFound { .. }), "{error}");
+    assert_eq!(bench.n_noted() as u64, THERE);
+    end.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    // As much again as is needed stays free.
+    let needed = size - THERE * CHUNK;
+    let error = pull(&url, 2 * needed - 1).await.unwrap_err();
+    assert!(error.to_string().contains(&format!(" {needed} are needed")), "{error}");
+    let pulled = pull(&url, 2 * needed).await.unwrap();
+    assert_eq!(pulled.fetched, needed);
+    assert_eq!(bench.model_bytes(&url), bytes);
+
+    // A file that has become a blob, and that no manifest names: nothing is needed for it.
+    let mut broken = bytes;
+    broken[4..].fill(0xff);
+    let server = Server::start(move |request| answer(request, &broken).with("ETag", "\"v1\""));
+    let url = format!("{}/x.gguf", server.url());
+    for free in [u64::MAX, 0] {
+        let error = pull(&url, free).await.unwrap_err();
+        assert!(matches!(error, PullError::NotAModel { .. }), "{free} bytes free: {error}");
+    }
+}

@@ -238,3 +238,36 @@ async fn what_cannot_be_written_down_is_refused_at_once() {
     assert_eq!(server.requests().len(), 2);
     assert!(bench.store().prune(true).unwrap().unreadable.is_empty());
 }
+
+/// Files beside the model that have the names of its texts and are something else do not make it one that cannot be loaded.
+#[tokio::test]
+async fn texts_that_are_none_are_left_out() {
+    let bench = Bench::new();
+    let files: &[(&str, &[u8])] = &[
+        ("tiny-Q4_K_M.gguf", &model(1, 1000)),
+        ("params", b"learning_rate = 1e-4"),
+        ("system", b"\x7fELF\x02\xff"),
+        ("template", b"{{ if .Prompt }}"),
+        ("chat_template.jinja", b"{% for"),
+        ("LICENSE", b"\xa9 somebody"),
+        ("LICENSE.md", b"Do what you like."),
+    ];
+    bench.hub.commit(REPO, files);
+    let events = bench.events("hf.co/maker/tiny-GGUF").await;
+    let installed = bench.installed("hf.co/maker/tiny-GGUF").expect("it can be loaded");
+    assert_eq!((installed.template, installed.system), (None, None));
+    assert!(installed.params.0.is_empty());
+    assert_eq!(installed.licenses, ["Do what you like."]);
+    for (file, why) in [
+        ("params", "no JSON object"),
+        ("system", "not UTF-8"),
+        ("template", "no template"),
+        ("chat_template.jinja", "no template"),
+        ("LICENSE", "not UTF-8"),
+    ] {
+        let start = format!("{file} of maker/tiny-GGUF is left out: ");
+        let is_told = |event: &Event| matches!(event, Event::Status(text) if text.strip_prefix(&start).is_some_and(|rest| rest.contains(why)));
+        assert!(events.iter().any(is_told), "{file}: {events:?}");
+    }
+    assert_eq!(bench.pull("hf.co/maker/tiny-GGUF").await.unwrap().fetched, 0);
+}

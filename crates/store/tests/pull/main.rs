@@ -1,5 +1,6 @@
 //! Pulling and pushing against a hub that does what hubs do, and what they should not.
 
+mod again;
 mod faults;
 mod hub;
 mod kill;

@@ -1,6 +1,10 @@
 //! Nodes that fetch from each other: a fleet asks the hub once.
 
+use std::time::Duration;
+
 use ingle_egress::Target;
+use ingle_store::peers::Floor;
+use ingle_store::pull::{Network, PullOptions, Puller};
 use ingle_testkit::http::{Reply, Request, Server};
 
 use super::{Bench, model};
@@ -100,4 +104,27 @@ async fn nodes_that_fail_cost_no_pull() {
     let mut bench = bench(&bytes, &[]);
     bench.peers = vec![Target::parse(&gone).unwrap()];
     bench.pull(REFERENCE).await.unwrap();
+}
+
+/// A node that sends, and so slowly that the hub is better; one that knows no ranges, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_node_is_left() {
+    let bytes = model(1, 4_000_000);
+    // With its pauses no stream gets more than 128 KiB in a window.
+    let window = Duration::from_millis(300);
+    let drips = |reply| Reply { pause: Duration::from_millis(250), ..reply };
+    let slow = node(&bytes, move |_, reply| drips(reply));
+    let whole = node(&bytes, move |_, reply| drips(Reply { status: 200, part: None, ..reply }));
+    for (node, floor_bytes, is_left) in [(&slow, 1 << 20, true), (&whole, 1 << 20, true), (&slow, 0, false)] {
+        let mut bench = bench(&bytes, &[node]);
+        bench.chunk_bytes = 1 << 20;
+        let peer_floor = Floor { bytes: floor_bytes, window };
+        let puller = Puller::new(bench.store(), Network { peer_floor, ..bench.network() });
+        let reference = super::parse(REFERENCE);
+        let pulled = puller.pull(&reference, PullOptions::default(), &|_| {}).await.unwrap();
+        assert_eq!(bench.model_bytes(REFERENCE), bytes);
+        assert_eq!(pulled.from_peers < bytes.len() as u64, is_left, "{} from the node", pulled.from_peers);
+        assert_eq!(!bench.hub.cdn().requests().is_empty(), is_left);
+        bench.check_integrity();
+    }
 }

@@ -1,7 +1,9 @@
 //! Names whose content changes (V65): nothing is replaced unasked.
 
-use ingle_store::Reference;
-use ingle_store::pull::{PullError, PullOptions};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ingle_store::pull::{Event, PullError, PullOptions, Pulled};
+use ingle_store::{Reference, StoreError};
 use ingle_testkit::hub::{Fault, FaultKind};
 
 use super::{Bench, model};
@@ -113,4 +115,96 @@ async fn a_broken_model_is_mended_by_a_pull() {
     std::fs::remove_file(&path).unwrap();
     bench.pull(REFERENCE).await.unwrap();
     assert_eq!(bench.model_bytes(REFERENCE), bytes);
+}
+
+/// Pulls, and does something just before what came gets its name: as another process may, hours after the question what
+/// has it.
+async fn pull_meanwhile(
+    bench: &Bench,
+    update: bool,
+    meanwhile: impl Fn() + Sync,
+) -> Result<Pulled, PullError> {
+    let is_done = AtomicBool::new(false);
+    let watch = |event: &Event| {
+        let is_naming = matches!(event, Event::Status(text) if *text == "writing manifest");
+        if is_naming && !is_done.swap(true, Ordering::SeqCst) {
+            meanwhile();
+        }
+    };
+    let options = PullOptions { update, ..PullOptions::default() };
+    bench.puller().pull(&super::parse(REFERENCE), options, &watch).await
+}
+
+/// What another process names while a model is fetched is not written over unasked, and kept if it is.
+#[tokio::test]
+async fn a_name_that_was_given_meanwhile() {
+    const MINE: &str = "hf.co/maker/mine-GGUF:Q4_K_M";
+    let [name, mine]: [ingle_store::ModelName; 2] = [REFERENCE, MINE].map(|text| text.parse().unwrap());
+    let former = Reference::Registry(format!("{REFERENCE}.before").parse().unwrap());
+    let versions: Vec<Vec<u8>> = (1..4).map(|seed| model(seed, 200_000)).collect();
+    // It is here before, in an older version, or not.
+    for is_here in [false, true] {
+        let bench = Bench::new();
+        bench.hub.commit("maker/mine-GGUF", &[("x-Q4_K_M.gguf", &versions[0])]);
+        bench.pull(MINE).await.unwrap();
+        if is_here {
+            bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &versions[1])]);
+            bench.pull(REFERENCE).await.unwrap();
+        }
+        bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &versions[2])]);
+        let give = || assert!(bench.store().copy(&mine, &name).is_ok());
+        if !is_here {
+            let error = pull_meanwhile(&bench, false, give).await.unwrap_err();
+            let given = bench.store().named(&name).unwrap();
+            assert!(matches!(&error, PullError::Changed { old, .. } if Some(*old) == given), "{error}");
+            assert_eq!(bench.model_bytes(REFERENCE), versions[0]);
+            bench.store().remove(&name).unwrap();
+        }
+        let pulled = pull_meanwhile(&bench, true, give).await.unwrap();
+        assert_eq!(bench.model_bytes(REFERENCE), versions[2]);
+        assert_eq!(pulled.kept.as_ref(), former.name().as_ref());
+        let kept = bench.store().open_model(&former).unwrap().unwrap();
+        assert_eq!(std::fs::read(&kept.model[0]).unwrap(), versions[0], "what was replaced in truth");
+        bench.check_integrity();
+        // Who removes it meanwhile, wants it no more and asks for it: it is there.
+        bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &versions[1])]);
+        pull_meanwhile(&bench, true, || assert!(bench.store().remove(&name).is_ok())).await.unwrap();
+        assert_eq!(bench.model_bytes(REFERENCE), versions[1]);
+    }
+    // The same by another process is no change.
+    let bench = Bench::new();
+    bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &versions[0])]);
+    let puller = bench.puller();
+    let given = std::sync::Mutex::new(None);
+    let give = || {
+        let work = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let reference = super::parse(REFERENCE);
+            runtime.block_on(puller.pull(&reference, PullOptions::default(), &|_| {})).unwrap()
+        };
+        let pulled = std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+        *given.lock().unwrap() = Some(pulled.digest);
+    };
+    let pulled = pull_meanwhile(&bench, false, give).await.unwrap();
+    assert_eq!((Some(pulled.digest), pulled.replaced), (given.into_inner().unwrap(), None));
+}
+
+/// What is published on a condition is compared under the lock.
+#[tokio::test]
+async fn a_name_is_given_on_a_condition() {
+    let bench = Bench::new();
+    bench.hub.commit(REPO, &[("x-Q4_K_M.gguf", &model(1, 100_000))]);
+    let name = bench.pull(REFERENCE).await.unwrap().name;
+    let store = bench.store();
+    let manifest = store.manifest(&name).unwrap().unwrap();
+    let other = "mine:1".parse().unwrap();
+    let check = |expected, is_taken: bool| match store.publish_if(&other, &manifest, expected) {
+        Ok(_) => assert!(is_taken),
+        Err(error) => assert!(!is_taken && matches!(error, StoreError::NameChanged { .. }), "{error}"),
+    };
+    check(Some(manifest.digest()), false);
+    assert_eq!(store.named(&other).unwrap(), None);
+    check(None, true);
+    check(None, false);
+    check(store.named(&other).unwrap(), true);
 }

@@ -173,7 +173,7 @@ impl Options {
         let trace = trace(m)?;
         let dialect = match (trace.is_infill(), m.get_one::<String>("api").map(String::as_str)) {
             (true, None) => Dialect::Infill,
-            (true, Some(_)) => bail!("--api: gaps go to /infill; leave it out"),
+            (true, Some(_)) => misuse!("--api: gaps go to /infill; leave it out"),
             (false, Some("completions")) => Dialect::Completions,
             (false, _) => Dialect::Chat,
         };
@@ -223,7 +223,7 @@ impl Options {
 fn number(m: &ArgMatches, name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64> {
     let value = m.get_one::<u64>(name).copied().unwrap_or(default);
     if !range.contains(&value) {
-        bail!("--{name}: {value} is not from {} to {}", range.start(), range.end());
+        misuse!("--{name}: {value} is not from {} to {}", range.start(), range.end());
     }
     Ok(value)
 }
@@ -245,10 +245,10 @@ fn trace(m: &ArgMatches) -> Result<Trace> {
     let what = m.get_one::<String>("trace").map_or("synthetic", String::as_str);
     if !["synthetic", "infill"].contains(&what) {
         if let Some(name) = SYNTHETIC_ONLY.into_iter().find(|name| m.contains_id(name)) {
-            bail!("--{name}: the file of --trace says it; leave it out");
+            misuse!("--{name}: the file of --trace says it; leave it out");
         }
         let Lengths::Fixed(output) = output else {
-            bail!("--output-tokens: beside a file of --trace, a number for the lines that don't say it");
+            misuse!("--output-tokens: beside a file of --trace, a number for the lines that don't say it");
         };
         return Ok(Trace::Recorded(Recorded::open(what.as_ref(), output).context("--trace")?));
     }
@@ -256,14 +256,14 @@ fn trace(m: &ArgMatches) -> Result<Trace> {
     let tokens = u64::from(ingle_eval::load::TOKENS_MAX - 1);
     let shared_prefix = number(m, "shared-prefix", 0, 0..=tokens)? as u32;
     if let Some(least) = prompt.least().filter(|least| *least <= shared_prefix) {
-        bail!(
+        misuse!(
             "--shared-prefix: prompts of {least} tokens have no {shared_prefix} to share and one of their own"
         );
     }
     let infill = what == "infill";
     let turns = number(m, "turns", 1, 1..=1000)? as u32;
     if infill && turns > 1 {
-        bail!("--turns: gaps are no conversations; leave it out");
+        misuse!("--turns: gaps are no conversations; leave it out");
     }
     Ok(Trace::Synthetic(Synthetic {
         prompt,
@@ -288,7 +288,7 @@ fn list<T: std::str::FromStr>(
     let values =
         values.with_context(|| format!("--{name}: `{text}` is not {wanted}, or several parted by commas"))?;
     if values.len() > RUNS_MAX {
-        bail!("--{name}: {} values; at most {RUNS_MAX} runs follow each other", values.len());
+        misuse!("--{name}: {} values; at most {RUNS_MAX} runs follow each other", values.len());
     }
     Ok(values)
 }
@@ -308,7 +308,7 @@ fn paces(m: &ArgMatches, trace: &Trace) -> Result<Vec<Pace>> {
         return Ok(vec![Pace::Open { arrivals: None, in_flight }]);
     }
     if m.contains_id("max-in-flight") {
-        bail!("--max-in-flight belongs to the open loop: give --rate, or a trace with timestamps");
+        misuse!("--max-in-flight belongs to the open loop: give --rate, or a trace with timestamps");
     }
     if trace.has_times() {
         say!("note: --concurrency is a closed loop: the timestamps of the trace are not used");
@@ -322,7 +322,7 @@ fn paces(m: &ArgMatches, trace: &Trace) -> Result<Vec<Pace>> {
 fn extent(m: &ArgMatches, paces: &[Pace], trace: &Trace) -> Result<Extent> {
     if let Some(&seconds) = m.get_one::<f64>("seconds") {
         if !(0.01..=1e7).contains(&seconds) {
-            bail!("--seconds: {seconds} is not from 0.01 to 10000000");
+            misuse!("--seconds: {seconds} is not from 0.01 to 10000000");
         }
         return Ok(Extent::Time(Duration::from_secs_f64(seconds)));
     }
@@ -345,7 +345,7 @@ fn targets(m: &ArgMatches) -> Result<Vec<Target>> {
         None => vec!["http://127.0.0.1:8080"],
     };
     if urls.len() > TARGETS_MAX {
-        bail!("--url: {} servers; at most {TARGETS_MAX} are called", urls.len());
+        misuse!("--url: {} servers; at most {TARGETS_MAX} are called", urls.len());
     }
     urls.into_iter().map(|url| Target::parse(url).context("--url")).collect()
 }
@@ -382,10 +382,10 @@ fn more(m: &ArgMatches) -> Result<Map<String, Value>> {
         None => Map::new(),
     };
     if let Err(name) = Dialect::check_more(&more) {
-        bail!("--extra-body: `{name}` is set by other options; leave it out");
+        misuse!("--extra-body: `{name}` is set by other options; leave it out");
     }
     if more.contains_key("temperature") && m.contains_id("temperature") {
-        bail!("--extra-body: `temperature` is given by --temperature, too");
+        misuse!("--extra-body: `temperature` is given by --temperature, too");
     }
     let temperature = m.get_one::<f64>("temperature").copied().unwrap_or(0.0);
     more.entry("temperature").or_insert_with(|| temperature.into());

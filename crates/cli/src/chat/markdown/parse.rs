@@ -4,13 +4,15 @@
 //! single line break stays one, `---` is always a rule. A line that is still coming is shown as soon as it is known what
 //! it will be; until then (`#`, `-`, `12`, ` ``` `) it waits.
 
-use super::super::style::width;
+use super::super::style::{Span, Style, width};
 use super::block::{Block, Kind, Prefix};
 use super::highlight::Highlighter;
 use super::table::{Table, alignments, cells};
 
 /// Most bytes of a paragraph or line that are kept open; longer ones are closed and go on as further ones.
 const OPEN_BYTES_MAX: usize = 8 << 10;
+/// Columns that a line is indented by to be code.
+const CODE_COLUMNS: usize = 4;
 /// How deep items and quotations are told apart.
 const DEPTH_MAX: usize = 12;
 /// Most rows of one table; a longer one goes on as text.
@@ -49,6 +51,9 @@ enum Open {
     Nothing,
     Paragraph(Block, String),
     Table(Block, Table),
+    /// Indented code, of which each line is complete by itself, and the empty lines behind it: they belong to it if it
+    /// goes on.
+    Code(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -124,7 +129,9 @@ impl Parser {
             self.quotes = quotes;
         }
         if rest.trim().is_empty() {
-            if !is_partial {
+            if let (Open::Code(n_empty), false) = (&mut self.open, is_partial) {
+                *n_empty += 1;
+            } else if !is_partial {
                 self.close(out);
                 self.flush_marker(out);
                 self.gap = self.has_blocks.then_some(self.quotes.min(self.gap.unwrap_or(self.quotes)));
@@ -138,8 +145,13 @@ impl Parser {
     fn content(&mut self, rest: &str, is_partial: bool, out: &mut Vec<Block>) {
         let mut column = rest.len() - rest.trim_start().len();
         let mut text = rest.trim_start();
-        let is_gap = self.gap.is_some();
         self.leave_items(column, text, out);
+        if self.is_indented_code(rest, is_partial) {
+            return self.indented_code(rest, out);
+        }
+        if matches!(self.open, Open::Code(_)) {
+            self.close(out);
+        }
         for _ in 0..DEPTH_MAX {
             if is_partial && may_become_other(text) {
                 return;
@@ -166,7 +178,31 @@ impl Parser {
                 return;
             }
         }
-        self.block(column, text, is_gap, is_partial, out);
+        self.block(column, text, is_partial, out);
+    }
+
+    /// Whether a line is indented code: where nothing is open that it goes on with, and no item that it is in. A fence
+    /// that stands so far in is a fence all the same, as models mean it, unless code has begun before.
+    fn is_indented_code(&self, rest: &str, is_partial: bool) -> bool {
+        let text = rest.trim_start_matches(' ');
+        let is_deep = rest.len() - text.len() >= CODE_COLUMNS;
+        match self.open {
+            Open::Code(_) => is_deep,
+            Open::Nothing => {
+                let may_be_fence =
+                    is_partial && (text.chars().all(|c| c == '`') || text.chars().all(|c| c == '~'));
+                is_deep && self.items.is_empty() && fence(text).is_none() && !may_be_fence
+            }
+            Open::Paragraph(..) | Open::Table(..) => false,
+        }
+    }
+
+    /// A line of indented code, as it stands there: its indent tells it from the text around it.
+    fn indented_code(&mut self, line: &str, out: &mut Vec<Block>) {
+        if let Open::Code(n_empty) = std::mem::replace(&mut self.open, Open::Code(0)) {
+            (0..n_empty).for_each(|_| self.emit(Kind::Code(Vec::new()), out));
+        }
+        self.emit(Kind::Code(vec![Span::new(line, Style::PLAIN)]), out);
     }
 
     /// Closes the items that a line with this indent is not in.
@@ -190,7 +226,7 @@ impl Parser {
         !in_text || marker.starts_with(['-', '*', '+']) || matches!(marker, "1." | "1)")
     }
 
-    fn block(&mut self, column: usize, text: &str, is_gap: bool, is_partial: bool, out: &mut Vec<Block>) {
+    fn block(&mut self, column: usize, text: &str, is_partial: bool, out: &mut Vec<Block>) {
         if let Some((mark, n, info)) = fence(text) {
             self.close(out);
             // Its language may still be coming.
@@ -225,12 +261,6 @@ impl Parser {
                 return;
             }
             self.close(out);
-        }
-        let is_code = column >= 4 && self.items.is_empty() && (is_gap || !self.has_blocks);
-        if is_code && matches!(self.open, Open::Nothing) {
-            let code = format!("{}{text}", " ".repeat(column));
-            return self
-                .emit(Kind::Code(vec![super::super::style::Span::new(code, Default::default())]), out);
         }
         self.add_text(text, is_partial, out);
     }
@@ -307,6 +337,8 @@ impl Parser {
     fn close(&mut self, out: &mut Vec<Block>) {
         match std::mem::take(&mut self.open) {
             Open::Nothing => {}
+            Open::Code(0) => {}
+            Open::Code(_) => self.gap = Some(self.quotes),
             Open::Paragraph(mut block, text) => {
                 block.kind = Kind::Paragraph(text);
                 out.push(block);

@@ -101,6 +101,26 @@ fn code_is_left_alone() {
     check("```make\n\tgcc\n```", 10, "┌── make ─\n    gcc\n└─────────");
 }
 
+#[test]
+fn indented_code_keeps_its_indent() {
+    let same = |text: &str| check(text, 40, text);
+    same("Text:\n\n    class C:\n        def f(self):\n            return 1\n\nand more");
+    same(
+        "    # no title\n    - no item\n      > no quote\n    **a** | b\n    ---\n    ===\n    ```\n    1. x",
+    );
+    same("a\n\n    one\n\n\n      two\n\nb");
+    check("a\n\n\tone\n\t\ttwo\nb", 40, "a\n\n    one\n        two\nb");
+    check("    last\n\n\n", 40, "    last");
+    check("    `x` y\n    z", 40, "    `x` y\n    z");
+    check("# T\n    code", 40, "T\n    code");
+    check(">     one\n>       two\n> text\n\nb", 40, "│     one\n│       two\n│ text\n\nb");
+    check(">     one\n>\n\n    b", 40, "│     one\n\n    b");
+    // What goes on with a paragraph or an item is none, nor is a fence that stands far in.
+    check("text\n    goes on", 40, "text\ngoes on");
+    check("- a\n\n      more\n\n    - b", 40, "• a\n\n  more\n\n  ◦ b");
+    check("a:\n\n    ```\n    x\n    ```", 10, "a:\n\n┌─────────\nx\n└─────────");
+}
+
 /// However deep text is, and however narrow the window: no line of prose is wider than it.
 #[test]
 fn depth_has_an_end() {
@@ -203,6 +223,13 @@ fn open_text_is_styled_as_it_comes() {
         ("| a | b |\n|---|---|\n", "b(a)d( │ )b(b)/d(──┼──)"),
         ("| a | b |\n|---|---|\n| x", "b(a)d( │ )b(b)/d(──┼──)"),
         ("text\n\n", "text"),
+        ("    ", ""),
+        ("    -", "    -"),
+        ("    `", ""),
+        ("    a\n      #", "    a/      #"),
+        ("    a\n\n", "    a"),
+        ("    a\n\n    ", "    a"),
+        ("    a\n\n    `", "    a//    `"),
     ] {
         let of_lists = shown(text).replace("\u{1b}", "");
         assert_eq!(of_lists, expected, "{text:?}");
@@ -264,7 +291,7 @@ fn pieces_make_the_same_document() {
         parser.finish(&mut out);
         assert_eq!(out, whole, "round {round}: {text:?}");
         let letters = |text: &str| text.chars().filter(|c| "abc日本🙂".contains(*c)).count();
-        if !text.contains("---") && !text.contains("===") && !text.contains("```") && !text.contains("<br>") {
+        if ["---", "===", "```", "~~~", "<br>"].iter().all(|mark| !text.contains(mark)) {
             let shown: usize = lines(&text, 30).iter().map(|line| letters(&line.text())).sum();
             assert!(shown >= letters(&text), "nothing is lost: {text:?}");
         }

@@ -71,6 +71,7 @@ impl Session {
         self.parameters = saved.parameters;
         self.messages = saved.messages;
         self.last = Answered::default();
+        self.count();
         if let Some(think) = &saved.think {
             self.set_think(think)?;
         }

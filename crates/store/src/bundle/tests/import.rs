@@ -132,7 +132,7 @@ pub fn is_sound(store: &Store) -> bool {
 fn models_come_through_unchanged() {
     let (here, there) = (filled(), place());
     let bytes = bundle(&here);
-    let imported = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    let imported = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert_eq!(outcomes(&imported), [Outcome::New; 2]);
     assert_eq!((imported.blobs_new, imported.blobs_present), (7, 0), "shared blobs come once");
     for text in NAMES {
@@ -144,7 +144,7 @@ fn models_come_through_unchanged() {
     let files = |place: &Place| tree(&place.folder.path().join("store").join("blobs")).len();
     assert_eq!(files(&there), files(&here));
     assert!(tree(&there.folder.path().join("store").join("tmp")).is_empty(), "nothing is left over");
-    let licences: Vec<_> = read_head(&mut Stream(&bytes[..]))
+    let licences: Vec<_> = read_head(&mut Stream::new(&bytes[..]))
         .unwrap()
         .index
         .models
@@ -153,7 +153,7 @@ fn models_come_through_unchanged() {
         .collect();
     assert_eq!(licences, [vec!["apache-2.0"], vec!["apache-2.0", "MIT License"]], "in the order of names");
     // Once more: nothing is new.
-    let again = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    let again = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert_eq!(outcomes(&again), [Outcome::Unchanged; 2]);
     assert_eq!((again.blobs_new, again.blobs_present), (0, 7));
 }
@@ -164,15 +164,15 @@ fn names_that_are_taken_need_to_be_told() {
     let bytes = bundle(&here);
     let mine = put(&there.store, "alpha:8b", &[(MediaType::Model, b"mine")]);
     let before = tree(there.folder.path());
-    let head = read_head(&mut Stream(&bytes[..])).unwrap();
+    let head = read_head(&mut Stream::new(&bytes[..])).unwrap();
     let found = arrivals(&there.store, &head.index).unwrap();
     assert_eq!(found.iter().map(|a| a.outcome).collect::<Vec<_>>(), [Outcome::New, Outcome::Replaced]);
-    let error = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap_err().to_string();
+    let error = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap_err().to_string();
     assert!(error.contains("alpha:8b is here with other contents") && error.contains("--replace"), "{error}");
     assert_eq!(tree(there.folder.path()), before, "nothing was written");
     assert_eq!(there.store.manifest(&name("alpha:8b")).unwrap(), Some(mine));
     let replace = ImportOptions { replace: true, ..unsigned() };
-    let imported = take(&there.store, &mut Stream(&bytes[..]), &replace).unwrap();
+    let imported = take(&there.store, &mut Stream::new(&bytes[..]), &replace).unwrap();
     assert_eq!(outcomes(&imported), [Outcome::New, Outcome::Replaced]);
     assert_eq!(
         there.store.manifest(&name("alpha:8b")).unwrap(),
@@ -182,9 +182,38 @@ fn names_that_are_taken_need_to_be_told() {
     let mut other = here.store.manifest(&name("alpha:8b")).unwrap().unwrap();
     other.annotations.insert(crate::annotation::PULLED.into(), "2026-01-01T00:00:00Z".into());
     there.store.publish(&name("alpha:8b"), &other).unwrap();
-    let imported = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    let imported = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert_eq!(outcomes(&imported), [Outcome::Unchanged; 2]);
     assert_eq!(there.store.manifest(&name("alpha:8b")).unwrap(), Some(other));
+}
+
+/// A name that another gives while the bundle is read is not taken from it.
+#[test]
+fn names_that_are_given_meanwhile_are_kept() {
+    let here = filled();
+    let bytes = bundle(&here);
+    for replace in [false, true] {
+        let there = place();
+        let head = read_head(&mut Stream::new(&bytes[..])).unwrap();
+        let mut input = Stream::new(&bytes[bytes.len() - head.index.data_bytes() as usize..]);
+        let options = ImportOptions { replace, ..unsigned() };
+        let mut mine = None;
+        let taken = import(&there.store, &mut input, &head, &options, &mut |done, total| {
+            if done == total && mine.is_none() {
+                mine = Some(put(&there.store, "hf.co/user/Beta:Q4_K_M", &[(MediaType::Model, b"mine")]));
+            }
+        });
+        let found = |text: &str| there.store.manifest(&name(text)).unwrap();
+        if replace {
+            assert_eq!(outcomes(&taken.unwrap()), [Outcome::Replaced, Outcome::New]);
+            assert_ne!(found("hf.co/user/Beta:Q4_K_M"), mine);
+        } else {
+            let error = taken.unwrap_err().to_string();
+            assert!(error.contains("Beta:Q4_K_M is here with other contents"), "{error}");
+            assert_eq!(found("hf.co/user/Beta:Q4_K_M"), mine);
+            assert_eq!(found("alpha:8b"), None, "all or none");
+        }
+    }
 }
 
 /// Whatever is wrong with a bundle: the models stay as they were, and nothing outside the store is touched.
@@ -195,7 +224,7 @@ fn what_is_refused_shows_nothing() {
     let mine = put(&there.store, "mine", &[(MediaType::Model, b"mine")]);
     std::fs::write(there.folder.path().join("outside"), "untouched").unwrap();
     let refuse = |bytes: &[u8], options: &ImportOptions| {
-        take(&there.store, &mut Stream(bytes), options).expect_err("it is refused");
+        take(&there.store, &mut Stream::new(bytes), options).expect_err("it is refused");
         let names: Vec<String> =
             there.store.list().unwrap().iter().map(|entry| entry.name.to_string()).collect();
         assert_eq!(names, ["mine:latest"]);
@@ -211,7 +240,7 @@ fn what_is_refused_shows_nothing() {
         refuse(&bytes[..at], &unsigned());
     }
     // The chunks are right, and the digest of the blob is not theirs.
-    let digest = read_head(&mut Stream(&bytes[..])).unwrap().index.blobs[6].digest.to_string();
+    let digest = read_head(&mut Stream::new(&bytes[..])).unwrap().index.blobs[6].digest.to_string();
     refuse(
         &with_index(text.replace(&digest, &format!("sha256:{}", "f".repeat(64))).as_bytes(), &data),
         &unsigned(),
@@ -221,7 +250,7 @@ fn what_is_refused_shows_nothing() {
     assert_eq!(outside.len(), 2, "{outside:?}");
     assert_eq!(std::fs::read(there.folder.path().join("outside")).unwrap(), b"untouched");
     // What is left over is resumed or collected.
-    take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert!(is_sound(&there.store));
 }
 
@@ -229,14 +258,14 @@ fn what_is_refused_shows_nothing() {
 fn a_damaged_blob_of_the_store_is_put_right() {
     let (here, there) = (filled(), place());
     let bytes = bundle(&here);
-    take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     let weights = here.store.manifest(&name("alpha:8b")).unwrap().unwrap().layers[0].digest;
     let path = there.store.blob(&weights).unwrap().unwrap();
     let mut content = std::fs::read(&path).unwrap();
     content[700] ^= 1;
     std::fs::write(&path, content).unwrap();
     assert!(!is_sound(&there.store));
-    let imported = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    let imported = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert_eq!((imported.blobs_new, imported.blobs_present), (1, 6));
     assert!(is_sound(&there.store));
 }
@@ -305,13 +334,13 @@ fn an_import_goes_on_where_it_was() {
 fn chunks_of_another_truth_are_not_taken_over() {
     let (here, there) = (filled(), place());
     let bytes = bundle(&here);
-    let head = read_head(&mut Stream(&bytes[..])).unwrap();
+    let head = read_head(&mut Stream::new(&bytes[..])).unwrap();
     let blob = head.index.blobs.iter().max_by_key(|blob| blob.size).unwrap();
     let expect = crate::Expect { digest: Some(blob.digest), size: Some(blob.size), ..Default::default() };
     let staged = there.store.stage(expect).unwrap();
     staged.write_at(0, &vec![7; CHUNK as usize]).unwrap();
     drop(staged);
-    let imported = take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    let imported = take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     assert_eq!(imported.bytes_resumed, 0);
     assert!(is_sound(&there.store));
 }
@@ -352,7 +381,7 @@ fn every_place_and_plain_files_are_exported() {
     asked.push(Asked::new(&Reference::Path(plain), Some(&name("named:v1"))).unwrap());
     let bytes = written(&plan(&store, &asked, &imprint(), &mut |_, _| {}).unwrap(), None);
     let there = place();
-    take(&there.store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    take(&there.store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     let names: Vec<String> = there.store.list().unwrap().iter().map(|entry| entry.name.to_string()).collect();
     let mut expected =
         ["alpha:8b", "from-shared:latest", "from-ollama:latest", "My-model.Q8_0:latest", "named:v1"]
@@ -416,7 +445,7 @@ fn models_that_stand_elsewhere_are_imported_for_good() {
         let root = there.store.config().root.clone();
         let config = StoreConfig { root: other.clone(), ..StoreConfig::default() };
         let others = Store::with_chunks(config, Arc::new(RealFiles), CHUNK).unwrap();
-        take(&others, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+        take(&others, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
         let path = others.blob(&weights).unwrap().unwrap();
         match damage {
             Some("lost") => std::fs::remove_file(&path).unwrap(),
@@ -430,7 +459,7 @@ fn models_that_stand_elsewhere_are_imported_for_good() {
         let config = StoreConfig { root, shared, ollama, hf_home: None };
         let store = Store::with_chunks(config, Arc::new(RealFiles), CHUNK).unwrap();
         let options = ImportOptions { replace: outcome == Replaced, ..unsigned() };
-        let imported = take(&store, &mut Stream(&bytes[..]), &options).unwrap();
+        let imported = take(&store, &mut Stream::new(&bytes[..]), &options).unwrap();
         let case = format!("{is_shared} {damage:?}");
         assert_eq!(imported.models[1].outcome, outcome, "{case}");
         assert_eq!(imported.blobs_new > 0, is_ours, "{case}: what nobody names would not be kept");
@@ -463,7 +492,7 @@ fn what_is_planned_can_be_written() {
     }
     let bytes = written(&planned, None);
     drop(planned);
-    take(&super::import::place().store, &mut Stream(&bytes[..]), &unsigned()).unwrap();
+    take(&super::import::place().store, &mut Stream::new(&bytes[..]), &unsigned()).unwrap();
     other.prune(false).unwrap();
     assert!(before > 0 && tree(&other.config().root.join("blobs")).is_empty(), "then they go");
 }

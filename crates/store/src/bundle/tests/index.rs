@@ -102,7 +102,7 @@ fn extents_that_lie() {
         ("/models/0/licences", json!([""]), "its licence is empty"),
         ("/models/0/licences", json!(["\u{1b}[2J"]), "unprintable"),
         ("/models/0/licences", json!(["MIT \u{202e}TIM"]), "unprintable"),
-        ("/models/0/licences", json!(vec!["MIT"; 65]), "over 64 licences"),
+        ("/models/0/licences", json!(vec!["MIT"; 65]), "a list has over 64 entries"),
         ("/creator", json!("x".repeat(257)), "its creator is"),
         ("/creator", json!(""), "its creator is"),
         ("/created", json!("yesterday"), "no time"),
@@ -112,6 +112,87 @@ fn extents_that_lie() {
     ] {
         check(&changed(pointer, value), &data, part);
     }
+}
+
+/// A list that an enemy wrote is read no further than a list may go: each entry takes eight times its text's memory.
+#[test]
+fn lists_without_end_are_not_read_to_it() {
+    let (text, data) = sample();
+    let long = |entry: &str, most: usize| format!("{}{entry}", format!("{entry},").repeat(2 * most));
+    for (list, entry, most) in [
+        ("\"licences\":[", "\"\"", 64),
+        ("\"models\":[", "{\"licences\":[],\"manifest\":\"\",\"name\":\"\"}", 4096),
+        ("\"blobs\":[", "{\"chunks\":[],\"digest\":\"\",\"offset\":0,\"size\":0}", 65_536),
+    ] {
+        let at = text.find(list).expect("it is there") + list.len();
+        let other = format!("{}{}", &text[..at], long(entry, most));
+        // Nothing is there behind the list's entries that it would fail for, if it were read to its end.
+        let error = Index::parse(other.as_bytes()).expect_err("it is too long").to_string();
+        assert!(error.contains(&format!("a list has over {most} entries at line 1 column ")), "{error}");
+        let column: usize = error.rsplit(' ').next().unwrap().parse().expect("it ends with the column");
+        assert!(column <= at + (most + 2) * (entry.len() + 1), "{column} of {}", other.len());
+        check(&other, &data, "a list has over");
+    }
+}
+
+/// What nobody vouches for is not even looked into.
+#[test]
+fn the_index_of_a_stranger_is_not_read() {
+    use super::super::{SecretKey, Trust, TrustedKeys, read_trusted_head};
+    let key = SecretKey::from_seed(&[1; 32]);
+    let mut keys = TrustedKeys::default();
+    keys.add(&key.public().to_string()).unwrap();
+    let (text, data) = sample();
+    let (good, odd) = (written(&plan(), None), with_index(format!("{text} ").as_bytes(), &data));
+    let signed = written(&plan(), Some(&key));
+    let check = |bundle: &[u8], trust: Trust, refusal: Option<&str>| {
+        let error = read_trusted_head(&mut Stream::new(bundle), &trust).err().map(|error| error.to_string());
+        match refusal {
+            None => assert_eq!(error, None),
+            Some(part) => assert!(error.as_ref().is_some_and(|text| text.contains(part)), "{error:?}"),
+        }
+    };
+    let anyone = Trust { allow_unsigned: true, ..Trust::default() };
+    let some = Trust { keys, allow_unsigned: false };
+    check(&good, anyone.clone(), None);
+    check(&odd, anyone, Some("is not written as the format writes it"));
+    check(&odd, some.clone(), Some("not signed"));
+    check(&odd, Trust::default(), Some("not signed"));
+    check(&signed, some, None);
+    check(&signed, Trust::default(), Some("not among the trusted keys"));
+}
+
+/// A manifest that no store takes, beside a good one: the bundle is refused before anything of it is kept.
+#[test]
+fn manifests_that_no_store_takes_are_found_first() {
+    use super::{imprint, layer, sources};
+    use crate::bundle::index::BundledModel;
+    use crate::bundle::writer::Plan;
+    use crate::{Manifest, MediaType};
+    let text = vec![b'x'; (1 << 20) + 1];
+    let model = |name: &str, media_type: MediaType| BundledModel {
+        name: name.parse().unwrap(),
+        manifest: Manifest::new(layer(MediaType::Config, b"{}"), vec![layer(media_type, &text)]),
+        licences: Vec::new(),
+    };
+    let planned = |kind: MediaType| {
+        let mut models = vec![model("alpha", MediaType::Model), model("zeta", kind)];
+        Plan::with_chunks(&mut models, &mut sources(&[b"{}", &text]), &imprint(), 4096, &mut |_, _| {})
+    };
+    let error = planned(MediaType::System).unwrap_err().to_string();
+    assert!(error.contains("zeta:latest cannot be exported") && error.contains("1048577 bytes"), "{error}");
+    let mut bundle = written(&planned(MediaType::Model).unwrap(), None);
+    let (index, data) = index_of(&bundle);
+    // The same contents, said to be a text in the second model alone.
+    let at = index.rfind("application/vnd.ollama.image.model").expect("it is there");
+    let name = MediaType::Model.name();
+    let other = format!("{}{}{}", &index[..at], MediaType::System.name(), &index[at + name.len()..]);
+    bundle = with_index(other.as_bytes(), &data);
+    let place = place();
+    let error = take(&place.store, &mut Stream::new(&bundle[..]), &unsigned()).unwrap_err();
+    assert!(matches!(error, BundleError::Invalid(_)), "{error}");
+    assert!(error.to_string().contains("no store takes the manifest of zeta:latest"), "{error}");
+    assert_eq!(tree(place.folder.path()), [], "nothing is written anywhere");
 }
 
 #[test]
@@ -234,7 +315,7 @@ fn a_thousand_hostile_digests_and_names_are_refused() {
         n += 1;
         let bundle = with_index(changed(pointer, json!(text)).as_bytes(), &data);
         assert!(read(&bundle).is_err(), "{pointer} {text:?}");
-        let taken = take(&place.store, &mut Stream(&bundle[..]), &unsigned());
+        let taken = take(&place.store, &mut Stream::new(&bundle[..]), &unsigned());
         assert!(matches!(taken, Err(BundleError::Invalid(_))), "{pointer} {text:?}");
     };
     for head in heads {

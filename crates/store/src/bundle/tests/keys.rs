@@ -51,7 +51,7 @@ fn key_files_are_those_of_the_rfc() {
     key.write_new(&again).unwrap();
     assert_eq!(std::fs::read_to_string(&again).unwrap(), secret);
     assert!(
-        key.write_new(&again).unwrap_err().to_string().contains("cannot write the key"),
+        key.write_new(&again).unwrap_err().to_string().contains("again is there already"),
         "keys are not replaced"
     );
     #[cfg(unix)]
@@ -67,6 +67,18 @@ fn key_files_are_those_of_the_rfc() {
     trusted.add(file.to_str().unwrap()).unwrap();
     assert!(trusted.contains(&key.public()));
     assert_eq!(PublicKey::parse(&key.public().to_string()).unwrap(), key.public());
+    let word = folder.path().join("again.pub");
+    key.public().write_new(&word).unwrap();
+    assert!(key.public().write_new(&word).unwrap_err().to_string().contains("again.pub is there already"));
+    // With the mark that some editors put before text.
+    for text in
+        [std::fs::read_to_string(&word).unwrap(), public.to_owned(), format!("# ours\n{}\n", key.public())]
+    {
+        std::fs::write(&file, format!("\u{feff}{text}")).unwrap();
+        let mut trusted = TrustedKeys::default();
+        trusted.add_file(&file).unwrap();
+        assert!(trusted.contains(&key.public()), "{text}");
+    }
 }
 
 fn write_private(path: &Path, text: &str) {

@@ -69,7 +69,7 @@ pub fn written(plan: &Plan, key: Option<&SecretKey>) -> Vec<u8> {
 
 /// Reads all of a bundle.
 pub fn read(bytes: &[u8]) -> Result<Head, BundleError> {
-    let mut input = Stream(bytes);
+    let mut input = Stream::new(bytes);
     let head = read_head(&mut input)?;
     verify(&mut input, &head, &mut |_, _| {})?;
     Ok(head)
@@ -114,7 +114,7 @@ fn what_is_written_is_read() {
 fn progress_counts_every_byte() {
     let bytes = written(&plan(), None);
     let (mut last, mut total) = (0, 0);
-    let mut input = Stream(&bytes[..]);
+    let mut input = Stream::new(&bytes[..]);
     let head = read_head(&mut input).unwrap();
     verify(&mut input, &head, &mut |done, of| {
         assert!(done >= last);

@@ -78,6 +78,47 @@ fn instructions_and_their_values() {
     assert_eq!(Modelfile::parse(&wide).expect("UTF-16").instructions, [from()]);
 }
 
+/// The end of a quoted value, as it is told in one sentence: the first end of a line before which, blanks aside, the text
+/// ends with the quote.
+#[test]
+fn quoted_values_end_where_they_should() {
+    let plain = |text: &str, quote: &str| -> Option<(String, usize)> {
+        let ends = text.match_indices(['\r', '\n']).map(|(at, _)| at).chain([text.len()]);
+        ends.into_iter().find_map(|n| {
+            let taken = text[..n].trim_end();
+            let is_end = taken.len() >= 2 * quote.len() && taken.ends_with(quote);
+            is_end.then(|| (taken[quote.len()..taken.len() - quote.len()].to_owned(), n))
+        })
+    };
+    const SIGNS: [char; 6] = ['"', '\n', '\r', ' ', 'a', '\u{2003}'];
+    for quote in ["\"", "\"\"\""] {
+        for n_signs in 0..=6 {
+            for mut number in 0..SIGNS.len().pow(n_signs) {
+                let mut text = quote.to_owned();
+                for _ in 0..n_signs {
+                    text.push(SIGNS[number % SIGNS.len()]);
+                    number /= SIGNS.len();
+                }
+                let found = parse::quoted(&text, quote).map(|(quoted, n)| (quoted.to_owned(), n));
+                assert_eq!(found, plain(&text, quote), "{text:?}");
+            }
+        }
+    }
+}
+
+/// Whatever is read as often as there are lines would take hours of these.
+#[test]
+fn megabytes_of_blanks_are_read_once() {
+    for blanks in ["\n", "\r\n", " \n", "\u{2003}\t\n", " "] {
+        let head = "FROM m\nSYSTEM \"\"\"";
+        let inner = blanks.repeat((MODELFILE_BYTES_MAX - head.len() - 3) / blanks.len());
+        let text = format!("{head}{inner}\"\"\"");
+        assert!(parse(&text) == Ok(vec![from(), Instruction::System(inner)]), "{blanks:?}");
+        let open = &text[..text.len() - 3];
+        assert!(parse(open).is_err_and(|error| error.contains("has no end")), "{blanks:?}");
+    }
+}
+
 #[test]
 fn faults_are_told_with_their_place() {
     let check = |text: &str, expected: &str| {
