@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,8 +32,8 @@ const STORE: &str = "store";
 /// The suite in JavaScript.
 const JS: &str = "js";
 
-/// Builds the release binary (unless `INGLE_BINARY` names one), serves the shipped model, and runs `tests/clients` against it. The first of `args` may
-/// name the only suite to run; the others go to pytest, or to node.
+/// Builds the release binary (unless `INGLE_BINARY` names one), serves the shipped model, and runs `tests/clients` against
+/// it. The first of `args` may name the only suite to run; the others go to pytest, or to node.
 pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let is_suite = |name: &str| name == JS || SUITES.iter().any(|suite| suite.name == name);
     let (only, args) = match args {
@@ -41,10 +42,26 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     };
     let is_wanted = |name: &str| only.is_none_or(|only| only == name);
     let suites: Vec<&Suite> = SUITES.iter().filter(|suite| is_wanted(suite.name)).collect();
-    for suite in &suites {
-        suite.install(root)?;
-    }
-    let with_js = is_wanted(JS) && install_js(root)?;
+    // Installing takes one processor, and as long as the tests do: what comes later is installed while others run.
+    std::thread::scope(|scope| {
+        let (sender, installed) = mpsc::channel();
+        scope.spawn({
+            let suites = &suites;
+            move || suites.iter().try_for_each(|suite| sender.send(suite.install(root)))
+        });
+        run_suites(root, &suites, is_wanted(JS), args, &installed)
+    })
+}
+
+/// Runs suites, each when its environment has been installed.
+fn run_suites(
+    root: &Path,
+    suites: &[&Suite],
+    is_js_wanted: bool,
+    args: &[String],
+    installed: &Receiver<Result<()>>,
+) -> Result<()> {
+    let with_js = is_js_wanted && install_js(root)?;
     let binary = match std::env::var_os("INGLE_BINARY") {
         Some(binary) => root.join(binary),
         None => {
@@ -62,6 +79,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
         sh(server.named_in(&mut node))?;
     }
     for suite in suites {
+        installed.recv().context("installing clients panicked")??;
         let mut pytest = Command::new(suite.python(root));
         pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).args(args).arg(suite.folder);
         // For those that serve a model of their own.
