@@ -8,26 +8,10 @@ use ingle_testkit::hub::{Fault, FaultKind, Hub};
 use ingle_testkit::tiny::{Arch, TinySpec};
 use serde_json::{Value, json};
 
+/// A call that sees nothing of who runs the tests, credentials included.
 fn ingle(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ingle"));
-    command
-        .args(args)
-        .env_remove("RUST_LOG")
-        .env("INGLE_CONFIG", "/dev/null")
-        .env("INGLE_MODELS", "/nonexistent/models")
-        .env("INGLE_CREDENTIALS_FILE", "/nonexistent/credentials.json");
-    for name in [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HF_TOKEN",
-        "HOME",
-    ] {
-        command.env_remove(name);
-    }
+    let mut command = crate::support::ingle(args);
+    command.env("INGLE_CREDENTIALS_FILE", "/nonexistent/credentials.json").env_remove("HOME");
     command
 }
 
